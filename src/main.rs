@@ -1,0 +1,2 @@
+//! `virtfs-mediator`: every privileged act, and no file-system logic.
+fn main() {}
