@@ -1,1 +1,21 @@
-//! The unprivileged half of virtfs-mediator.
+//! The unprivileged half of virtfs-mediator: it serves one view of one export.
+//!
+//! Seen as floors, it is one staircase with no arrow back up:
+//! `fuse -> control -> mediate -> export -> policy -> op, sys -> ids`.
+//!
+//! * [`ids`] and [`name`]: the newtypes; a guest id never passes for a host id.
+//! * [`op`]: the table of operations, one row each.
+//! * [`policy`]: decides; pure, no I/O, no clock, no FUSE.
+//! * [`export`]: acts, by descriptor, and only with a [`policy::Permit`].
+//! * [`mediate`]: the one way from a request to an act: facts, decision, act.
+//! * [`fuse`]: the thin adapter to the protocol; the only place that knows fuser.
+//!
+//! Nothing in this crate is privileged: the process that runs it is handed its descriptors and
+//! has already given up everything else.
+
+pub mod export;
+pub mod ids;
+pub mod mediate;
+pub mod name;
+pub mod op;
+pub mod policy;

@@ -1,0 +1,1 @@
+//! Acts on the export, by descriptor, and only with a permit.

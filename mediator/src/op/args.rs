@@ -1,0 +1,149 @@
+//! What operations ask in guest terms, and what permits grant in host terms.
+
+use crate::ids::Timestamp;
+use crate::ids::{FileKind, GuestGid, GuestOwner, GuestUid, HostGid, HostOwner, HostUid, Mode};
+
+/// What a creating request asks.
+#[derive(Clone, Copy, Debug)]
+pub struct BirthAsk {
+    /// Who asks: a new inode belongs to the requester until it is chowned.
+    pub requester: GuestOwner,
+    /// What is to be made; a device is refused by the floor.
+    pub kind: FileKind,
+    /// The mode asked, after the requester's umask (which the kernel applies).
+    pub mode: Mode,
+    /// For [`crate::op::Op::Create`]: how the new file is opened.
+    pub open: OpenAs,
+}
+
+/// What a creating permit grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Birth {
+    /// Owner of the new inode; the group only where the parent directory does not hand its own
+    /// down (set-group-id), unless `owner_is_forced`.
+    pub owner: HostOwner,
+    /// A rule's `owner =` decided the owner: it overrides a set-group-id parent too.
+    pub owner_is_forced: bool,
+    /// What is made.
+    pub kind: FileKind,
+    /// Mode of the new inode, with `set_id` and a rule's `mode` already applied.
+    pub mode: Mode,
+    /// How the new file is opened.
+    pub open: OpenAs,
+}
+
+/// A time to set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetTime {
+    /// `UTIME_OMIT`.
+    Omit,
+    /// `UTIME_NOW`: the file system's clock.
+    Now,
+    /// This time.
+    To(Timestamp),
+}
+
+/// What SETATTR asks; `None` leaves a property alone.
+#[derive(Clone, Copy, Debug)]
+pub struct ChangesAsk {
+    /// New owner.
+    pub uid: Option<GuestUid>,
+    /// New group.
+    pub gid: Option<GuestGid>,
+    /// New permission bits.
+    pub mode: Option<Mode>,
+    /// New size in bytes.
+    pub size: Option<u64>,
+    /// Access time.
+    pub atime: SetTime,
+    /// Modification time.
+    pub mtime: SetTime,
+}
+
+/// What a SETATTR permit grants; `None` leaves a property alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changes {
+    /// New owner.
+    pub uid: Option<HostUid>,
+    /// New group.
+    pub gid: Option<HostGid>,
+    /// New permission bits, with `set_id` and a rule's `mode` already applied.
+    pub mode: Option<Mode>,
+    /// New size in bytes.
+    pub size: Option<u64>,
+    /// Access time.
+    pub atime: SetTime,
+    /// Modification time.
+    pub mtime: SetTime,
+}
+
+/// How a file is opened: what is left of a client's open flags. The client's own flags are never
+/// forwarded; these are all that matter to the export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct OpenAs {
+    /// Data may be read.
+    pub read: bool,
+    /// Data may be written.
+    pub write: bool,
+    /// `O_APPEND`: each write goes to the end.
+    pub append: bool,
+    /// `O_TRUNC`.
+    pub truncate: bool,
+    /// `O_EXCL` (create only).
+    pub exclusive: bool,
+    /// `O_SYNC` or `O_DSYNC`: writes are durable when they return.
+    pub sync: bool,
+    /// `O_DIRECT`: the client bypasses its cache; the backing file is not opened that way.
+    pub direct: bool,
+}
+
+/// Rename flags, as an allow list: WHITEOUT has no word here and cannot be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenameHow {
+    /// Replace what is there.
+    Replace,
+    /// `RENAME_NOREPLACE`.
+    NoReplace,
+    /// `RENAME_EXCHANGE`.
+    Exchange,
+}
+
+/// An extended attribute's name; at most 255 bytes (xattr(7)).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct XattrName {
+    len: u8,
+    bytes: [u8; 256],
+}
+
+impl XattrName {
+    /// `None` if empty, longer than 255 bytes or with a NUL in it.
+    #[must_use]
+    pub fn new(name: &[u8]) -> Option<Self> {
+        let len = u8::try_from(name.len()).ok().filter(|len| *len > 0)?;
+        if name.contains(&0) {
+            return None;
+        }
+        let mut bytes = [0; 256];
+        bytes.get_mut(..name.len())?.copy_from_slice(name);
+        Some(Self { len, bytes })
+    }
+
+    /// The name without its terminator.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    /// The name as system calls want it: NUL-terminated.
+    #[must_use]
+    pub fn as_c_str(&self) -> &std::ffi::CStr {
+        // The array is one longer than the longest name, so that a terminator always follows.
+        std::ffi::CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for XattrName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "\"{}\"", self.as_bytes().escape_ascii())
+    }
+}

@@ -1,0 +1,90 @@
+//! What a rule may ask about a request.
+
+use crate::ids::{FileKind, HostOwner, Mode};
+use crate::op::{Op, Words};
+
+/// Who sent a request. Ids are the host's, as the kernel reports the client's thread; the guest's
+/// user is never visible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Requester {
+    /// fsuid of the client.
+    pub uid: u32,
+    /// fsgid of the client.
+    pub gid: u32,
+    /// Thread id; 0 from outside the mounter's pid namespace.
+    pub pid: u32,
+}
+
+/// Which facts must be gathered before a decision; see [`crate::policy::Policy::needs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// Path names.
+    pub path: bool,
+    /// Type, mode, owner, size, nlink of the target.
+    pub attr: bool,
+}
+
+/// The facts of one request. Paths are bytes within the view, joined by `/` and starting with it:
+/// `/a/b`; the root is `/`. A component never contains `/`, so the form is unambiguous.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// The row of the table.
+    pub op: Op,
+    /// The words this request really needs: a subset of `op.words()`, e.g. for SETATTR only those
+    /// of what is asked, for OPEN those of its flags (O_TRUNC needs `write`).
+    pub words: Words,
+    /// Every known name of the target (several for hard links: the strictest verdict holds). For
+    /// an operation on a name in a directory: that one name. Empty if `needs` did not ask.
+    pub names: &'a [&'a [u8]],
+    /// The other name: a rename's or link's new name.
+    pub second: Option<&'a [u8]>,
+    /// The target's type.
+    pub kind: Option<FileKind>,
+    /// The target's mode now.
+    pub mode: Option<Mode>,
+    /// The target's owner now.
+    pub owner: Option<HostOwner>,
+    /// The target's size in bytes now.
+    pub size: Option<u64>,
+    /// The target's link count now.
+    pub nlink: Option<u32>,
+    /// Offset in bytes of a read or write.
+    pub offset: Option<u64>,
+    /// Length in bytes of a read or write.
+    pub length: Option<u64>,
+    /// Name and value size of an extended attribute.
+    pub xattr: Option<(&'a [u8], usize)>,
+    /// A new symbolic link's target.
+    pub target: Option<&'a [u8]>,
+    /// The target lies on another mount than the export's root.
+    pub submount: bool,
+    /// Made through this view and not yet given its owner and mode.
+    pub birth: bool,
+    /// Who asks.
+    pub requester: Requester,
+}
+
+impl<'a> Facts<'a> {
+    /// The facts that every request has; the rest unknown.
+    #[must_use]
+    pub fn of(op: Op, requester: Requester) -> Self {
+        Self {
+            op,
+            words: op.words(),
+            names: &[],
+            second: None,
+            kind: None,
+            mode: None,
+            owner: None,
+            size: None,
+            nlink: None,
+            offset: None,
+            length: None,
+            xattr: None,
+            target: None,
+            submount: false,
+            birth: false,
+            requester,
+        }
+    }
+}
