@@ -91,9 +91,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Waits for any device's interrupt, and leaves it raised: whoever waits looks at its ring first.
-    pub(crate) fn wait_raised(&self) -> Result<()> {
-        self.qtest.borrow_mut().wait_raised()
+    /// Waits until the interrupt line changes. Its fall counts too: a request that was done between the posting of
+    /// [`Shared::lower_with_next`] and its execution had its interrupt taken back with the older one.
+    pub(crate) fn wait_change(&self) -> Result<()> {
+        self.qtest.borrow_mut().wait_change()
     }
 
     /// Takes back an interrupt that is raised; false if none is.
@@ -127,20 +128,20 @@ impl Shared {
     /// Tells of QEMU's end and its words where an error is only the echo of that.
     pub(crate) fn explain(&self, error: Error) -> Error {
         let mut process = self.process.borrow_mut();
-        match error {
-            Error::Closed => {
-                let status = process.wait_end(Duration::from_secs(5)).ok().flatten();
-                Error::Ended {
-                    status,
-                    output: process.output(),
-                }
+        if let Error::Closed = error {
+            let status = process.wait_end(Duration::from_secs(5)).ok().flatten();
+            Error::Ended {
+                status,
+                output: process.output(),
             }
-            Error::Timeout { step, limit, .. } => Error::Timeout {
+        } else if let Error::Timeout { step, limit, .. } = error {
+            Error::Timeout {
                 step,
                 limit,
                 output: process.output(),
-            },
-            other => other,
+            }
+        } else {
+            error
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The child: QEMU itself, or a wrapper that leads to it. Started, watched by descriptor, ended by its own pid.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -50,10 +51,8 @@ impl Process {
         crate::sys::die_with_parent(&mut command);
         let child = command.spawn().map_err(|source| Error::Spawn {
             program: program.to_string_lossy().into_owned(),
-            hint: if source.kind() == ErrorKind::NotFound
-                && program.as_encoded_bytes().starts_with(b"qemu-system")
-            {
-                " (install it: apt-get install qemu-system-x86)"
+            hint: if source.kind() == ErrorKind::NotFound {
+                install_hint(program)
             } else {
                 ""
             },
@@ -139,6 +138,19 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.stop();
+    }
+}
+
+fn install_hint(program: &OsStr) -> &'static str {
+    let name = Path::new(program)
+        .file_name()
+        .map_or(&[][..], OsStr::as_encoded_bytes);
+    if name.starts_with(b"qemu-system-") {
+        " (install it: apt-get install qemu-system-x86)"
+    } else if name == b"virtfs-proxy-helper" {
+        " (QEMU before 9.2 has it: apt-get install qemu-system-common)"
+    } else {
+        ""
     }
 }
 

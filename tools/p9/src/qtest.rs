@@ -90,11 +90,9 @@ impl Qtest {
         Ok(())
     }
 
-    /// Waits until the interrupt line is raised.
-    pub(crate) fn wait_raised(&mut self) -> Result<()> {
-        while !self.level {
-            self.next_line()?;
-        }
+    /// Waits until the interrupt line is told to have changed, either way.
+    pub(crate) fn wait_change(&mut self) -> Result<()> {
+        while !matches!(self.next_line()?, Line::Level(_)) {}
         Ok(())
     }
 
@@ -148,9 +146,15 @@ impl Qtest {
 }
 
 fn closed(step: &'static str) -> impl FnOnce(std::io::Error) -> Error {
-    move |source| match source.kind() {
-        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Error::Closed,
-        _ => Error::Io { step, source },
+    move |source| {
+        if matches!(
+            source.kind(),
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
+        ) {
+            Error::Closed
+        } else {
+            Error::Io { step, source }
+        }
     }
 }
 

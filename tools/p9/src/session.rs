@@ -242,7 +242,7 @@ impl Session {
                 return Ok(slot);
             }
             if !self.shared.lower()? {
-                self.shared.wait_raised()?;
+                self.shared.wait_change()?;
             }
         }
     }

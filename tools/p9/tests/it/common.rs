@@ -1,6 +1,9 @@
 //! What the tests share: a directory, a QEMU on it, and the host's own view of its files.
 
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -96,7 +96,7 @@ fn pipeline_passes_the_servers_errors_on_and_goes_on() {
     });
     let mut found = 0;
     let each = |n: usize, reply: virtfs_p9::Result<virtfs_p9::message::Rwalk>| {
-        if n % 3 == 0 {
+        if n.is_multiple_of(3) {
             found += reply.unwrap().qids.len();
         } else {
             refused(reply, Errno::ENOENT);
