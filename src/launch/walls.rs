@@ -33,14 +33,7 @@ pub(crate) const MEDIATOR: &[Capability] = &[
 pub(crate) fn reduce_to(keep: &[Capability]) -> Result<()> {
     let keep: CapsHashSet = keep.iter().copied().collect();
     lock_securebits()?;
-    for capability in caps::runtime::procfs_all_supported(None)
-        .unwrap_or_else(|_| caps::runtime::thread_all_supported())
-    {
-        if !keep.contains(&capability) {
-            caps::drop(None, CapSet::Bounding, capability)
-                .map_err(|error| wall("capability bounding set", &error))?;
-        }
-    }
+    reduce_bounding(&keep)?;
     caps::clear(None, CapSet::Ambient).map_err(|error| wall("ambient capabilities", &error))?;
     caps::set(None, CapSet::Inheritable, &CapsHashSet::new())
         .map_err(|error| wall("inheritable capabilities", &error))?;
@@ -50,6 +43,32 @@ pub(crate) fn reduce_to(keep: &[Capability]) -> Result<()> {
         .map_err(|error| wall("permitted capabilities", &error))?;
     rustix::thread::set_no_new_privs(true).map_err(|errno| wall("no_new_privs", &errno))?;
     verify(&keep)
+}
+
+/// What [`reduce_to`] does, for a process that changes from root to the client: the bounding set
+/// and the securebits before it gives its ids up (they need SETPCAP), no_new_privs too. The other
+/// sets go with the ids; [`verify_nothing_left`] proves it.
+pub(crate) fn before_client_ids() -> Result<()> {
+    reduce_bounding(&CapsHashSet::new())?;
+    caps::clear(None, CapSet::Ambient).map_err(|error| wall("ambient capabilities", &error))?;
+    caps::clear(None, CapSet::Inheritable)
+        .map_err(|error| wall("inheritable capabilities", &error))?;
+    rustix::thread::set_no_new_privs(true).map_err(|errno| wall("no_new_privs", &errno))
+}
+
+/// No capability in any of the five sets, and no_new_privs.
+pub(crate) fn verify_nothing_left() -> Result<()> {
+    verify(&CapsHashSet::new())
+}
+
+fn reduce_bounding(keep: &CapsHashSet) -> Result<()> {
+    for capability in caps::runtime::thread_all_supported() {
+        if !keep.contains(&capability) {
+            caps::drop(None, CapSet::Bounding, capability)
+                .map_err(|error| wall("capability bounding set", &error))?;
+        }
+    }
+    Ok(())
 }
 
 /// Reads the five sets and no_new_privs back from the kernel.
