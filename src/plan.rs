@@ -43,6 +43,8 @@ pub(crate) struct ClientCommand {
     pub(crate) argv: Vec<OsString>,
     /// The caller's working directory: resolved again by path once the view lies over it.
     pub(crate) directory: PathBuf,
+    /// The caller's umask, which ours replaces meanwhile.
+    pub(crate) umask: rustix::fs::Mode,
     /// Where to write the client's pid as the host numbers it.
     pub(crate) pidfile: Option<PathBuf>,
 }

@@ -2,7 +2,7 @@
 //! working directory resolved again through the view.
 
 use std::ffi::{CString, OsString};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -17,15 +17,15 @@ use crate::sys;
 
 /// Becomes the client and executes `argv`; returns only on failure.
 ///
-/// `umask` is the caller's, which our own start replaced.
+/// `umask` is the caller's, which our own start replaced; `keep` is closed by exec.
 pub(crate) fn execute(
     ids: &Ids,
     argv: &[OsString],
     directory: &Path,
     umask: rustix::fs::Mode,
-    tell: Option<&OwnedFd>,
+    keep: &[RawFd],
 ) -> Error {
-    match prepare(ids, directory, umask, tell) {
+    match prepare(ids, directory, umask, keep) {
         Ok(()) => exec(argv),
         Err(error) => error,
     }
@@ -35,7 +35,7 @@ fn prepare(
     ids: &Ids,
     directory: &Path,
     umask: rustix::fs::Mode,
-    tell: Option<&OwnedFd>,
+    keep: &[RawFd],
 ) -> Result<()> {
     let failed = |call: &'static str| {
         move |errno: Errno| Error::step(Class::ClientNotStarted, call, errno)
@@ -60,8 +60,7 @@ fn prepare(
     rustix::process::umask(umask);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(failed("sigprocmask"))?;
-    let keep: Vec<_> = tell.iter().map(|fd| fd.as_fd().as_raw_fd()).collect();
-    sys::close_all_but(&keep).map_err(|error| Error::step(Class::ClientNotStarted, "close_range", error))
+    sys::close_all_but(keep).map_err(|error| Error::step(Class::ClientNotStarted, "close_range", error))
 }
 
 fn exec(argv: &[OsString]) -> Error {
