@@ -24,7 +24,12 @@ use crate::sys::{self, Forked};
 /// The warden: ends with the mediator, or when the keeper is gone.
 pub(crate) fn wait_for(child: Pid, life: &OwnedFd) -> ! {
     let status = Waiter::new(life)
-        .and_then(|waiter| waiter.until(|pid, status| (pid == child).then_some(status)))
+        .and_then(|waiter| {
+            waiter.until(|event| match event {
+                Event::Exited(pid, status) => (pid == child).then_some(status),
+                Event::Alone => None,
+            })
+        })
         .unwrap_or(Class::Confinement.status());
     sys::exit_now(status)
 }
@@ -104,16 +109,18 @@ fn reap(
 ) -> u8 {
     let mut background = false;
     let waited = Waiter::new(life).and_then(|waiter| {
-        waiter.until(|pid, status| {
-            if background || client != Some(pid) {
-                return None;
+        waiter.until(|event| match event {
+            Event::Exited(pid, status) if client == Some(pid) => {
+                // A first process that ends well and leaves others behind has gone to the
+                // background, as QEMU does with -daemonize: the view lives as long as they do.
+                background = status == 0 && has_children();
+                if background {
+                    reporter.send(&Report::Background, None);
+                }
+                (!background).then_some(status)
             }
-            if status == 0 && has_children() {
-                background = true;
-                reporter.send(&Report::Background, None);
-                return None;
-            }
-            Some(status)
+            Event::Exited(..) => None,
+            Event::Alone => background.then_some(0),
         })
     });
     waited.unwrap_or_else(|| {
@@ -127,6 +134,25 @@ fn has_children() -> bool {
     // WNOWAIT: only looks.
     let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
     !matches!(nix::sys::wait::waitid(nix::sys::wait::Id::All, flags), Err(Errno::ECHILD))
+}
+
+/// A child that ended, with the status that a shell would give it: 128+N for signal N.
+pub(crate) fn ended(status: WaitStatus) -> Option<(Pid, u8)> {
+    match status {
+        WaitStatus::Exited(pid, code) => Some((pid, u8::try_from(code).unwrap_or(255))),
+        WaitStatus::Signaled(pid, signal, _) => {
+            Some((pid, u8::try_from(128 + signal as i32).unwrap_or(255)))
+        }
+        _ => None,
+    }
+}
+
+/// What an init waits for.
+enum Event {
+    /// A child ended, with the status that a shell would give it.
+    Exited(Pid, u8),
+    /// The last child was reaped.
+    Alone,
 }
 
 /// Waits for children and for the keeper's end.
@@ -145,26 +171,25 @@ impl<'a> Waiter<'a> {
         Some(Self { signals, life })
     }
 
-    /// Reaps until `each` tells a status to end with, or no child is left although there was one;
-    /// `None` when the keeper is gone.
-    fn until(&self, mut each: impl FnMut(Pid, u8) -> Option<u8>) -> Option<u8> {
+    /// Reaps until `each` tells a status to end with; `None` when the keeper is gone.
+    fn until(&self, mut each: impl FnMut(Event) -> Option<u8>) -> Option<u8> {
         loop {
-            let mut last = None;
             loop {
-                let (pid, status) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                    Ok(WaitStatus::Exited(pid, code)) => (pid, u8::try_from(code).unwrap_or(255)),
-                    Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as u8),
-                    Ok(_) => break,
-                    Err(Errno::ECHILD) => match last {
-                        Some(status) => return Some(status),
+                let event = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                    Ok(status) => match ended(status) {
+                        Some((pid, status)) => Event::Exited(pid, status),
                         None => break,
                     },
+                    Err(Errno::ECHILD) => Event::Alone,
                     Err(_) => break,
                 };
-                if let Some(status) = each(pid, status) {
+                let alone = matches!(event, Event::Alone);
+                if let Some(status) = each(event) {
                     return Some(status);
                 }
-                last = Some(status);
+                if alone {
+                    break;
+                }
             }
             let mut fds = [
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use crate::control::rundir;
@@ -74,6 +74,7 @@ struct Keeper {
     orders: Option<OwnedFd>,
     run: OwnedFd,
     reporter: Reporter,
+    has_client: bool,
 }
 
 fn raise(
@@ -90,6 +91,7 @@ fn raise(
             orders: Some(given.orders),
             run: given.run,
             reporter: given.reporter,
+            has_client: plan.command.is_some(),
         }),
         Err(error) => Err((error, given.reporter, given.run)),
     }
@@ -202,12 +204,8 @@ impl Keeper {
         self.mountinfo.read_to_end(&mut text).ok()?;
         let table = mounts::Table::parse(&text);
         let gone = self.views.iter().find(|view| !table.has(view.mount_id))?;
-        Some(End::Lost { cause: format!("view {} was unmounted", gone.name), fault: self.client_lives() })
-    }
-
-    /// With a client, an unmount under its feet is a fault; a view without one just ends.
-    fn client_lives(&self) -> bool {
-        self.orders.is_some()
+        // Under a client's feet it is a fault; a view without one just ends.
+        Some(End::Lost { cause: format!("view {} was unmounted", gone.name), fault: self.has_client })
     }
 
     fn signalled(&mut self) -> Option<End> {
@@ -218,12 +216,9 @@ impl Keeper {
             }
         }
         loop {
-            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, u8::try_from(code).unwrap_or(255)),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as u8),
-                Ok(_) | Err(_) => return end,
-            };
-            if let Some(found) = self.ended(status.0, status.1) {
+            let reaped = waitpid(None, Some(WaitPidFlag::WNOHANG)).ok().and_then(init::ended);
+            let Some((pid, status)) = reaped else { return end };
+            if let Some(found) = self.ended(pid, status) {
                 return Some(found);
             }
         }
