@@ -138,14 +138,22 @@ fn view(
     for other in earlier {
         if at.starts_with(&other.at) || other.at.starts_with(&at) {
             return Err(config(
-                format!("the views of {} and {} would cover each other", path.display(), other.export.display()),
+                format!(
+                    "the views of {} and {} would cover each other",
+                    path.display(),
+                    other.export.display()
+                ),
                 "share the upper directory alone, or start two clients",
             ));
         }
     }
     if at != path && at.starts_with(&path) {
         return Err(config(
-            format!("the view at {} would lie inside its own export {}", at.display(), path.display()),
+            format!(
+                "the view at {} would lie inside its own export {}",
+                at.display(),
+                path.display()
+            ),
             "choose a place outside the export",
         ));
     }
@@ -161,7 +169,14 @@ fn view(
         None => derived_name(&path, earlier),
     };
     table.report_other_mounts(&path);
-    Ok(ViewPlan { name, export: path, export_fd, at, policy, policy_file })
+    Ok(ViewPlan {
+        name,
+        export: path,
+        export_fd,
+        at,
+        policy,
+        policy_file,
+    })
 }
 
 /// `EXPORT=POLICY`, unless a directory of that very name exists.
@@ -171,7 +186,10 @@ fn split_policy(export: &OsStr) -> (PathBuf, Option<PathBuf>) {
         && let Some(at) = bytes.iter().rposition(|byte| *byte == b'=')
     {
         let (path, policy) = (&bytes[..at], &bytes[at + 1..]);
-        return (OsStr::from_bytes(path).into(), Some(OsStr::from_bytes(policy).into()));
+        return (
+            OsStr::from_bytes(path).into(),
+            Some(OsStr::from_bytes(policy).into()),
+        );
     }
     (export.into(), None)
 }
@@ -181,7 +199,10 @@ fn split_policy(export: &OsStr) -> (PathBuf, Option<PathBuf>) {
 fn open_directory(typed: &Path, what: &str) -> Result<(PathBuf, OwnedFd)> {
     let shown = typed.display();
     let meta = typed.symlink_metadata().map_err(|error| {
-        config(format!("{what} {shown}: {error}"), "name a directory that exists")
+        config(
+            format!("{what} {shown}: {error}"),
+            "name a directory that exists",
+        )
     })?;
     if meta.is_symlink() {
         return Err(config(
@@ -190,9 +211,14 @@ fn open_directory(typed: &Path, what: &str) -> Result<(PathBuf, OwnedFd)> {
         ));
     }
     if !meta.is_dir() {
-        return Err(config(format!("{what} {shown} is not a directory"), "name a directory"));
+        return Err(config(
+            format!("{what} {shown} is not a directory"),
+            "name a directory",
+        ));
     }
-    let path = typed.canonicalize().map_err(|error| config(format!("{what} {shown}: {error}"), ""))?;
+    let path = typed
+        .canonicalize()
+        .map_err(|error| config(format!("{what} {shown}: {error}"), ""))?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(CWD, &path, flags, Mode::empty())
         .map_err(|errno| config(format!("{what} {shown}: {errno}"), ""))?;
@@ -208,25 +234,40 @@ fn refuse_unfit_export(path: &Path, table: &mounts::Table) -> Result<()> {
         ));
     }
     for mount in table.below(path) {
-        if matches!(mount.kind.as_str(), "proc" | "sysfs" | "securityfs" | "debugfs") {
+        if matches!(
+            mount.kind.as_str(),
+            "proc" | "sysfs" | "securityfs" | "debugfs"
+        ) {
             return Err(config(
-                format!("export {shown} contains {}, a {} mount", mount.point.display(), mount.kind),
+                format!(
+                    "export {shown} contains {}, a {} mount",
+                    mount.point.display(),
+                    mount.kind
+                ),
                 "kernel file systems cannot be shared: choose another directory",
             ));
         }
     }
-    let inside: Vec<String> =
-        table.below(path).map(|mount| mount.point.display().to_string()).collect();
+    let inside: Vec<String> = table
+        .below(path)
+        .map(|mount| mount.point.display().to_string())
+        .collect();
     if !inside.is_empty() {
         return Err(config(
-            format!("other file systems are mounted inside export {shown}: {}", inside.join(", ")),
+            format!(
+                "other file systems are mounted inside export {shown}: {}",
+                inside.join(", ")
+            ),
             "share them one by one (several exports can be named), or unmount them",
         ));
     }
     if let Some(mount) = table.holding(path)
         && mount.kind.starts_with("fuse.virtfs-mediator")
     {
-        return Err(config(format!("export {shown} is itself a view"), "share the original"));
+        return Err(config(
+            format!("export {shown} is itself a view"),
+            "share the original",
+        ));
     }
     Ok(())
 }
@@ -236,7 +277,9 @@ pub(crate) fn checked_name(name: &str) -> Result<String> {
     let fits = !name.is_empty()
         && name.len() <= 64
         && !name.starts_with('.')
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     if fits {
         return Ok(name.to_owned());
     }
@@ -254,7 +297,13 @@ fn derived_name(export: &Path, earlier: &[ViewPlan]) -> String {
         .as_bytes()
         .iter()
         .take(48)
-        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(*byte) } else { '-' })
+        .map(|byte| {
+            if byte.is_ascii_alphanumeric() {
+                char::from(*byte)
+            } else {
+                '-'
+            }
+        })
         .collect();
     let taken = |name: &str| {
         earlier.iter().any(|view| view.name == name) || crate::control::rundir::is_live(name)
@@ -276,7 +325,11 @@ fn refuse_inherited_descriptors(export: &Path) -> Result<()> {
             && target.starts_with(export)
         {
             return Err(config(
-                format!("descriptor {fd} is {}, inside export {}", target.display(), export.display()),
+                format!(
+                    "descriptor {fd} is {}, inside export {}",
+                    target.display(),
+                    export.display()
+                ),
                 "redirect it elsewhere: it would lead the client past the view",
             ));
         }
@@ -288,9 +341,14 @@ fn refuse_inherited_descriptors(export: &Path) -> Result<()> {
 /// or none, to whoever reads it on the host.
 fn refuse_pidfile_of_qemu(argv: &[OsString]) -> Result<()> {
     let is_qemu = argv.first().is_some_and(|program| {
-        Path::new(program).file_name().is_some_and(|name| name.as_bytes().starts_with(b"qemu"))
+        Path::new(program)
+            .file_name()
+            .is_some_and(|name| name.as_bytes().starts_with(b"qemu"))
     });
-    let named = argv.iter().skip(1).any(|arg| arg == "-pidfile" || arg == "--pidfile");
+    let named = argv
+        .iter()
+        .skip(1)
+        .any(|arg| arg == "-pidfile" || arg == "--pidfile");
     if is_qemu && named {
         return Err(Error::new(
             Class::Usage,
@@ -311,7 +369,18 @@ mod tests {
 
     #[test]
     fn name_that_could_leave_run_is_refused() {
-        for bad in ["", "..", ".", "../x", "a/b", "a b", "$(id)", "a\nb", "é", &"x".repeat(65)] {
+        for bad in [
+            "",
+            "..",
+            ".",
+            "../x",
+            "a/b",
+            "a b",
+            "$(id)",
+            "a\nb",
+            "é",
+            &"x".repeat(65),
+        ] {
             assert!(checked_name(bad).is_err(), "{bad:?}");
         }
         for good in ["web", "a-b_c.d", "1"] {
@@ -322,7 +391,10 @@ mod tests {
     #[test]
     fn qemu_pidfile_is_refused_and_only_qemus() {
         let argv = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
-        assert!(refuse_pidfile_of_qemu(&argv(&["/usr/bin/qemu-system-x86_64", "-pidfile", "x"])).is_err());
+        assert!(
+            refuse_pidfile_of_qemu(&argv(&["/usr/bin/qemu-system-x86_64", "-pidfile", "x"]))
+                .is_err()
+        );
         assert!(refuse_pidfile_of_qemu(&argv(&["mydaemon", "-pidfile", "x"])).is_ok());
     }
 }

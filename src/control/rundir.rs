@@ -55,7 +55,10 @@ impl Process {
         if fields.next()? == "Z" {
             return None;
         }
-        Some(Self { pid, started: fields.nth(18)?.parse().ok()? })
+        Some(Self {
+            pid,
+            started: fields.nth(18)?.parse().ok()?,
+        })
     }
 
     /// Whether it still runs.
@@ -67,7 +70,11 @@ impl Process {
 /// Opens the directory of all views, making it if need be.
 pub(crate) fn open() -> Result<OwnedFd> {
     let failed = |error: &dyn std::fmt::Display| {
-        Error::new(Class::Configuration, format!("{RUN}: {error}"), "it must be root's own directory")
+        Error::new(
+            Class::Configuration,
+            format!("{RUN}: {error}"),
+            "it must be root's own directory",
+        )
     };
     match fs::DirBuilder::new().mode(0o700).create(RUN) {
         Ok(()) => {}
@@ -78,7 +85,9 @@ pub(crate) fn open() -> Result<OwnedFd> {
     let fd = rustix::fs::openat(CWD, RUN, flags, Mode::empty()).map_err(|errno| failed(&errno))?;
     let stat = rustix::fs::fstat(&fd).map_err(|errno| failed(&errno))?;
     if stat.st_uid != 0 || stat.st_mode & 0o022 != 0 {
-        return Err(failed(&"it belongs to someone else, or others may write to it"));
+        return Err(failed(
+            &"it belongs to someone else, or others may write to it",
+        ));
     }
     Ok(fd)
 }
@@ -96,7 +105,11 @@ pub(crate) fn claim(run: &OwnedFd, name: &str) -> Result<OwnedFd> {
         )
     };
     let failed = |error: io::Error| {
-        Error::new(Class::Configuration, format!("{}: {error}", path.display()), "")
+        Error::new(
+            Class::Configuration,
+            format!("{}: {error}", path.display()),
+            "",
+        )
     };
     // The second try follows the removal of what a dead one left.
     for last in [false, true] {
@@ -121,7 +134,11 @@ pub(crate) fn claim(run: &OwnedFd, name: &str) -> Result<OwnedFd> {
 pub(crate) fn record(state: &State) -> Result<()> {
     let directory = Path::new(RUN).join(&state.view);
     let failed = |error: &dyn std::fmt::Display| {
-        Error::new(Class::Configuration, format!("{}: {error}", directory.display()), "")
+        Error::new(
+            Class::Configuration,
+            format!("{}: {error}", directory.display()),
+            "",
+        )
     };
     let text = serde_json::to_vec_pretty(state).map_err(|error| failed(&error))?;
     let fresh = directory.join("state.json.new");
@@ -214,7 +231,9 @@ pub(crate) fn remove_all(run: &OwnedFd, names: &[String]) {
 /// Waits until a process is gone, at most `limit_ms` milliseconds; tells whether it is.
 pub(crate) fn await_end(process: &Process, limit_ms: u16) -> bool {
     use nix::poll::{PollFd, PollFlags, PollTimeout};
-    let Some(pid) = rustix::process::Pid::from_raw(process.pid) else { return true };
+    let Some(pid) = rustix::process::Pid::from_raw(process.pid) else {
+        return true;
+    };
     let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
         return true;
     };

@@ -84,9 +84,8 @@ fn raise(start: Start<'_>) -> Result<(nix::unistd::Pid, OwnedFd)> {
         }
         Forked::Parent(mediator) => {
             drop((asked, answer));
-            await_byte(&ask).map_err(|why| {
-                Error::new(Class::Confinement, format!("the mediator {why}"), "")
-            })?;
+            await_byte(&ask)
+                .map_err(|why| Error::new(Class::Confinement, format!("the mediator {why}"), ""))?;
             map_ids(&proc, mediator.as_raw())?;
             nix::unistd::write(&answered, b"m")
                 .map_err(|errno| Error::step(Class::Confinement, "write(pipe)", errno))?;
@@ -108,7 +107,11 @@ fn map_ids(proc: &OwnedFd, mediator: i32) -> Result<()> {
     for file in ["uid_map", "gid_map"] {
         let path = format!("{mediator}/{file}");
         let failed = |errno: &dyn std::fmt::Display| {
-            Error::step(Class::Confinement, format!("write(/proc/{path}, 0 0 4294967295)"), errno)
+            Error::step(
+                Class::Confinement,
+                format!("write(/proc/{path}, 0 0 4294967295)"),
+                errno,
+            )
         };
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let map = rustix::fs::openat(proc, path.as_str(), flags, Mode::empty())
@@ -169,7 +172,11 @@ fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<
         control: Some(start.control),
         policy: start.policy,
         cache: start.cache.into(),
-        mode: if start.shared { ViewMode::Shared } else { ViewMode::Client },
+        mode: if start.shared {
+            ViewMode::Shared
+        } else {
+            ViewMode::Client
+        },
         debug: start.debug,
         view: start.view,
         // Room for open handles besides: a node's descriptor can be re-opened, a handle cannot.
