@@ -312,8 +312,10 @@ impl Launcher {
             .ok()
             .and_then(keep::init::ended)
             .map_or(Class::Mount.status(), |(_, status)| status);
-        let names: Vec<String> = self.states.iter().map(|state| state.view.clone()).collect();
-        rundir::remove_all(&rundir::open()?, &names);
+        let run = rundir::open()?;
+        for state in &self.states {
+            rundir::remove_left_by(&state.keeper, &run, &state.view);
+        }
         if let Some(pidfile) = &self.pidfile {
             let _may_be_gone = std::fs::remove_file(pidfile);
         }

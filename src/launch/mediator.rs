@@ -183,17 +183,22 @@ fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<
         max_descriptors: usize::try_from(files / 2).unwrap_or(1024).max(64),
         threads: 2,
     };
-    let mut ready = Some(ready);
-    virtfs_mediator_core::serve(service, || {
+    let served = virtfs_mediator_core::serve(service, || {
         // From here on untrusted bytes are read: nothing of the launcher's may stay in reach.
         drop(sys::own(reporter));
-        if let Some(ready) = ready.take()
-            && let Err(errno) = nix::unistd::write(ready.as_fd(), b"r")
-        {
+        if let Err(errno) = nix::unistd::write(ready.as_fd(), b"r") {
             tracing::warn!(%errno, "the keeper is gone");
         }
-    })
-    .map_err(|error| Error::new(Class::Mount, format!("serving the view: {error}"), ""))
+        drop(ready);
+    });
+    match served {
+        Ok(()) => Ok(()),
+        // The way to the launcher may be closed by now, and its number another descriptor's.
+        Err(error) => {
+            tracing::error!("serving the view: {error}");
+            sys::exit_now(Class::Mount.status())
+        }
+    }
 }
 
 /// No groups: a group that a file happens to have must not count for the mediator.

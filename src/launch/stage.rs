@@ -69,6 +69,9 @@ pub(crate) fn clean(plan: &Plan, given: &Given) -> Result<Clean> {
 /// From here on nothing we mount is seen on the host, at any moment.
 pub(crate) fn isolate(_clean: Clean) -> Result<Isolated> {
     namespace::own_mounts()?;
+    // The caller's working directory would stay ours, and every child's, below what is mounted
+    // over it, and through every pivot_root.
+    nix::unistd::chdir("/").map_err(|errno| Error::step(Class::Confinement, "chdir(/)", errno))?;
     Ok(Isolated(()))
 }
 
