@@ -20,3 +20,4 @@ pub use audit::{AuditWriter, Verbosity};
 pub use counters::{Count, Counters};
 pub use dirs::Plus;
 pub use funnel::{Mediator, Shown, ShownEntry};
+pub use xattrs::XattrReply;
