@@ -109,6 +109,18 @@ pub(crate) fn require_root() -> Result<()> {
     ))
 }
 
+/// The caller's working directory, by path.
+pub(crate) fn working_directory() -> PathBuf {
+    std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"))
+}
+
+/// The caller's umask, which can only be read by setting it.
+pub(crate) fn current_umask() -> rustix::fs::Mode {
+    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    rustix::process::umask(umask);
+    umask
+}
+
 fn view(
     options: &ViewOptions,
     export: &OsStr,

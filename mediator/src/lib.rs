@@ -22,5 +22,6 @@ pub mod mediate;
 pub mod name;
 pub mod op;
 pub mod policy;
+mod sys;
 
 pub use fuse::{Cache, ServeError, Service, ViewMode, serve};

@@ -68,7 +68,7 @@ pub(crate) fn keeper(plan: Plan, given: Given) -> ! {
 struct Keeper {
     views: Vec<KeptView>,
     init: Pid,
-    life: OwnedFd,
+    _life: OwnedFd,
     mountinfo: File,
     signals: SignalFd,
     orders: Option<OwnedFd>,
@@ -85,7 +85,7 @@ fn raise(
         Ok((spawned, mountinfo, signals)) => Ok(Keeper {
             views: spawned.views,
             init: spawned.init,
-            life: spawned.life,
+            _life: spawned.life,
             mountinfo,
             signals,
             orders: Some(given.orders),

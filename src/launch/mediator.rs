@@ -3,8 +3,8 @@
 //! The warden is pid 1 of the mediator's pid namespace: uid 0 without any capability, so that the
 //! keeper, likewise, may kill it, and the kernel then ends the mediator.
 
-use std::fmt::Write as _;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
@@ -65,6 +65,8 @@ fn raise(start: Start<'_>) -> Result<(nix::unistd::Pid, OwnedFd)> {
     // Out of the caller's session: its terminal can neither signal us nor be typed into.
     nix::unistd::setsid().map_err(|errno| Error::step(Class::Confinement, "setsid", errno))?;
     namespace::fresh_proc()?;
+    // By descriptor: the mediator's pivot_root changes our root directory as well.
+    let proc = namespace::open_plain(Path::new("/proc"))?;
     let (ask, asked) = pipe()?;
     let (answer, answered) = pipe()?;
     match sys::clone_process(0)
@@ -85,15 +87,14 @@ fn raise(start: Start<'_>) -> Result<(nix::unistd::Pid, OwnedFd)> {
             await_byte(&ask).map_err(|why| {
                 Error::new(Class::Confinement, format!("the mediator {why}"), "")
             })?;
-            map_ids(mediator.as_raw())?;
+            map_ids(&proc, mediator.as_raw())?;
             nix::unistd::write(&answered, b"m")
                 .map_err(|errno| Error::step(Class::Confinement, "write(pipe)", errno))?;
-            let life = start.life;
-            sys::close_all_but(&[life.as_raw_fd()])
-                .map_err(|error| Error::step(Class::Confinement, "close_range", error))?;
+            // A copy of the device here would outlive the mediator and keep the client waiting.
+            drop((start.device, start.tree, start.control, start.ready));
             walls::reduce_to(&[])?;
             walls::not_dumpable()?;
-            Ok((mediator, life))
+            Ok((mediator, start.life))
         }
     }
 }
@@ -103,12 +104,16 @@ fn raise(start: Start<'_>) -> Result<(nix::unistd::Pid, OwnedFd)> {
 ///
 /// Written from the parent: only a holder of SETUID, SETGID and SETFCAP in the parent namespace
 /// may map more than its own id (user_namespaces(7)).
-fn map_ids(mediator: i32) -> Result<()> {
+fn map_ids(proc: &OwnedFd, mediator: i32) -> Result<()> {
     for file in ["uid_map", "gid_map"] {
-        let mut map = String::new();
-        let _infallible = writeln!(map, "0 0 4294967295");
-        let path = format!("/proc/{mediator}/{file}");
-        std::fs::write(&path, map).map_err(|error| Error::step(Class::Confinement, path, error))?;
+        let path = format!("{mediator}/{file}");
+        let failed = |errno: &dyn std::fmt::Display| {
+            Error::step(Class::Confinement, format!("write(/proc/{path}, 0 0 4294967295)"), errno)
+        };
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let map = rustix::fs::openat(proc, path.as_str(), flags, Mode::empty())
+            .map_err(|errno| failed(&errno))?;
+        nix::unistd::write(&map, b"0 0 4294967295\n").map_err(|errno| failed(&errno))?;
     }
     Ok(())
 }
