@@ -31,7 +31,12 @@ impl fmt::Display for Mistakes {
             if at > 0 {
                 writeln!(f)?;
             }
-            let Mistake { line, column, what, hint } = mistake;
+            let Mistake {
+                line,
+                column,
+                what,
+                hint,
+            } = mistake;
             write!(f, "{}:{line}:{column}: {what}", self.file)?;
             if !hint.is_empty() {
                 write!(f, "\n  hint: {hint}")?;
@@ -54,7 +59,12 @@ impl<'t> Report<'t> {
     }
 
     /// Notes a mistake at a span of bytes.
-    pub(super) fn add(&mut self, at: &Range<usize>, what: impl Into<String>, hint: impl Into<String>) {
+    pub(super) fn add(
+        &mut self,
+        at: &Range<usize>,
+        what: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
         self.found.push((at.start, what.into(), hint.into()));
     }
 
@@ -76,8 +86,16 @@ impl<'t> Report<'t> {
         let found = std::mem::take(&mut self.found);
         let list = found.into_iter().map(|(byte, what, hint)| {
             let (line, column) = self.place(byte);
-            Mistake { line, column, what, hint }
+            Mistake {
+                line,
+                column,
+                what,
+                hint,
+            }
         });
-        Mistakes { file: file.to_owned(), list: list.collect() }
+        Mistakes {
+            file: file.to_owned(),
+            list: list.collect(),
+        }
     }
 }

@@ -6,7 +6,7 @@ use super::facts::Needs;
 use super::owners::Owners;
 use super::paths::{Glob, NameGlob};
 use crate::ids::{FileKind, HostGid, HostUid};
-use crate::op::{Op, Words};
+use crate::op::{Op, Word, Words};
 
 /// The rules of one view. Plain data: shared between threads without a lock.
 #[derive(Clone, Debug)]
@@ -62,10 +62,6 @@ pub(super) struct Ops(u64);
 impl Ops {
     pub(super) fn add(&mut self, op: Op) {
         self.0 |= 1 << op as u32;
-    }
-
-    pub(super) fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
     }
 
     pub(super) fn contains(self, op: Op) -> bool {
@@ -169,9 +165,22 @@ pub(super) enum Number {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Condition {
     Kind(Vec<FileKind>),
-    Mode { asked: bool, any: u32, all: u32, none: u32 },
-    Owner { whose: Whose, uids: Vec<u32>, gids: Vec<u32> },
-    Within { what: Number, min: u64, max: u64 },
+    Mode {
+        asked: bool,
+        any: u32,
+        all: u32,
+        none: u32,
+    },
+    Owner {
+        whose: Whose,
+        uids: Vec<u32>,
+        gids: Vec<u32>,
+    },
+    Within {
+        what: Number,
+        min: u64,
+        max: u64,
+    },
     Xattr(Vec<NameGlob>),
     Target(Vec<Glob>),
     Birth(bool),
@@ -219,8 +228,8 @@ pub(super) struct ByOp {
 /// there already, and a rename may replace one.
 pub(super) fn words_besides(op: Op) -> Words {
     match op {
-        Op::Create => Words::of(crate::op::Word::Read).with(Words::of(crate::op::Word::Write)),
-        Op::Rename => Words::of(crate::op::Word::Remove),
+        Op::Create => Words::of(Word::Read).with(Words::of(Word::Write)),
+        Op::Rename => Words::of(Word::Remove),
         Op::Lookup
         | Op::Getattr
         | Op::Readlink
@@ -287,17 +296,15 @@ impl Policy {
             }
         }
         let by_path = self.rules.iter().any(|rule| !rule.paths.is_empty());
-        match op {
-            // Rules must not be escaped by a new name, whatever words they speak of; and a
-            // directory takes all below it along.
-            Op::Rename | Op::Link if by_path => needs = Needs { path: true, attr: true },
-            // `set_id` spares directories.
-            Op::Setattr if self.set_id != SetId::Allow => needs.attr = true,
-            _ if self.grants_traversal() && op.words().meets(Words::of(crate::op::Word::Look)) => {
-                needs = Needs { path: true, attr: true };
-            }
-            _ => {}
-        }
+        // Rules must not be escaped by a new name, whatever words they speak of; and a directory
+        // takes all below it along.
+        let moves = matches!(op, Op::Rename | Op::Link) && by_path;
+        // Only a directory can be the way to something.
+        let leads = self.grants_traversal() && op.words().meets(Words::of(Word::Look));
+        // `set_id` spares directories.
+        let spares = op == Op::Setattr && self.set_id != SetId::Allow;
+        needs.path |= moves || leads;
+        needs.attr |= moves || leads || spares;
         ByOp { rules, needs }
     }
 
@@ -334,14 +341,21 @@ impl Policy {
     /// Whether a rule says `log = "all"`.
     #[must_use]
     pub fn rule_logs(&self, index: u32) -> bool {
-        let rule = usize::try_from(index).ok().and_then(|at| self.rules.get(at));
+        let rule = usize::try_from(index)
+            .ok()
+            .and_then(|at| self.rules.get(at));
         rule.is_some_and(|rule| rule.log)
     }
 
     /// What must be gathered before [`Policy::decide`] is asked about this operation.
     #[must_use]
     pub fn needs(&self, op: Op) -> Needs {
-        let everything = Needs { path: true, attr: true };
-        self.by_op.get(op as usize).map_or(everything, |by| by.needs)
+        let everything = Needs {
+            path: true,
+            attr: true,
+        };
+        self.by_op
+            .get(op as usize)
+            .map_or(everything, |by| by.needs)
     }
 }

@@ -67,7 +67,12 @@ impl Owners {
         if self.map.is_empty() {
             return Some(guest);
         }
-        translate(guest, self.map.iter().map(|range| (range.guest, range.host, range.count)))
+        translate(
+            guest,
+            self.map
+                .iter()
+                .map(|range| (range.guest, range.host, range.count)),
+        )
     }
 
     fn squashes(&self, guest: u32) -> bool {
@@ -105,7 +110,10 @@ impl Owners {
             return Err(refusal(Errno::INVAL, "4294967295 is no id"));
         }
         let stored = self.stored(guest, squash);
-        stored.ok_or(refusal(Errno::PERM, "the id is outside of every range of `map`"))
+        stored.ok_or(refusal(
+            Errno::PERM,
+            "the id is outside of every range of `map`",
+        ))
     }
 
     /// Who a new inode belongs to. The requester's numbers are the host's: they are the ids that
@@ -120,13 +128,23 @@ impl Owners {
     pub(super) fn newborn(&self, requester: GuestOwner) -> Result<HostOwner, Refusal> {
         let uid = self.born(requester.uid.0, self.squash.uid.0)?;
         let gid = self.born(requester.gid.0, self.squash.gid.0)?;
-        Ok(HostOwner { uid: HostUid(uid), gid: HostGid(gid) })
+        Ok(HostOwner {
+            uid: HostUid(uid),
+            gid: HostGid(gid),
+        })
     }
 
     fn born(&self, requester: u32, squash: u32) -> Result<u32, Refusal> {
-        let guest = if self.mapped(requester).is_some() { requester } else { 0 };
+        let guest = if self.mapped(requester).is_some() {
+            requester
+        } else {
+            0
+        };
         let stored = self.stored(guest, squash).filter(|id| *id != NO_ID);
-        stored.ok_or(refusal(Errno::OVERFLOW, "guest id 0 is outside of every range of `map`"))
+        stored.ok_or(refusal(
+            Errno::OVERFLOW,
+            "guest id 0 is outside of every range of `map`",
+        ))
     }
 
     /// What the view shows for a stored owner. Squash does not change it: it decides what is
@@ -136,15 +154,25 @@ impl Owners {
             if self.map.is_empty() {
                 return id;
             }
-            let ranges = self.map.iter().map(|range| (range.host, range.guest, range.count));
+            let ranges = self
+                .map
+                .iter()
+                .map(|range| (range.host, range.guest, range.count));
             translate(id, ranges).unwrap_or(NOBODY)
         };
-        GuestOwner { uid: GuestUid(show(host.uid.0)), gid: GuestGid(show(host.gid.0)) }
+        GuestOwner {
+            uid: GuestUid(show(host.uid.0)),
+            gid: GuestGid(show(host.gid.0)),
+        }
     }
 }
 
 fn refusal(errno: Errno, why: &'static str) -> Refusal {
-    Refusal { errno, rule: None, why }
+    Refusal {
+        errno,
+        rule: None,
+        why,
+    }
 }
 
 #[cfg(test)]
@@ -155,7 +183,10 @@ mod tests {
         let range = |&(guest, host, count)| IdRange { guest, host, count };
         Owners {
             who,
-            squash: HostOwner { uid: HostUid(990), gid: HostGid(991) },
+            squash: HostOwner {
+                uid: HostUid(990),
+                gid: HostGid(991),
+            },
             map: map.iter().map(range).collect(),
             outside_squash,
         }
@@ -179,14 +210,20 @@ mod tests {
             (owners(Who::Root, map, false), 0, Ok(990)),
             (owners(Who::All, map, false), 12345, Ok(990)),
         ] {
-            let got = owners.uid(GuestUid(guest)).map(|id| id.0).map_err(|no| no.errno);
+            let got = owners
+                .uid(GuestUid(guest))
+                .map(|id| id.0)
+                .map_err(|no| no.errno);
             assert_eq!(got, want, "{guest} under {owners:?}");
         }
     }
 
     #[test]
     fn newborn_belongs_to_the_requester_or_to_what_guest_root_becomes() {
-        let qemu = GuestOwner { uid: GuestUid(64055), gid: GuestGid(64056) };
+        let qemu = GuestOwner {
+            uid: GuestUid(64055),
+            gid: GuestGid(64056),
+        };
         let map = &[(0, 100_000, 1000)][..];
         for (owners, want) in [
             (owners(Who::None, &[], false), Ok((64055, 64056))),
@@ -198,7 +235,9 @@ mod tests {
             (owners(Who::None, &[(1, 1, 1)], true), Ok((990, 991))),
         ] {
             let got = owners.newborn(qemu);
-            let got = got.map(|owner| (owner.uid.0, owner.gid.0)).map_err(|no| no.errno);
+            let got = got
+                .map(|owner| (owner.uid.0, owner.gid.0))
+                .map_err(|no| no.errno);
             assert_eq!(got, want, "{owners:?}");
         }
     }
@@ -206,7 +245,12 @@ mod tests {
     #[test]
     fn owner_is_shown_as_the_guest_gave_it() {
         let owners = owners(Who::Root, &[(0, 100_000, 1000)], false);
-        let show = |id| owners.shown(HostOwner { uid: HostUid(id), gid: HostGid(id) });
+        let show = |id| {
+            owners.shown(HostOwner {
+                uid: HostUid(id),
+                gid: HostGid(id),
+            })
+        };
         assert_eq!(show(100_999).uid, GuestUid(999));
         assert_eq!(show(0).gid, GuestGid(65534));
         assert_eq!(show(101_000).uid, GuestUid(65534));

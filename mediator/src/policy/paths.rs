@@ -417,7 +417,11 @@ mod tests {
             ("/[]]", &["/]"], &["/["]),
             (r"/\*", &["/*"], &["/a"]),
             ("/*a*b", &["/ab", "/xaxxb", "/aab"], &["/aba"]),
-            ("/a/**/b/**/c", &["/a/b/c", "/a/x/b/y/z/c"], &["/a/c", "/a/b/c/d"]),
+            (
+                "/a/**/b/**/c",
+                &["/a/b/c", "/a/x/b/y/z/c"],
+                &["/a/c", "/a/b/c/d"],
+            ),
         ] {
             for path in yes {
                 assert!(matches(pattern, path), "{pattern} should match {path}");
@@ -462,8 +466,12 @@ mod tests {
         ] {
             assert!(covers(wide, narrow), "{wide} covers {narrow}");
         }
-        for (one, other) in [("/a/*", "/a/**"), ("/a", "/b"), ("/a/*/**", "/a/**"), ("/*/b", "/**/b")]
-        {
+        for (one, other) in [
+            ("/a/*", "/a/**"),
+            ("/a", "/b"),
+            ("/a/*/**", "/a/**"),
+            ("/*/b", "/**/b"),
+        ] {
             assert!(!covers(one, other), "{one} does not cover {other}");
         }
     }
