@@ -24,3 +24,8 @@ pub use model::{CacheWord, Policy, Settings};
 pub use parse::Users;
 pub use permit::{Permit, Refusal};
 pub use shipped::{SHIPPED, Shipped};
+
+#[cfg(test)]
+mod props;
+#[cfg(test)]
+mod tests;

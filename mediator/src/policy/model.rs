@@ -304,7 +304,7 @@ impl Policy {
         // `set_id` spares directories.
         let spares = op == Op::Setattr && self.set_id != SetId::Allow;
         needs.path |= moves || leads;
-        needs.attr |= moves || leads || spares;
+        needs.attr |= (moves && op == Op::Rename) || leads || spares;
         ByOp { rules, needs }
     }
 

@@ -13,6 +13,9 @@ pub(super) fn check(rules: &[(Option<Rule>, Span)], readonly: bool, report: &mut
     for (at, (rule, span)) in rules.iter().enumerate() {
         let Some(rule) = rule else { continue };
         let demands = demands(rule);
+        if demands.is_empty() {
+            continue;
+        }
         if readonly && demands.iter().all(|demand| demand.changes()) {
             let hint = "drop the rule, or `readonly`";
             report.add(
