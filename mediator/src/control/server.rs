@@ -86,14 +86,23 @@ fn answer_all(listener: &UnixListener, facts: &Facts, mediator: &Mediator) {
 fn is_passing(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::ECONNABORTED | libc::EINTR)
+        Some(
+            libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOMEM
+                | libc::ENOBUFS
+                | libc::ECONNABORTED
+                | libc::EINTR
+        )
     )
 }
 
 fn answer_one(mut connection: UnixStream, status: impl FnOnce() -> Status) -> io::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let answer = match read_line(&mut connection, deadline)? {
-        None => Answer::Error(format!("a question is one line of at most {QUESTION_MAX} bytes")),
+        None => Answer::Error(format!(
+            "a question is one line of at most {QUESTION_MAX} bytes"
+        )),
         Some(line) => match serde_json::from_slice(&line) {
             Ok(Question::Status {}) => Answer::Status(status()),
             Err(error) => Answer::Error(format!("not a question: {error}")),
@@ -129,7 +138,10 @@ fn read_line(connection: &mut UnixStream, deadline: Instant) -> io::Result<Optio
 }
 
 fn status(facts: &Facts, uptime: Duration, mediator: &Mediator) -> Status {
-    let asked = mediator.counters().read().filter(|(_, count)| *count != Default::default());
+    let asked = mediator
+        .counters()
+        .read()
+        .filter(|(_, count)| *count != Default::default());
     let operations = asked.map(|(op, count)| OpCount {
         operation: op.raw_name().to_owned(),
         done: count.done,
@@ -182,13 +194,22 @@ mod tests {
 
     #[test]
     fn status_asked_is_answered() {
-        assert_eq!(ask(b"{\"ask\":\"status\"}\n"), Answer::Status(some_status()));
+        assert_eq!(
+            ask(b"{\"ask\":\"status\"}\n"),
+            Answer::Status(some_status())
+        );
     }
 
     #[test]
     fn garbage_is_answered_with_an_error() {
         let too_long = vec![b'['; QUESTION_MAX];
-        for garbage in [&b"\n"[..], b"\xff\xfe\n", b"{\"ask\":\"status\"}", b"", &too_long] {
+        for garbage in [
+            &b"\n"[..],
+            b"\xff\xfe\n",
+            b"{\"ask\":\"status\"}",
+            b"",
+            &too_long,
+        ] {
             assert!(matches!(ask(garbage), Answer::Error(_)), "{garbage:?}");
         }
     }

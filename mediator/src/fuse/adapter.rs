@@ -16,9 +16,7 @@ use fuser::{
 };
 use rustix::io::Errno;
 
-use super::convert::{
-    attr, bare_attr, entry_attr, errno, file_type, node, requester, set_time,
-};
+use super::convert::{attr, bare_attr, entry_attr, errno, file_type, node, requester, set_time};
 use super::init::{Lifetimes, negotiate};
 use super::serve::{Cache, ViewMode};
 use crate::ids::{FileKind, GuestGid, GuestUid, HandleId, Mode};
@@ -120,14 +118,14 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let result = self.mediator.lookup(requester(req), node(parent), name.as_bytes());
+        let result = self
+            .mediator
+            .lookup(requester(req), node(parent), name.as_bytes());
         match result {
             // Node id 0 means: not there, and that may be remembered.
-            Err(Errno::NOENT) if !self.lifetimes.negative.is_zero() => reply.entry(
-                &self.lifetimes.negative,
-                &bare_attr(0, None),
-                Generation(0),
-            ),
+            Err(Errno::NOENT) if !self.lifetimes.negative.is_zero() => {
+                reply.entry(&self.lifetimes.negative, &bare_attr(0, None), Generation(0))
+            }
             result => self.entry(result, reply),
         }
     }
@@ -137,7 +135,9 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        let result = self.mediator.getattr(requester(req), node(ino), fh.map(handle));
+        let result = self
+            .mediator
+            .getattr(requester(req), node(ino), fh.map(handle));
         self.attr(result, reply);
     }
 
@@ -169,7 +169,10 @@ impl Filesystem for Adapter {
             mtime: set_time(mtime),
         };
         let who = requester(req);
-        self.attr(self.mediator.setattr(who, node(ino), fh.map(handle), ask), reply);
+        self.attr(
+            self.mediator.setattr(who, node(ino), fh.map(handle), ask),
+            reply,
+        );
     }
 
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -190,7 +193,9 @@ impl Filesystem for Adapter {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        let result = self.mediator.mknod(requester(req), node(parent), name.as_bytes(), mode);
+        let result = self
+            .mediator
+            .mknod(requester(req), node(parent), name.as_bytes(), mode);
         self.entry(result, reply);
     }
 
@@ -203,16 +208,26 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        let result = self.mediator.mkdir(requester(req), node(parent), name.as_bytes(), mode);
+        let result = self
+            .mediator
+            .mkdir(requester(req), node(parent), name.as_bytes(), mode);
         self.entry(result, reply);
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(self.mediator.unlink(requester(req), node(parent), name.as_bytes()), reply);
+        empty(
+            self.mediator
+                .unlink(requester(req), node(parent), name.as_bytes()),
+            reply,
+        );
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(self.mediator.rmdir(requester(req), node(parent), name.as_bytes()), reply);
+        empty(
+            self.mediator
+                .rmdir(requester(req), node(parent), name.as_bytes()),
+            reply,
+        );
     }
 
     fn symlink(
@@ -224,7 +239,11 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (name, target) = (link_name.as_bytes(), target.as_os_str().as_bytes());
-        self.entry(self.mediator.symlink(requester(req), node(parent), name, target), reply);
+        self.entry(
+            self.mediator
+                .symlink(requester(req), node(parent), name, target),
+            reply,
+        );
     }
 
     fn rename(
@@ -239,7 +258,10 @@ impl Filesystem for Adapter {
     ) {
         let from = (node(parent), name.as_bytes());
         let to = (node(newparent), newname.as_bytes());
-        empty(self.mediator.rename(requester(req), from, to, flags.bits()), reply);
+        empty(
+            self.mediator.rename(requester(req), from, to, flags.bits()),
+            reply,
+        );
     }
 
     fn link(
@@ -251,7 +273,11 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let name = newname.as_bytes();
-        self.entry(self.mediator.link(requester(req), node(ino), node(newparent), name), reply);
+        self.entry(
+            self.mediator
+                .link(requester(req), node(ino), node(newparent), name),
+            reply,
+        );
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -276,7 +302,8 @@ impl Filesystem for Adapter {
             Ok(data) => reply.data(data),
             Err(error) => reply.error(errno(error)),
         };
-        self.mediator.read(requester(req), handle(fh), offset, size, deliver);
+        self.mediator
+            .read(requester(req), handle(fh), offset, size, deliver);
     }
 
     fn write(
@@ -291,7 +318,11 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        written(self.mediator.write(requester(req), handle(fh), offset, data), reply);
+        written(
+            self.mediator
+                .write(requester(req), handle(fh), offset, data),
+            reply,
+        );
     }
 
     fn flush(
@@ -327,7 +358,10 @@ impl Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        empty(self.mediator.fsync(requester(req), handle(fh), datasync), reply);
+        empty(
+            self.mediator.fsync(requester(req), handle(fh), datasync),
+            reply,
+        );
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -345,13 +379,15 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let result = self.mediator.readdir(requester(req), handle(fh), offset, &mut |entry| {
-            // The kernel takes an unknown type for a hint (DT_UNKNOWN); fuser cannot say it, and a
-            // wrong hint that claims a regular file is corrected by the first lookup.
-            let kind = file_type(entry.kind.unwrap_or(FileKind::Regular));
-            let name = OsStr::from_bytes(entry.name);
-            !reply.add(INodeNo(entry.ino), entry.cookie, kind, name)
-        });
+        let result = self
+            .mediator
+            .readdir(requester(req), handle(fh), offset, &mut |entry| {
+                // The kernel takes an unknown type for a hint (DT_UNKNOWN); fuser cannot say it, and a
+                // wrong hint that claims a regular file is corrected by the first lookup.
+                let kind = file_type(entry.kind.unwrap_or(FileKind::Regular));
+                let name = OsStr::from_bytes(entry.name);
+                !reply.add(INodeNo(entry.ino), entry.cookie, kind, name)
+            });
         match result {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(errno(error)),
@@ -366,9 +402,11 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let result = self.mediator.readdirplus(requester(req), handle(fh), offset, &mut |plus| {
-            !self.add_plus(&mut reply, &plus)
-        });
+        let result = self
+            .mediator
+            .readdirplus(requester(req), handle(fh), offset, &mut |plus| {
+                !self.add_plus(&mut reply, &plus)
+            });
         match result {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(errno(error)),
@@ -395,14 +433,16 @@ impl Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        empty(self.mediator.fsync(requester(req), handle(fh), datasync), reply);
+        empty(
+            self.mediator.fsync(requester(req), handle(fh), datasync),
+            reply,
+        );
     }
 
     fn statfs(&self, req: &Request, ino: INodeNo, reply: ReplyStatfs) {
         match self.mediator.statfs(requester(req), node(ino)) {
             Ok(fs) => reply.statfs(
-                fs.blocks, fs.bfree, fs.bavail, fs.files, fs.ffree, fs.bsize, fs.namelen,
-                fs.frsize,
+                fs.blocks, fs.bfree, fs.bavail, fs.files, fs.ffree, fs.bsize, fs.namelen, fs.frsize,
             ),
             Err(error) => reply.error(errno(error)),
         }
@@ -419,19 +459,34 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let name = name.as_bytes();
-        empty(self.mediator.setxattr(requester(req), node(ino), name, value, flags), reply);
+        empty(
+            self.mediator
+                .setxattr(requester(req), node(ino), name, value, flags),
+            reply,
+        );
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        xattr(self.mediator.getxattr(requester(req), node(ino), name.as_bytes(), size), reply);
+        xattr(
+            self.mediator
+                .getxattr(requester(req), node(ino), name.as_bytes(), size),
+            reply,
+        );
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        xattr(self.mediator.listxattr(requester(req), node(ino), size), reply);
+        xattr(
+            self.mediator.listxattr(requester(req), node(ino), size),
+            reply,
+        );
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(self.mediator.removexattr(requester(req), node(ino), name.as_bytes()), reply);
+        empty(
+            self.mediator
+                .removexattr(requester(req), node(ino), name.as_bytes()),
+            reply,
+        );
     }
 
     fn access(&self, req: &Request, ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
@@ -449,7 +504,10 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let who = requester(req);
-        match self.mediator.create(who, node(parent), name.as_bytes(), mode, flags) {
+        match self
+            .mediator
+            .create(who, node(parent), name.as_bytes(), mode, flags)
+        {
             Ok((entry, opened, open)) => reply.created(
                 &self.attr_ttl(&entry.shown),
                 &entry_attr(&entry),
@@ -525,7 +583,11 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let who = requester(req);
-        empty(self.mediator.fallocate(who, handle(fh), mode, (offset, length)), reply);
+        empty(
+            self.mediator
+                .fallocate(who, handle(fh), mode, (offset, length)),
+            reply,
+        );
     }
 
     fn lseek(
@@ -537,7 +599,10 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        match self.mediator.lseek(requester(req), handle(fh), offset, whence) {
+        match self
+            .mediator
+            .lseek(requester(req), handle(fh), offset, whence)
+        {
             Ok(offset) => reply.offset(offset),
             Err(error) => reply.error(errno(error)),
         }
@@ -557,7 +622,10 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let (from, to) = ((handle(fh_in), offset_in), (handle(fh_out), offset_out));
-        written(self.mediator.copy_file_range(requester(req), from, to, len), reply);
+        written(
+            self.mediator.copy_file_range(requester(req), from, to, len),
+            reply,
+        );
     }
 }
 

@@ -100,7 +100,8 @@ fn system_time(time: Timestamp) -> SystemTime {
         UNIX_EPOCH.checked_add(whole)
     };
     let part = Duration::from_nanos(u64::from(time.nsec));
-    base.and_then(|base| base.checked_add(part)).unwrap_or(UNIX_EPOCH)
+    base.and_then(|base| base.checked_add(part))
+        .unwrap_or(UNIX_EPOCH)
 }
 
 /// A time that a client sets, as the kernel sent it.
@@ -117,7 +118,9 @@ fn timestamp(time: SystemTime) -> Timestamp {
         Err(before) => {
             let before = before.duration();
             Timestamp {
-                sec: 0_i64.checked_sub_unsigned(before.as_secs()).unwrap_or(i64::MIN),
+                sec: 0_i64
+                    .checked_sub_unsigned(before.as_secs())
+                    .unwrap_or(i64::MIN),
                 nsec: before.subsec_nanos(),
             }
         }

@@ -91,9 +91,15 @@ pub(super) fn negotiate(
     }
     let offered = config.capabilities() & wanted(cache, mode, plus);
     let refused = |what: &str| io::Error::other(format!("fuser does not accept our {what}"));
-    config.add_capabilities(offered).map_err(|_not_offered| refused("flags"))?;
-    config.set_max_write(MAX_WRITE).map_err(|_bound| refused("max_write"))?;
-    config.set_max_background(MAX_BACKGROUND).map_err(|_bound| refused("max_background"))?;
+    config
+        .add_capabilities(offered)
+        .map_err(|_not_offered| refused("flags"))?;
+    config
+        .set_max_write(MAX_WRITE)
+        .map_err(|_bound| refused("max_write"))?;
+    config
+        .set_max_background(MAX_BACKGROUND)
+        .map_err(|_bound| refused("max_background"))?;
     Ok(())
 }
 

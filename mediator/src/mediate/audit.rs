@@ -33,6 +33,13 @@ pub enum Verbosity {
 #[derive(Debug)]
 pub(super) enum Record {
     Refused(Refused),
+    /// A rule with `log = "all"` allowed it.
+    Allowed {
+        op: Op,
+        requester: Requester,
+        subject: String,
+        rule: String,
+    },
     Request {
         op: Op,
         requester: Requester,
@@ -50,7 +57,8 @@ pub(super) struct Refused {
     pub(super) requester: Requester,
     /// The name, escaped; with ` -> ` and the second name where there are two.
     pub(super) subject: String,
-    pub(super) rule: Option<(u32, Option<String>)>,
+    /// The rule's name or number, `-` for none.
+    pub(super) rule: String,
     pub(super) why: &'static str,
     pub(super) errno: Errno,
 }
@@ -136,7 +144,10 @@ fn write_all(records: &Receiver<Record>, dropped: &AtomicU64) {
         write(&record);
         let lost = dropped.load(Ordering::Relaxed);
         if lost > told {
-            tracing::warn!(records = lost - told, "refusals came faster than they could be logged; some are missing here");
+            tracing::warn!(
+                records = lost - told,
+                "refusals came faster than they could be logged; some are missing here"
+            );
             told = lost;
         }
     }
@@ -152,13 +163,27 @@ fn write(record: &Record) {
             why,
             errno,
         }) => {
-            let rule = match rule {
-                Some((_, Some(name))) => name.clone(),
-                Some((index, None)) => format!("#{}", u64::from(*index) + 1),
-                None => "-".to_owned(),
-            };
             let (op, errno) = (op.raw_name(), errno.raw_os_error());
-            tracing::warn!(op, name = subject.as_str(), rule, why, errno, uid, gid, pid, "refused");
+            tracing::warn!(
+                op,
+                name = subject.as_str(),
+                rule = rule.as_str(),
+                why,
+                errno,
+                uid,
+                gid,
+                pid,
+                "refused"
+            );
+        }
+        Record::Allowed {
+            op,
+            requester: Requester { uid, gid, pid },
+            subject,
+            rule,
+        } => {
+            let (op, name, rule) = (op.raw_name(), subject.as_str(), rule.as_str());
+            tracing::info!(op, name, rule, uid, gid, pid, "allowed");
         }
         Record::Request {
             op,
@@ -174,7 +199,16 @@ fn write(record: &Record) {
                 (Err(errno), true) => format!("refused {errno}"),
                 (Err(errno), false) => format!("failed {errno}"),
             };
-            tracing::info!(op, name = subject.as_str(), verdict, micros, uid, gid, pid, "request");
+            tracing::info!(
+                op,
+                name = subject.as_str(),
+                verdict,
+                micros,
+                uid,
+                gid,
+                pid,
+                "request"
+            );
         }
     }
 }
@@ -185,7 +219,10 @@ mod tests {
 
     #[test]
     fn name_with_escapes_is_one_harmless_line() {
-        assert_eq!(escape(b"/a\n\x1b[2J", Some(b"/\xff")), "/a\\n\\x1b[2J -> /\\xff");
+        assert_eq!(
+            escape(b"/a\n\x1b[2J", Some(b"/\xff")),
+            "/a\\n\\x1b[2J -> /\\xff"
+        );
     }
 
     #[test]
@@ -196,13 +233,17 @@ mod tests {
             dropped: Arc::default(),
             verbosity: Verbosity::Refusals,
         };
-        let requester = Requester { uid: 1, gid: 2, pid: 3 };
+        let requester = Requester {
+            uid: 1,
+            gid: 2,
+            pid: 3,
+        };
         for _ in 0..3 {
             audit.put(Record::Refused(Refused {
                 op: Op::Unlink,
                 requester,
                 subject: String::new(),
-                rule: None,
+                rule: "-".to_owned(),
                 why: "test",
                 errno: Errno::ACCESS,
             }));

@@ -85,7 +85,7 @@ pub(super) enum Subject<'a> {
 /// One question to the policy, with the facts that the caller already has; the rest are gathered
 /// if the rules ask for them.
 pub(super) struct Case<'a> {
-    subject: Subject<'a>,
+    pub(super) subject: Subject<'a>,
     pub(super) words: Option<Words>,
     pub(super) attr: Option<&'a Attr>,
     pub(super) second: Option<(&'a Pin, &'a Name)>,
@@ -228,17 +228,36 @@ impl Mediator {
                 self.policy.decide::<O>(facts, ask)
             })
         })?;
-        verdict.map_err(|refusal| self.refuse(O::OP, trail, case, refusal))
+        let permit = verdict.map_err(|refusal| self.refuse(O::OP, trail, case, refusal))?;
+        if permit.logs() {
+            self.audit.put(Record::Allowed {
+                op: O::OP,
+                requester: trail.who,
+                subject: self.describe(case),
+                rule: self.rule_word(permit.rule()),
+            });
+        }
+        Ok(permit)
+    }
+
+    /// How a rule is called in the log: by its name, else its number, counted from 1.
+    fn rule_word(&self, rule: Option<u32>) -> String {
+        match rule {
+            None => "-".to_owned(),
+            Some(index) => match self.policy.rule_name(index) {
+                Some(name) => name.to_owned(),
+                None => format!("#{}", u64::from(index) + 1),
+            },
+        }
     }
 
     /// Logs a refusal and turns it into the client's answer.
     pub(super) fn refuse(&self, op: Op, trail: &Trail, case: &Case<'_>, refusal: Refusal) -> Stop {
-        let name = |index| self.policy.rule_name(index).map(str::to_owned);
         self.audit.put(Record::Refused(Refused {
             op,
             requester: trail.who,
             subject: self.describe(case),
-            rule: refusal.rule.map(|index| (index, name(index))),
+            rule: self.rule_word(refusal.rule),
             why: refusal.why,
             errno: refusal.errno,
         }));
@@ -297,7 +316,8 @@ impl Mediator {
         }
         let others = self.write_subject(subject, first);
         if others.is_empty() {
-            facts.names = &[first];
+            let only: [&[u8]; 1] = [first];
+            facts.names = &only;
             return Ok(body(&facts));
         }
         let mut names: Vec<&[u8]> = vec![first];

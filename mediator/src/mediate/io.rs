@@ -90,7 +90,9 @@ impl Mediator {
                 ..Case::handle(handle)
             };
             let permit = self.decide::<rows::Fallocate>(trail, &case, ())?;
-            Ok(self.export.fallocate(permit, handle, mode, offset, length)?)
+            Ok(self
+                .export
+                .fallocate(permit, handle, mode, offset, length)?)
         })
     }
 
@@ -134,10 +136,11 @@ impl Mediator {
                 span: Some((offset, length)),
                 ..Case::handle(handle)
             };
-            let source =
-                self.decide::<rows::CopyFileRange>(trail, &case(from, Word::Read), ())?;
+            let source = self.decide::<rows::CopyFileRange>(trail, &case(from, Word::Read), ())?;
             let target = self.decide::<rows::CopyFileRange>(trail, &case(to, Word::Write), ())?;
-            Ok(self.export.copy_file_range(source, target, from, to, length)?)
+            Ok(self
+                .export
+                .copy_file_range(source, target, from, to, length)?)
         })
     }
 }

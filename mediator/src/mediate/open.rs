@@ -69,12 +69,7 @@ impl Mediator {
     /// # Errors
     ///
     /// EBADF, or what the export answers.
-    pub fn fsync(
-        &self,
-        who: Requester,
-        handle: HandleId,
-        data_only: bool,
-    ) -> Result<(), Errno> {
+    pub fn fsync(&self, who: Requester, handle: HandleId, data_only: bool) -> Result<(), Errno> {
         self.run(Op::Fsync, who, |trail| {
             let permit = self.decide::<rows::Fsync>(trail, &Case::handle(handle), ())?;
             Ok(self.export.fsync(permit, handle, data_only)?)
@@ -136,7 +131,11 @@ mod tests {
 
     #[test]
     fn odd_open_flags_are_refused() {
-        for flags in [libc::O_PATH, libc::O_TMPFILE | libc::O_RDWR, libc::O_ACCMODE] {
+        for flags in [
+            libc::O_PATH,
+            libc::O_TMPFILE | libc::O_RDWR,
+            libc::O_ACCMODE,
+        ] {
             assert_eq!(open_as(flags), Err(Errno::INVAL), "{flags:o}");
         }
     }

@@ -347,6 +347,12 @@ impl Policy {
         rule.is_some_and(|rule| rule.log)
     }
 
+    /// How many rules there are.
+    #[must_use]
+    pub fn rule_count(&self) -> usize {
+        self.rules.len()
+    }
+
     /// What must be gathered before [`Policy::decide`] is asked about this operation.
     #[must_use]
     pub fn needs(&self, op: Op) -> Needs {
