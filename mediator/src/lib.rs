@@ -8,14 +8,20 @@
 //! * [`policy`]: decides; pure, no I/O, no clock, no FUSE.
 //! * [`export`]: acts, by descriptor, and only with a [`policy::Permit`].
 //! * [`mediate`]: the one way from a request to an act: facts, decision, act.
+//! * [`control`]: what a running view answers to root's commands.
 //! * [`fuse`]: the thin adapter to the protocol; the only place that knows fuser.
 //!
 //! Nothing in this crate is privileged: the process that runs it is handed its descriptors and
 //! has already given up everything else.
 
+pub mod control;
 pub mod export;
+pub mod fuse;
 pub mod ids;
 pub mod mediate;
 pub mod name;
 pub mod op;
 pub mod policy;
+mod sys;
+
+pub use fuse::{Cache, ServeError, Service, ViewMode, serve};

@@ -1,0 +1,9 @@
+//! The thin adapter to the FUSE protocol: the only place that knows fuser. It converts, borrows
+//! and answers; what a request means is [`crate::mediate`]'s.
+
+mod adapter;
+mod convert;
+mod init;
+mod serve;
+
+pub use serve::{Cache, ServeError, Service, ViewMode, serve};

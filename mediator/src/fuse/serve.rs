@@ -1,0 +1,158 @@
+//! From descriptors to a served view.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use fuser::{Config, Session, SessionACL};
+
+use super::adapter::Adapter;
+use crate::control::{ControlServer, Facts};
+use crate::export::{Export, Fault, Settings, Submounts};
+use crate::mediate::{Mediator, Verbosity};
+use crate::policy::Policy;
+
+/// How long the client's kernel may remember what it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cache {
+    /// A second: what the host changes is seen within it, and a new name at once.
+    Auto,
+    /// Not at all.
+    None,
+    /// An hour, missing names too: only this view changes the export.
+    Exclusive,
+}
+
+impl Cache {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::None => "none",
+            Self::Exclusive => "exclusive",
+        }
+    }
+}
+
+/// Who uses the view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViewMode {
+    /// One client, which acts for a guest's root.
+    Client,
+    /// Every user; mounted with `allow_other,default_permissions`, so that the kernel enforces
+    /// modes.
+    Shared,
+}
+
+impl ViewMode {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Shared => "shared",
+        }
+    }
+}
+
+/// All that a view is served with. Descriptors are handed over; nothing is opened by path.
+#[derive(Debug)]
+pub struct Service {
+    /// `/dev/fuse`, mounted (or about to be) with this descriptor.
+    pub device: OwnedFd,
+    /// The export's root: `O_PATH|O_DIRECTORY`.
+    pub root: OwnedFd,
+    /// A detached clone of the process's own `/proc/self/fd`.
+    pub proc_fd: OwnedFd,
+    /// The control socket, listening, made by root with mode 0600.
+    pub control: Option<OwnedFd>,
+    /// The rules.
+    pub policy: Policy,
+    /// How long the kernel may remember.
+    pub cache: Cache,
+    /// Who uses the view.
+    pub mode: ViewMode,
+    /// Log every request.
+    pub debug: bool,
+    /// The view's name, for the log and the control socket.
+    pub view: String,
+    /// The most descriptors to hold for nodes.
+    pub max_descriptors: usize,
+    /// Worker threads; at least one runs.
+    pub threads: usize,
+}
+
+/// Why a view could not be served, or ended other than by unmount or abort.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The export's root cannot be used.
+    #[error("the export cannot be opened: {}: {}", .0.call, .0.errno)]
+    Export(Fault),
+    /// A helper thread could not be started.
+    #[error("the {thread} thread cannot be started: {source}")]
+    Thread {
+        /// Which.
+        thread: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel's INIT could not be answered.
+    #[error("the FUSE connection cannot be set up: {0}")]
+    Handshake(io::Error),
+    /// The connection broke.
+    #[error("the FUSE connection failed: {0}")]
+    Session(io::Error),
+}
+
+/// Serves a view until its connection ends by unmount or abort.
+///
+/// `ready` is called once INIT is answered: from then on the view answers.
+///
+/// # Errors
+///
+/// See [`ServeError`].
+pub fn serve(service: Service, ready: impl FnOnce()) -> Result<(), ServeError> {
+    let settings = Settings {
+        root: service.root,
+        proc_fd: service.proc_fd,
+        max_descriptors: service.max_descriptors,
+        submounts: Submounts::Refuse,
+    };
+    let export = Export::open(settings).map_err(ServeError::Export)?;
+    let verbosity = if service.debug {
+        Verbosity::EveryRequest
+    } else {
+        Verbosity::Refusals
+    };
+    let facts = Facts {
+        view: service.view,
+        cache: service.cache.word(),
+        mode: service.mode.word(),
+        rules: service.policy.rule_count(),
+    };
+    let thread = |thread| move |source| ServeError::Thread { thread, source };
+    let (mediator, log) =
+        Mediator::new(export, service.policy, verbosity).map_err(thread("audit"))?;
+    let mediator = Arc::new(mediator);
+    let adapter = Adapter::new(Arc::clone(&mediator), service.cache, service.mode);
+
+    let mut config = Config::default();
+    config.n_threads = Some(service.threads.max(1));
+    // fuser's own check compares with our user, not the client's; the kernel's gate (user_id,
+    // group_id of the mount) is the one that counts.
+    config.acl = SessionACL::All;
+    let session = Session::from_fd(adapter, service.device, SessionACL::All, config)
+        .map_err(ServeError::Handshake)?;
+    let control = service
+        .control
+        .map(|listener| ControlServer::start(listener, facts, Arc::clone(&mediator)))
+        .transpose()
+        .map_err(thread("control"))?;
+    ready();
+    let end = session.run().map_err(ServeError::Session);
+
+    if let Some(control) = control {
+        control.stop();
+    }
+    // The last mediator lets the log end; what is queued is written first.
+    drop(mediator);
+    log.join();
+    end
+}

@@ -1,0 +1,165 @@
+//! Data through handles: read, write, fallocate, lseek, copy_file_range.
+
+use rustix::io::Errno;
+
+use super::funnel::{Case, Mediator};
+use super::scratch::with_data;
+use crate::ids::HandleId;
+use crate::op::{Op, Word, Words, rows};
+use crate::policy::Requester;
+
+/// The most that one READ may ask for in bytes: what INIT negotiates (`max_pages`).
+pub(crate) const READ_MAX: u32 = 1 << 20;
+
+/// The most that one COPY_FILE_RANGE does in bytes: its reply counts in 32 bits, and a shorter
+/// copy is a valid answer.
+const COPY_MAX: u64 = 1 << 30;
+
+impl Mediator {
+    /// Reads at most `size` bytes at `offset` and hands them to `deliver` in a reused buffer.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL beyond 1 MiB or 2^63 - 1; EBADF, a refusal's errno, or what the export answers.
+    pub fn read<T>(
+        &self,
+        who: Requester,
+        handle: HandleId,
+        offset: u64,
+        size: u32,
+        deliver: impl FnOnce(Result<&[u8], Errno>) -> T,
+    ) -> T {
+        let len = usize::try_from(size.min(READ_MAX)).unwrap_or_default();
+        with_data(len, |data| {
+            let read = self.run(Op::Read, who, |trail| {
+                check_span(offset, u64::from(size), Errno::INVAL)?;
+                if size > READ_MAX {
+                    return Err(Errno::INVAL.into());
+                }
+                let case = Case {
+                    span: Some((offset, u64::from(size))),
+                    ..Case::handle(handle)
+                };
+                let permit = self.decide::<rows::Read>(trail, &case, ())?;
+                Ok(self.export.read(permit, handle, offset, data)?)
+            });
+            deliver(read.map(|count| data.get(..count).unwrap_or_default()))
+        })
+    }
+
+    /// Writes at `offset` (at the end if the handle appends) and returns how many bytes went.
+    ///
+    /// # Errors
+    ///
+    /// EFBIG beyond 2^63 - 1; EBADF, a refusal's errno, or what the export answers.
+    pub fn write(
+        &self,
+        who: Requester,
+        handle: HandleId,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<usize, Errno> {
+        self.run(Op::Write, who, |trail| {
+            let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+            check_span(offset, length, Errno::FBIG)?;
+            let case = Case {
+                span: Some((offset, length)),
+                ..Case::handle(handle)
+            };
+            let permit = self.decide::<rows::Write>(trail, &case, ())?;
+            Ok(self.export.write(permit, handle, offset, data)?)
+        })
+    }
+
+    /// Allocates, punches, zeroes, collapses or inserts, as `mode` says (fallocate(2)).
+    ///
+    /// # Errors
+    ///
+    /// EFBIG beyond 2^63 - 1; EBADF, EOPNOTSUPP, a refusal's errno, or what the export answers.
+    pub fn fallocate(
+        &self,
+        who: Requester,
+        handle: HandleId,
+        mode: i32,
+        (offset, length): (u64, u64),
+    ) -> Result<(), Errno> {
+        self.run(Op::Fallocate, who, |trail| {
+            check_span(offset, length, Errno::FBIG)?;
+            let case = Case {
+                span: Some((offset, length)),
+                ..Case::handle(handle)
+            };
+            let permit = self.decide::<rows::Fallocate>(trail, &case, ())?;
+            Ok(self
+                .export
+                .fallocate(permit, handle, mode, offset, length)?)
+        })
+    }
+
+    /// Finds data or a hole (SEEK_DATA, SEEK_HOLE).
+    ///
+    /// # Errors
+    ///
+    /// EINVAL for another `whence`; ENXIO, EBADF, a refusal's errno.
+    pub fn lseek(
+        &self,
+        who: Requester,
+        handle: HandleId,
+        offset: i64,
+        whence: i32,
+    ) -> Result<i64, Errno> {
+        self.run(Op::Lseek, who, |trail| {
+            let permit = self.decide::<rows::Lseek>(trail, &Case::handle(handle), ())?;
+            Ok(self.export.lseek(permit, handle, offset, whence)?)
+        })
+    }
+
+    /// Copies inside the kernel: judged as a read of the one file and a write of the other.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL for a source range, EFBIG for a destination range beyond 2^63 - 1; EBADF, a
+    /// refusal's errno, or what the export answers.
+    pub fn copy_file_range(
+        &self,
+        who: Requester,
+        from: (HandleId, u64),
+        to: (HandleId, u64),
+        length: u64,
+    ) -> Result<usize, Errno> {
+        self.run(Op::CopyFileRange, who, |trail| {
+            check_span(from.1, length, Errno::INVAL)?;
+            check_span(to.1, length, Errno::FBIG)?;
+            let length = length.min(COPY_MAX);
+            let case = |(handle, offset), word| Case {
+                words: Some(Words::of(word)),
+                span: Some((offset, length)),
+                ..Case::handle(handle)
+            };
+            let source = self.decide::<rows::CopyFileRange>(trail, &case(from, Word::Read), ())?;
+            let target = self.decide::<rows::CopyFileRange>(trail, &case(to, Word::Write), ())?;
+            Ok(self
+                .export
+                .copy_file_range(source, target, from, to, length)?)
+        })
+    }
+}
+
+/// File offsets are signed 64-bit: a range may neither start nor end beyond them, nor wrap.
+fn check_span(offset: u64, length: u64, beyond: Errno) -> Result<(), Errno> {
+    let end = offset.checked_add(length).ok_or(beyond)?;
+    i64::try_from(end).map(|_end| ()).map_err(|_beyond| beyond)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn span_beyond_the_signed_range_is_refused_and_never_wraps() {
+        let last = u64::try_from(i64::MAX).unwrap();
+        assert_eq!(check_span(last, 0, Errno::FBIG), Ok(()));
+        assert_eq!(check_span(last, 1, Errno::FBIG), Err(Errno::FBIG));
+        assert_eq!(check_span(1, u64::MAX, Errno::FBIG), Err(Errno::FBIG));
+    }
+}

@@ -1,0 +1,201 @@
+//! Operations on names: lookup, forget, unlink, rmdir, link, rename.
+
+use rustix::io::Errno;
+
+use super::funnel::{Act, Case, Mediator, ShownEntry, Trail};
+use crate::export::{Attr, Pin};
+use crate::ids::{FileKind, NodeId};
+use crate::name::Name;
+use crate::op::{Op, RenameHow, rows};
+use crate::policy::Requester;
+
+impl Mediator {
+    /// Finds `name` in `parent`; `..` is the parent directory, the root's being the root.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT if it is not there or hidden; EINVAL or ENAMETOOLONG for no valid name; ESTALE.
+    pub fn lookup(&self, who: Requester, parent: NodeId, name: &[u8]) -> Result<ShownEntry, Errno> {
+        self.run(Op::Lookup, who, |trail| {
+            let parent = self.export.pin(parent)?;
+            if name == b".." {
+                let permit = self.decide::<rows::Lookup>(trail, &Case::node(&parent), ())?;
+                let entry = self.export.lookup_parent(permit, &parent)?;
+                return Ok(self.show_entry(entry));
+            }
+            self.lookup_in(trail, &parent, &Name::new(name)?)
+        })
+    }
+
+    pub(super) fn lookup_in(&self, trail: &Trail, parent: &Pin, name: &Name) -> Act<ShownEntry> {
+        let child = self.export.child(parent, name)?;
+        let case = Case {
+            attr: Some(child.attr()),
+            ..Case::name(parent, name)
+        };
+        let permit = self.decide::<rows::Lookup>(trail, &case, ())?;
+        let entry = self.export.lookup(permit, parent, name, child)?;
+        Ok(self.show_entry(entry))
+    }
+
+    /// Gives back `count` lookups of `node`. Never fails: too large a count forgets all.
+    pub fn forget(&self, node: NodeId, count: u64) {
+        self.export.forget(node, count);
+    }
+
+    /// Removes a name that is not a directory's.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EISDIR, a refusal's errno, or what the export answers.
+    pub fn unlink(&self, who: Requester, parent: NodeId, name: &[u8]) -> Result<(), Errno> {
+        self.run(Op::Unlink, who, |trail| {
+            let (parent, name) = (self.export.pin(parent)?, Name::new(name)?);
+            let attr = self.attr_of_name(Op::Unlink, &parent, &name)?;
+            let case = Case {
+                attr: attr.as_ref(),
+                ..Case::name(&parent, &name)
+            };
+            let permit = self.decide::<rows::Unlink>(trail, &case, ())?;
+            Ok(self.export.unlink(permit, &parent, &name)?)
+        })
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, ENOTDIR, ENOTEMPTY, a refusal's errno, or what the export answers.
+    pub fn rmdir(&self, who: Requester, parent: NodeId, name: &[u8]) -> Result<(), Errno> {
+        self.run(Op::Rmdir, who, |trail| {
+            let (parent, name) = (self.export.pin(parent)?, Name::new(name)?);
+            let attr = self.attr_of_name(Op::Rmdir, &parent, &name)?;
+            let case = Case {
+                attr: attr.as_ref(),
+                ..Case::name(&parent, &name)
+            };
+            let permit = self.decide::<rows::Rmdir>(trail, &case, ())?;
+            Ok(self.export.rmdir(permit, &parent, &name)?)
+        })
+    }
+
+    /// Gives `node` the further name `name` in `parent`. Judged at every known name and the new.
+    ///
+    /// # Errors
+    ///
+    /// EEXIST, EPERM for a directory, EXDEV, a refusal's errno, or what the export answers.
+    pub fn link(
+        &self,
+        who: Requester,
+        node: NodeId,
+        parent: NodeId,
+        name: &[u8],
+    ) -> Result<ShownEntry, Errno> {
+        self.run(Op::Link, who, |trail| {
+            let (parent, name) = (self.export.pin(parent)?, Name::new(name)?);
+            let pin = self.export.pin(node)?;
+            let case = Case {
+                second: Some((&parent, &name)),
+                ..Case::node(&pin)
+            };
+            let permit = self.decide::<rows::Link>(trail, &case, ())?;
+            let entry = self.export.link(permit, &pin, &parent, &name)?;
+            Ok(self.show_entry(entry))
+        })
+    }
+
+    /// Changes a name, or exchanges two. Judged at both names; nothing may be carried out of the
+    /// rules that hold for it.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL for flags other than NOREPLACE or EXCHANGE; a refusal's errno, or what the export
+    /// answers.
+    pub fn rename(
+        &self,
+        who: Requester,
+        (parent, name): (NodeId, &[u8]),
+        (new_parent, new_name): (NodeId, &[u8]),
+        flags: u32,
+    ) -> Result<(), Errno> {
+        self.run(Op::Rename, who, |trail| {
+            let how = rename_how(flags)?;
+            let (parent, name) = (self.export.pin(parent)?, Name::new(name)?);
+            let (new_parent, new_name) = (self.export.pin(new_parent)?, Name::new(new_name)?);
+            let from = (&parent, &name);
+            let to = (&new_parent, &new_name);
+            let permit = self.decide_rename(trail, from, to, how)?;
+            if how == RenameHow::Exchange {
+                // The other file travels the other way: it is judged as if it alone moved.
+                let _both_ways = self.decide_rename(trail, to, from, how)?;
+            }
+            Ok(self.export.rename(permit, from, to)?)
+        })
+    }
+
+    fn decide_rename(
+        &self,
+        trail: &Trail,
+        from: (&Pin, &Name),
+        to: (&Pin, &Name),
+        how: RenameHow,
+    ) -> Act<crate::policy::Permit<rows::Rename>> {
+        let attr = self.attr_of_name(Op::Rename, from.0, from.1)?;
+        let case = Case {
+            attr: attr.as_ref(),
+            second: Some(to),
+            ..Case::name(from.0, from.1)
+        };
+        self.decide::<rows::Rename>(trail, &case, how)
+    }
+
+    /// What a name stands for now, if rules for `op` ask about it.
+    fn attr_of_name(&self, op: Op, parent: &Pin, name: &Name) -> Act<Option<Attr>> {
+        let needs = self.policy.needs(op);
+        // A rename that is judged by path must know whether a whole subtree moves.
+        if needs.attr || (op == Op::Rename && needs.path) {
+            return Ok(Some(*self.export.child(parent, name)?.attr()));
+        }
+        Ok(None)
+    }
+}
+
+/// Flags as an allow list: WHITEOUT makes a device node, and what is not known is not passed on.
+fn rename_how(flags: u32) -> Result<RenameHow, Errno> {
+    match flags {
+        0 => Ok(RenameHow::Replace),
+        libc::RENAME_NOREPLACE => Ok(RenameHow::NoReplace),
+        libc::RENAME_EXCHANGE => Ok(RenameHow::Exchange),
+        _ => Err(Errno::INVAL),
+    }
+}
+
+/// What may be made by a creating operation is a matter of policy; that `mode` names a type at
+/// all is not.
+pub(super) fn kind_asked(mode: u32) -> Result<FileKind, Errno> {
+    // mknod(2): a mode without a type means a regular file.
+    if mode & libc::S_IFMT == 0 {
+        return Ok(FileKind::Regular);
+    }
+    FileKind::from_mode(mode).ok_or(Errno::INVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rename_flags_outside_the_list_are_refused() {
+        for flags in [libc::RENAME_WHITEOUT, 3, 8, u32::MAX] {
+            assert_eq!(rename_how(flags), Err(Errno::INVAL));
+        }
+        assert_eq!(rename_how(libc::RENAME_EXCHANGE), Ok(RenameHow::Exchange));
+    }
+
+    #[test]
+    fn mode_without_a_type_asks_for_a_regular_file() {
+        assert_eq!(kind_asked(0o644), Ok(FileKind::Regular));
+        assert_eq!(kind_asked(libc::S_IFIFO), Ok(FileKind::Fifo));
+        assert_eq!(kind_asked(libc::S_IFMT), Err(Errno::INVAL));
+    }
+}

@@ -1,0 +1,152 @@
+//! Opening and closing: open, opendir, flush, fsync, release.
+
+use rustix::io::Errno;
+
+use super::funnel::{Act, Case, Mediator, Trail};
+use crate::ids::{HandleId, NodeId};
+use crate::op::{Op, OpenAs, Word, Words, rows};
+use crate::policy::Requester;
+
+impl Mediator {
+    /// Opens a regular file. Nothing else is ever opened: a FIFO would block, a device act.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL for flags that make no sense; ESTALE, a refusal's errno, or what the export answers.
+    pub fn open(
+        &self,
+        who: Requester,
+        node: NodeId,
+        flags: i32,
+    ) -> Result<(HandleId, OpenAs), Errno> {
+        self.run(Op::Open, who, |trail| {
+            let open = OpenAs {
+                // O_EXCL without O_CREAT says nothing about a regular file (open(2)).
+                exclusive: false,
+                ..open_as(flags)?
+            };
+            Ok((self.open_node(trail, node, open)?, open))
+        })
+    }
+
+    pub(super) fn open_node(&self, trail: &Trail, node: NodeId, open: OpenAs) -> Act<HandleId> {
+        let pin = self.export.pin(node)?;
+        let case = Case {
+            words: Some(words_of(open)),
+            ..Case::node(&pin)
+        };
+        let permit = self.decide::<rows::Open>(trail, &case, open)?;
+        Ok(self.export.open_file(permit, &pin)?)
+    }
+
+    /// Opens a directory.
+    ///
+    /// # Errors
+    ///
+    /// ENOTDIR, ESTALE, a refusal's errno, or what the export answers.
+    pub fn opendir(&self, who: Requester, node: NodeId) -> Result<HandleId, Errno> {
+        self.run(Op::Opendir, who, |trail| {
+            let pin = self.export.pin(node)?;
+            let permit = self.decide::<rows::Opendir>(trail, &Case::node(&pin), ())?;
+            Ok(self.export.opendir(permit, &pin)?)
+        })
+    }
+
+    /// A descriptor of the client was closed: errors that the export tells only at close.
+    ///
+    /// # Errors
+    ///
+    /// EBADF, or what the export answers (EDQUOT, EIO, ENOSPC on some file systems).
+    pub fn flush(&self, who: Requester, handle: HandleId) -> Result<(), Errno> {
+        self.run(Op::Flush, who, |trail| {
+            let permit = self.decide::<rows::Flush>(trail, &Case::handle(handle), ())?;
+            Ok(self.export.flush(permit, handle)?)
+        })
+    }
+
+    /// Brings a file or directory to disk.
+    ///
+    /// # Errors
+    ///
+    /// EBADF, or what the export answers.
+    pub fn fsync(&self, who: Requester, handle: HandleId, data_only: bool) -> Result<(), Errno> {
+        self.run(Op::Fsync, who, |trail| {
+            let permit = self.decide::<rows::Fsync>(trail, &Case::handle(handle), ())?;
+            Ok(self.export.fsync(permit, handle, data_only)?)
+        })
+    }
+
+    /// Closes a file or directory; a forged handle closes nothing.
+    pub fn release(&self, handle: HandleId) {
+        self.export.release(handle);
+    }
+}
+
+/// What is left of a client's open flags. They are never forwarded: QEMU's O_NONBLOCK and
+/// O_NOFOLLOW mean nothing here, and O_DIRECT would put the backing file's alignment rules on a
+/// client that cannot know them.
+pub(super) fn open_as(flags: i32) -> Result<OpenAs, Errno> {
+    let has = |flag: i32| flags & flag == flag;
+    // Neither reaches a FUSE server from a kernel; O_TMPFILE is an operation of its own there.
+    if has(libc::O_PATH) || has(libc::O_TMPFILE) {
+        return Err(Errno::INVAL);
+    }
+    let (read, write) = match flags & libc::O_ACCMODE {
+        libc::O_RDONLY => (true, false),
+        libc::O_WRONLY => (false, true),
+        libc::O_RDWR => (true, true),
+        _ => return Err(Errno::INVAL),
+    };
+    Ok(OpenAs {
+        read,
+        write,
+        append: has(libc::O_APPEND),
+        truncate: has(libc::O_TRUNC),
+        exclusive: has(libc::O_EXCL),
+        sync: has(libc::O_DSYNC),
+        direct: has(libc::O_DIRECT),
+    })
+}
+
+fn words_of(open: OpenAs) -> Words {
+    let mut words = Words::NONE;
+    if open.read {
+        words = words.with(Words::of(Word::Read));
+    }
+    if open.write || open.truncate {
+        words = words.with(Words::of(Word::Write));
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn truncation_asks_for_write_whatever_the_access_mode() {
+        let open = open_as(libc::O_RDONLY | libc::O_TRUNC).unwrap();
+        assert!(words_of(open).meets(Words::of(Word::Write)));
+    }
+
+    #[test]
+    fn odd_open_flags_are_refused() {
+        for flags in [
+            libc::O_PATH,
+            libc::O_TMPFILE | libc::O_RDWR,
+            libc::O_ACCMODE,
+        ] {
+            assert_eq!(open_as(flags), Err(Errno::INVAL), "{flags:o}");
+        }
+    }
+
+    #[test]
+    fn flags_of_qemu_become_a_plain_read() {
+        let open = open_as(libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_CLOEXEC).unwrap();
+        let plain = OpenAs {
+            read: true,
+            ..OpenAs::default()
+        };
+        assert_eq!(open, plain);
+    }
+}

@@ -1,0 +1,127 @@
+//! Extended attributes. What does not fit is told as getxattr(2) does: ERANGE.
+
+use rustix::io::Errno;
+
+use super::funnel::{Case, Mediator};
+use crate::ids::NodeId;
+use crate::op::{Op, XattrName, rows};
+use crate::policy::Requester;
+
+/// What a client that gave a buffer of `size` bytes is to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum XattrReply {
+    /// It asked (with size 0) how many bytes there are.
+    Length(u32),
+    /// The bytes.
+    Bytes(Vec<u8>),
+}
+
+impl Mediator {
+    /// Sets an extended attribute.
+    ///
+    /// # Errors
+    ///
+    /// ERANGE for a name that cannot be one; ENOTSUP if a rule says so; or what the export answers.
+    pub fn setxattr(
+        &self,
+        who: Requester,
+        node: NodeId,
+        name: &[u8],
+        value: &[u8],
+        flags: i32,
+    ) -> Result<(), Errno> {
+        self.run(Op::Setxattr, who, |trail| {
+            let ask = XattrName::new(name).ok_or(Errno::RANGE)?;
+            let pin = self.export.pin(node)?;
+            let case = Case {
+                xattr: Some((name, value.len())),
+                ..Case::node(&pin)
+            };
+            let permit = self.decide::<rows::Setxattr>(trail, &case, ask)?;
+            Ok(self.export.setxattr(permit, &pin, value, flags)?)
+        })
+    }
+
+    /// Reads an extended attribute; with `size` 0, only its length.
+    ///
+    /// # Errors
+    ///
+    /// ERANGE if it does not fit; ENODATA; ENOTSUP if a rule says so; or what the export answers.
+    pub fn getxattr(
+        &self,
+        who: Requester,
+        node: NodeId,
+        name: &[u8],
+        size: u32,
+    ) -> Result<XattrReply, Errno> {
+        self.run(Op::Getxattr, who, |trail| {
+            let ask = XattrName::new(name).ok_or(Errno::RANGE)?;
+            let pin = self.export.pin(node)?;
+            let case = Case {
+                xattr: Some((name, 0)),
+                ..Case::node(&pin)
+            };
+            let permit = self.decide::<rows::Getxattr>(trail, &case, ask)?;
+            Ok(fit(self.export.getxattr(permit, &pin)?, size)?)
+        })
+    }
+
+    /// Lists the extended attributes that the policy shows, each name with its NUL.
+    ///
+    /// # Errors
+    ///
+    /// ERANGE if they do not fit; a refusal's errno, or what the export answers.
+    pub fn listxattr(&self, who: Requester, node: NodeId, size: u32) -> Result<XattrReply, Errno> {
+        self.run(Op::Listxattr, who, |trail| {
+            let pin = self.export.pin(node)?;
+            let permit = self.decide::<rows::Listxattr>(trail, &Case::node(&pin), ())?;
+            let all = self.export.listxattr(permit, &pin)?;
+            let shown = |name: &&[u8]| {
+                let bare = name.strip_suffix(b"\0").unwrap_or(name);
+                !bare.is_empty() && self.policy.xattr_shown(bare)
+            };
+            let listed = all.split_inclusive(|byte| *byte == 0).filter(shown);
+            Ok(fit(listed.flatten().copied().collect(), size)?)
+        })
+    }
+
+    /// Removes an extended attribute.
+    ///
+    /// # Errors
+    ///
+    /// ENODATA; ENOTSUP if a rule says so; or what the export answers.
+    pub fn removexattr(&self, who: Requester, node: NodeId, name: &[u8]) -> Result<(), Errno> {
+        self.run(Op::Removexattr, who, |trail| {
+            let ask = XattrName::new(name).ok_or(Errno::RANGE)?;
+            let pin = self.export.pin(node)?;
+            let case = Case {
+                xattr: Some((name, 0)),
+                ..Case::node(&pin)
+            };
+            let permit = self.decide::<rows::Removexattr>(trail, &case, ask)?;
+            Ok(self.export.removexattr(permit, &pin)?)
+        })
+    }
+}
+
+fn fit(bytes: Vec<u8>, size: u32) -> Result<XattrReply, Errno> {
+    let len = u32::try_from(bytes.len()).map_err(|_too_long| Errno::TOOBIG)?;
+    match size {
+        0 => Ok(XattrReply::Length(len)),
+        size if len > size => Err(Errno::RANGE),
+        _ => Ok(XattrReply::Bytes(bytes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn value_is_measured_with_size_zero_and_refused_if_too_long() {
+        let value = b"four".to_vec();
+        assert_eq!(fit(value.clone(), 0), Ok(XattrReply::Length(4)));
+        assert_eq!(fit(value.clone(), 3), Err(Errno::RANGE));
+        assert_eq!(fit(value.clone(), 4), Ok(XattrReply::Bytes(value)));
+    }
+}

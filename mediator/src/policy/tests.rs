@@ -1,0 +1,679 @@
+//! Verdicts, by table.
+
+use rustix::io::Errno;
+
+use super::*;
+use crate::ids::*;
+use crate::op::*;
+
+struct Nobody;
+
+impl Users for Nobody {
+    fn uid(&self, _: &str) -> Option<u32> {
+        None
+    }
+
+    fn gid(&self, _: &str) -> Option<u32> {
+        None
+    }
+}
+
+fn policy(text: &str) -> Policy {
+    Policy::parse("test", text, &Nobody).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+}
+
+const CLIENT: Requester = Requester {
+    uid: 64055,
+    gid: 64056,
+    pid: 0,
+};
+
+fn decide<O: Judged>(policy: &Policy, names: &[&str], ask: O::Ask) -> Result<O::Grant, Errno> {
+    let names: Vec<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
+    let facts = Facts {
+        names: &names,
+        ..Facts::of(O::OP, CLIENT)
+    };
+    policy
+        .decide::<O>(&facts, ask)
+        .map(|permit| permit.grant())
+        .map_err(|no| no.errno)
+}
+
+fn rename(policy: &Policy, old: &str, new: &str, kind: FileKind) -> Result<RenameHow, Errno> {
+    rename_how(policy, (old, new), kind, RenameHow::Replace)
+}
+
+fn rename_how(
+    policy: &Policy,
+    (old, new): (&str, &str),
+    kind: FileKind,
+    how: RenameHow,
+) -> Result<RenameHow, Errno> {
+    let names = [old.as_bytes()];
+    let facts = Facts {
+        names: &names,
+        second: Some(new.as_bytes()),
+        kind: Some(kind),
+        ..Facts::of(Op::Rename, CLIENT)
+    };
+    policy
+        .decide::<rows::Rename>(&facts, how)
+        .map(|it| it.grant())
+        .map_err(|no| no.errno)
+}
+
+fn birth(kind: FileKind, mode: u32) -> BirthAsk {
+    BirthAsk {
+        requester: GuestOwner {
+            uid: GuestUid(64055),
+            gid: GuestGid(64056),
+        },
+        kind,
+        mode: Mode::new(mode),
+        open: OpenAs {
+            write: true,
+            ..OpenAs::default()
+        },
+    }
+}
+
+const NO_CHANGE: ChangesAsk = ChangesAsk {
+    uid: None,
+    gid: None,
+    mode: None,
+    size: None,
+    atime: SetTime::Omit,
+    mtime: SetTime::Omit,
+};
+
+fn setattr(policy: &Policy, path: &str, kind: FileKind, ask: ChangesAsk) -> Result<Changes, Errno> {
+    let names = [path.as_bytes()];
+    let facts = Facts {
+        names: &names,
+        kind: Some(kind),
+        words: Words::NONE,
+        ..Facts::of(Op::Setattr, CLIENT)
+    };
+    policy
+        .decide::<rows::Setattr>(&facts, ask)
+        .map(|it| it.grant())
+        .map_err(|no| no.errno)
+}
+
+#[test]
+fn policy_is_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Policy>();
+}
+
+#[test]
+fn refusal_has_the_errno_of_its_class() {
+    let deny = policy("default = \"deny\"\n");
+    let at = &["/a"];
+    assert_eq!(decide::<rows::Lookup>(&deny, at, ()), Err(Errno::ACCESS));
+    assert_eq!(decide::<rows::Unlink>(&deny, at, ()), Err(Errno::ACCESS));
+    assert_eq!(
+        decide::<rows::Mkdir>(&deny, at, birth(FileKind::Directory, 0)),
+        Err(Errno::ACCESS)
+    );
+    assert_eq!(
+        decide::<rows::Mknod>(&deny, at, birth(FileKind::Fifo, 0)),
+        Err(Errno::PERM)
+    );
+    assert_eq!(decide::<rows::Listxattr>(&deny, at, ()), Err(Errno::NOTSUP));
+    let chown = ChangesAsk {
+        uid: Some(GuestUid(1)),
+        ..NO_CHANGE
+    };
+    assert_eq!(
+        setattr(&deny, "/a", FileKind::Regular, chown),
+        Err(Errno::PERM)
+    );
+    let chmod = ChangesAsk {
+        mode: Some(Mode::new(0)),
+        ..NO_CHANGE
+    };
+    assert_eq!(
+        setattr(&deny, "/a", FileKind::Regular, chmod),
+        Err(Errno::PERM)
+    );
+    let truncate = ChangesAsk {
+        size: Some(0),
+        ..NO_CHANGE
+    };
+    assert_eq!(
+        setattr(&deny, "/a", FileKind::Regular, truncate),
+        Err(Errno::ACCESS)
+    );
+    assert_eq!(decide::<rows::Fsync>(&deny, at, ()), Ok(()));
+    let own = policy("default = \"allow\"\n[[rule]]\naction = \"deny\"\nerrno = \"EDQUOT\"\n");
+    assert_eq!(decide::<rows::Unlink>(&own, at, ()), Err(Errno::DQUOT));
+}
+
+#[test]
+fn readonly_refuses_every_change_with_erofs() {
+    let mut readonly = Policy::parity();
+    readonly.set_readonly();
+    let at = &["/a"];
+    let xattr = XattrName::new(b"user.x").unwrap();
+    let open = |write, truncate| OpenAs {
+        read: true,
+        write,
+        truncate,
+        ..OpenAs::default()
+    };
+    let opened = |ask: OpenAs| {
+        let words = if ask.write || ask.truncate {
+            Word::Write
+        } else {
+            Word::Read
+        };
+        let facts = Facts {
+            words: Words::of(words),
+            ..Facts::of(Op::Open, CLIENT)
+        };
+        readonly
+            .decide::<rows::Open>(&facts, ask)
+            .map(|it| it.grant())
+            .map_err(|no| no.errno)
+    };
+    assert_eq!(opened(open(true, false)), Err(Errno::ROFS));
+    assert_eq!(opened(open(false, true)), Err(Errno::ROFS));
+    assert_eq!(opened(open(false, false)), Ok(open(false, false)));
+    assert_eq!(
+        decide::<rows::Setxattr>(&readonly, at, xattr),
+        Err(Errno::ROFS)
+    );
+    assert_eq!(
+        decide::<rows::Removexattr>(&readonly, at, xattr),
+        Err(Errno::ROFS)
+    );
+    assert_eq!(decide::<rows::Getxattr>(&readonly, at, xattr), Ok(xattr));
+    assert_eq!(
+        decide::<rows::Fallocate>(&readonly, at, ()),
+        Err(Errno::ROFS)
+    );
+    assert_eq!(
+        rename(&readonly, "/a", "/b", FileKind::Regular),
+        Err(Errno::ROFS)
+    );
+    assert_eq!(decide::<rows::Readdir>(&readonly, at, ()), Ok(()));
+}
+
+#[test]
+fn floor_holds_whatever_is_allowed() {
+    let parity = Policy::parity();
+    let at = &["/a"];
+    for kind in [FileKind::CharDevice, FileKind::BlockDevice] {
+        assert_eq!(
+            decide::<rows::Mknod>(&parity, at, birth(kind, 0)),
+            Err(Errno::PERM)
+        );
+    }
+    let link = birth(FileKind::Symlink, 0);
+    assert_eq!(
+        decide::<rows::Mkdir>(&parity, at, link).map(|_| ()),
+        Err(Errno::PERM)
+    );
+    let fifo = Facts {
+        kind: Some(FileKind::Fifo),
+        ..Facts::of(Op::Open, CLIENT)
+    };
+    assert!(
+        parity
+            .decide::<rows::Open>(&fifo, OpenAs::default())
+            .is_err()
+    );
+    let other = Facts::of(Op::Lookup, CLIENT);
+    assert!(
+        parity.decide::<rows::Unlink>(&other, ()).is_err(),
+        "facts of another operation"
+    );
+    let wordless = Facts {
+        words: Words::NONE,
+        ..Facts::of(Op::Write, CLIENT)
+    };
+    assert!(parity.decide::<rows::Write>(&wordless, ()).is_err());
+}
+
+#[test]
+fn words_that_the_arguments_need_are_judged_even_if_the_facts_leave_them_out() {
+    let policy = policy("default = \"allow\"\n[[rule]]\ndo = \"write\"\naction = \"deny\"\n");
+    let facts = Facts {
+        words: Words::of(Word::Read),
+        ..Facts::of(Op::Open, CLIENT)
+    };
+    let ask = OpenAs {
+        read: true,
+        truncate: true,
+        ..OpenAs::default()
+    };
+    assert_eq!(
+        policy.decide::<rows::Open>(&facts, ask).unwrap_err().errno,
+        Errno::ACCESS
+    );
+}
+
+#[test]
+fn first_rule_that_holds_decides() {
+    let policy = policy(
+        "default = \"deny\"\n\
+         [[rule]]\npath = \"/a/keep\"\ndo = \"change\"\naction = \"deny\"\n\
+         [[rule]]\npath = \"/a/**\"\naction = \"allow\"\n",
+    );
+    assert_eq!(
+        decide::<rows::Unlink>(&policy, &["/a/keep"], ()),
+        Err(Errno::ACCESS)
+    );
+    assert_eq!(decide::<rows::Unlink>(&policy, &["/a/x"], ()), Ok(()));
+    assert_eq!(
+        decide::<rows::Unlink>(&policy, &["/b"], ()),
+        Err(Errno::ACCESS)
+    );
+    let both = &["/a/x", "/a/keep"];
+    assert_eq!(
+        decide::<rows::Write>(&policy, both, ()),
+        Err(Errno::ACCESS),
+        "strictest name"
+    );
+    assert_eq!(
+        decide::<rows::Write>(&policy, &[], ()),
+        Err(Errno::ACCESS),
+        "no name known"
+    );
+}
+
+#[test]
+fn way_to_an_allowed_path_may_be_walked_and_nothing_else() {
+    let policy = policy("default = \"deny\"\n[[rule]]\npath = \"/a/b/**\"\naction = \"allow\"\n");
+    for path in ["/", "/a"] {
+        assert_eq!(
+            decide::<rows::Lookup>(&policy, &[path], ()),
+            Ok(()),
+            "{path}"
+        );
+        assert_eq!(
+            decide::<rows::Opendir>(&policy, &[path], ()),
+            Ok(()),
+            "{path}"
+        );
+        assert_eq!(
+            decide::<rows::Readdir>(&policy, &[path], ()),
+            Err(Errno::ACCESS),
+            "{path}"
+        );
+        assert_eq!(
+            decide::<rows::Unlink>(&policy, &[path], ()),
+            Err(Errno::ACCESS),
+            "{path}"
+        );
+    }
+    assert_eq!(
+        decide::<rows::Lookup>(&policy, &["/c"], ()),
+        Err(Errno::ACCESS)
+    );
+    let names = [b"/a".as_slice()];
+    let file = Facts {
+        names: &names,
+        kind: Some(FileKind::Regular),
+        ..Facts::of(Op::Getattr, CLIENT)
+    };
+    assert!(
+        policy.decide::<rows::Getattr>(&file, ()).is_err(),
+        "only a directory is a way"
+    );
+}
+
+#[test]
+fn hidden_name_is_not_there_and_cannot_be_made() {
+    let policy = policy("default = \"allow\"\n[[rule]]\npath = \"/s/**\"\naction = \"hide\"\n");
+    assert_eq!(
+        decide::<rows::Lookup>(&policy, &["/s"], ()),
+        Err(Errno::NOENT)
+    );
+    assert_eq!(
+        decide::<rows::Unlink>(&policy, &["/s/x"], ()),
+        Err(Errno::NOENT)
+    );
+    assert_eq!(
+        decide::<rows::Getattr>(&policy, &["/a", "/s/x"], ()),
+        Err(Errno::NOENT)
+    );
+    let made = decide::<rows::Create>(&policy, &["/s"], birth(FileKind::Regular, 0));
+    assert_eq!(made, Err(Errno::ACCESS));
+    assert_eq!(
+        rename(&policy, "/a", "/s", FileKind::Regular),
+        Err(Errno::ACCESS)
+    );
+    assert!(policy.is_hidden(b"/s") && policy.is_hidden(b"/s/x") && !policy.is_hidden(b"/a"));
+}
+
+#[test]
+fn rename_may_not_leave_its_rules() {
+    let policy = policy(
+        "default = \"allow\"\n\
+         [[rule]]\npath = \"/frozen/*/**\"\ndo = \"write\"\naction = \"deny\"\n\
+         [[rule]]\npath = \"/**/*.cfg\"\ndo = \"write\"\naction = \"deny\"\n",
+    );
+    let (file, directory) = (FileKind::Regular, FileKind::Directory);
+    for (old, new, kind, good) in [
+        ("/frozen/x", "/x", file, false),
+        ("/frozen/x", "/frozen/y", file, true),
+        ("/frozen/d", "/d", directory, false),
+        ("/frozen/d", "/frozen/e", directory, true),
+        ("/frozen", "/thawed", directory, false),
+        ("/frozen/d/e", "/frozen/e", directory, true),
+        ("/x", "/frozen/x", file, true),
+        ("/a.cfg", "/b.cfg", file, true),
+        ("/a.cfg", "/a", file, false),
+        ("/a.cfg", "/frozen/a", file, false),
+        ("/d", "/e/f", directory, true),
+    ] {
+        let got = rename(&policy, old, new, kind);
+        assert_eq!(got.is_ok(), good, "{old} -> {new}: {got:?}");
+        assert!(good || got == Err(Errno::ACCESS));
+    }
+    let exchange = |pair| rename_how(&policy, pair, FileKind::Regular, RenameHow::Exchange);
+    assert_eq!(
+        exchange(("/x", "/frozen/x")),
+        Err(Errno::ACCESS),
+        "what comes back would leave"
+    );
+    assert_eq!(exchange(("/x", "/y")), Ok(RenameHow::Exchange));
+    let names = [b"/a.cfg".as_slice()];
+    let link = Facts {
+        names: &names,
+        second: Some(b"/a"),
+        ..Facts::of(Op::Link, CLIENT)
+    };
+    assert_eq!(
+        policy.decide::<rows::Link>(&link, ()).unwrap_err().errno,
+        Errno::ACCESS
+    );
+}
+
+#[test]
+fn rename_or_create_over_what_may_not_be_touched_needs_a_free_name() {
+    let policy = policy(
+        "default = \"allow\"\n[[rule]]\npath = \"/log/**\"\ndo = [\"remove\", \"write\"]\naction = \"deny\"\n",
+    );
+    let (file, how) = (FileKind::Regular, RenameHow::NoReplace);
+    assert_eq!(rename(&policy, "/log/a", "/log/b", file), Ok(how));
+    assert_eq!(rename(&policy, "/a", "/b", file), Ok(RenameHow::Replace));
+    let made = decide::<rows::Create>(&policy, &["/log/x"], birth(file, 0o644)).unwrap();
+    assert!(made.open.exclusive);
+    let made = decide::<rows::Create>(&policy, &["/x"], birth(file, 0o644)).unwrap();
+    assert!(!made.open.exclusive);
+}
+
+#[test]
+fn set_id_is_stripped_allowed_or_denied_but_for_directories() {
+    for (word, file, directory) in [
+        ("strip", Ok(0o755), Ok(0o2755)),
+        ("allow", Ok(0o6755), Ok(0o2755)),
+        ("deny", Err(Errno::PERM), Ok(0o2755)),
+    ] {
+        let policy = policy(&format!("default = \"allow\"\nset_id = \"{word}\"\n"));
+        let chmod = |mode| ChangesAsk {
+            mode: Some(Mode::new(mode)),
+            ..NO_CHANGE
+        };
+        let mode = |made: Result<Changes, Errno>| made.map(|it| it.mode.unwrap().bits());
+        assert_eq!(
+            mode(setattr(&policy, "/a", FileKind::Regular, chmod(0o6755))),
+            file
+        );
+        assert_eq!(
+            mode(setattr(&policy, "/a", FileKind::Directory, chmod(0o2755))),
+            directory
+        );
+        let made = decide::<rows::Create>(&policy, &["/a"], birth(FileKind::Regular, 0o6755));
+        assert_eq!(made.map(|it| it.mode.bits()), file);
+        let made = decide::<rows::Mkdir>(&policy, &["/a"], birth(FileKind::Directory, 0o2755));
+        assert_eq!(made.map(|it| it.mode.bits()), directory);
+    }
+}
+
+#[test]
+fn allowing_rule_decides_owner_and_mode() {
+    let policy = policy(
+        "default = \"allow\"\n[[rule]]\npath = \"/in/**\"\naction = \"allow\"\n\
+         owner = { uid = 990, gid = 991 }\nmode = { force = \"0640\", strip = \"0007\" }\n",
+    );
+    let made = decide::<rows::Create>(&policy, &["/in/x"], birth(FileKind::Regular, 0o607));
+    let made = made.unwrap();
+    assert_eq!(
+        made.owner,
+        HostOwner {
+            uid: HostUid(990),
+            gid: HostGid(991)
+        }
+    );
+    assert!(made.owner_is_forced);
+    assert_eq!(made.mode.bits(), 0o640);
+    let chown = ChangesAsk {
+        uid: Some(GuestUid(5)),
+        ..NO_CHANGE
+    };
+    let changed = setattr(&policy, "/in/x", FileKind::Regular, chown).unwrap();
+    assert_eq!((changed.uid, changed.gid), (Some(HostUid(990)), None));
+    let made = decide::<rows::Create>(&policy, &["/x"], birth(FileKind::Regular, 0o607)).unwrap();
+    assert_eq!(
+        (made.owner.uid, made.owner_is_forced),
+        (HostUid(64055), false)
+    );
+}
+
+#[test]
+fn conditions_hold_by_their_facts_and_fail_closed() {
+    let names = [b"/a".as_slice()];
+    let at = Facts {
+        names: &names,
+        ..Facts::of(Op::Unlink, CLIENT)
+    };
+    let old = HostOwner {
+        uid: HostUid(0),
+        gid: HostGid(5),
+    };
+    for (when, facts, denied) in [
+        (
+            "type = \"file\"",
+            Facts {
+                kind: Some(FileKind::Regular),
+                ..at.clone()
+            },
+            true,
+        ),
+        (
+            "type = \"file\"",
+            Facts {
+                kind: Some(FileKind::Fifo),
+                ..at.clone()
+            },
+            false,
+        ),
+        ("type = \"file\"", at.clone(), true),
+        (
+            "owner = { uid = 0 }",
+            Facts {
+                owner: Some(old),
+                ..at.clone()
+            },
+            true,
+        ),
+        (
+            "owner = { uid = [0], gid = 6 }",
+            Facts {
+                owner: Some(old),
+                ..at.clone()
+            },
+            false,
+        ),
+        (
+            "mode = { any = \"6000\" }",
+            Facts {
+                mode: Some(Mode::new(0o4755)),
+                ..at.clone()
+            },
+            true,
+        ),
+        (
+            "mode = { none = \"0022\" }",
+            Facts {
+                mode: Some(Mode::new(0o775)),
+                ..at.clone()
+            },
+            false,
+        ),
+        (
+            "size = { min = 10 }",
+            Facts {
+                size: Some(10),
+                ..at.clone()
+            },
+            true,
+        ),
+        (
+            "size = { min = 10 }",
+            Facts {
+                size: Some(9),
+                ..at.clone()
+            },
+            false,
+        ),
+        (
+            "nlink = { min = 2 }",
+            Facts {
+                nlink: Some(1),
+                ..at.clone()
+            },
+            false,
+        ),
+        (
+            "birth = true",
+            Facts {
+                birth: true,
+                ..at.clone()
+            },
+            true,
+        ),
+        ("submount = true", at.clone(), false),
+        ("requester = { uid = 64055 }", at.clone(), true),
+        ("requester = { gid = 1 }", at.clone(), false),
+    ] {
+        let text =
+            format!("default = \"allow\"\n[[rule]]\naction = \"deny\"\nwhen = {{ {when} }}\n");
+        let got = policy(&text).decide::<rows::Unlink>(&facts, ());
+        assert_eq!(got.is_err(), denied, "{when}: {got:?}");
+    }
+}
+
+#[test]
+fn symlink_is_judged_by_its_target() {
+    let text = "default = \"allow\"\n[[rule]]\naction = \"deny\"\nwhen = { target = [\"/**\", \"**/../**\"] }\n";
+    let policy = policy(text);
+    for (target, good) in [
+        ("/etc/passwd", false),
+        ("a/../../b", false),
+        ("..", false),
+        ("a/b", true),
+    ] {
+        let facts = Facts {
+            target: Some(target.as_bytes()),
+            ..Facts::of(Op::Symlink, CLIENT)
+        };
+        let got = policy.decide::<rows::Symlink>(&facts, birth(FileKind::Symlink, 0o777));
+        assert_eq!(got.is_ok(), good, "{target}");
+    }
+}
+
+#[test]
+fn xattr_rules_go_by_name_and_the_first_decides() {
+    let policy = policy(
+        "default = \"allow\"\n[[xattr]]\nmatch = \"user.*\"\naction = \"allow\"\n\
+         [[xattr]]\nmatch = \"system.*\"\naction = \"deny\"\n\
+         [[xattr]]\nmatch = \"*\"\naction = \"unsupported\"\n",
+    );
+    for (name, want) in [
+        ("user.a", Ok(())),
+        ("system.posix_acl_access", Err(Errno::ACCESS)),
+        ("security.capability", Err(Errno::NOTSUP)),
+    ] {
+        let facts = Facts {
+            xattr: Some((name.as_bytes(), 0)),
+            ..Facts::of(Op::Getxattr, CLIENT)
+        };
+        let ask = XattrName::new(name.as_bytes()).unwrap();
+        let got = policy.decide::<rows::Getxattr>(&facts, ask);
+        assert_eq!(got.map(|_| ()).map_err(|no| no.errno), want, "{name}");
+        assert_eq!(policy.xattr_shown(name.as_bytes()), want.is_ok());
+    }
+}
+
+#[test]
+fn needs_are_those_of_the_rules_for_the_operation() {
+    let none = Needs::default();
+    let both = Needs {
+        path: true,
+        attr: true,
+    };
+    for op in Op::ALL {
+        assert_eq!(Policy::parity().needs(*op), none, "{op:?}");
+    }
+    let policy = policy(
+        "default = \"allow\"\nset_id = \"allow\"\n\
+         [[rule]]\npath = \"/a\"\ndo = \"write\"\naction = \"deny\"\n\
+         [[rule]]\ndo = \"time\"\nwhen = { size = { min = 1 } }\naction = \"deny\"\n",
+    );
+    assert_eq!(
+        policy.needs(Op::Write),
+        Needs {
+            path: true,
+            attr: false
+        }
+    );
+    assert_eq!(policy.needs(Op::Lookup), none);
+    assert_eq!(policy.needs(Op::Setattr), both);
+    assert_eq!(
+        policy.needs(Op::Rename),
+        both,
+        "carrying goes by path and type"
+    );
+}
+
+#[test]
+fn dropbox_takes_files_and_gives_nothing_back() {
+    let text = SHIPPED
+        .iter()
+        .find(|shipped| shipped.name == "dropbox")
+        .unwrap()
+        .text;
+    let dropbox = policy(text);
+    let file = FileKind::Regular;
+    assert_eq!(decide::<rows::Lookup>(&dropbox, &["/"], ()), Ok(()));
+    let made = decide::<rows::Create>(&dropbox, &["/in/x"], birth(file, 0o4755)).unwrap();
+    assert_eq!(made.mode.bits(), 0o755);
+    let chown = ChangesAsk {
+        uid: Some(GuestUid(0)),
+        ..NO_CHANGE
+    };
+    assert!(setattr(&dropbox, "/in/x", file, chown).is_ok());
+    assert_eq!(
+        decide::<rows::Read>(&dropbox, &["/in/x"], ()),
+        Err(Errno::ACCESS)
+    );
+    assert_eq!(
+        decide::<rows::Unlink>(&dropbox, &["/in/x"], ()),
+        Err(Errno::ACCESS)
+    );
+    assert_eq!(
+        rename(&dropbox, "/in/x", "/in/y", file),
+        Ok(RenameHow::NoReplace)
+    );
+    assert_eq!(rename(&dropbox, "/in/x", "/y", file), Err(Errno::ACCESS));
+    assert_eq!(
+        decide::<rows::Lookup>(&dropbox, &["/etc"], ()),
+        Err(Errno::ACCESS)
+    );
+}
