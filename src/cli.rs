@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use virtfs_mediator_core::policy::SHIPPED;
 
 /// Share a host directory with a stock QEMU guest, safely, through a mediated FUSE view.
 #[derive(Debug, Parser)]
@@ -107,20 +109,9 @@ pub(crate) enum PolicyCommand {
     /// Print a policy to start from.
     Init {
         /// Which one.
-        #[arg(value_enum)]
-        kind: PolicyKind,
+        #[arg(value_parser = PossibleValuesParser::new(SHIPPED.iter().map(|shipped| shipped.name)))]
+        name: String,
     },
-}
-
-/// The policies that `policy init` prints.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum PolicyKind {
-    /// What QEMU as root would allow.
-    Parity,
-    /// Nothing may be changed.
-    Readonly,
-    /// Files can be put in, and not be changed or read again.
-    Dropbox,
 }
 
 /// Options of a view.

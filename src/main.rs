@@ -89,9 +89,9 @@ fn run(command: Command) -> Result<u8> {
             command: PolicyCommand::Check { files },
         } => Ok(policies::check(&files)),
         Command::Policy {
-            command: PolicyCommand::Init { kind },
+            command: PolicyCommand::Init { name },
         } => {
-            policies::init(kind);
+            policies::init(&name);
             Ok(0)
         }
     }

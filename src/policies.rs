@@ -3,23 +3,22 @@
 use std::path::Path;
 
 use nix::unistd::{Group, User};
-use virtfs_mediator_core::policy::{Policy, Users, shipped};
+use virtfs_mediator_core::policy::{Policy, SHIPPED, Users};
 
-use crate::cli::PolicyKind;
 use crate::error::{Class, Error, Result};
 
 /// The host's user database.
 struct Host;
 
 impl Users for Host {
-    fn user(&self, name: &str) -> Option<u32> {
+    fn uid(&self, name: &str) -> Option<u32> {
         User::from_name(name)
             .ok()
             .flatten()
             .map(|user| user.uid.as_raw())
     }
 
-    fn group(&self, name: &str) -> Option<u32> {
+    fn gid(&self, name: &str) -> Option<u32> {
         Group::from_name(name)
             .ok()
             .flatten()
@@ -67,13 +66,8 @@ pub(crate) fn check(files: &[impl AsRef<Path>]) -> u8 {
 
 /// `policy init`: a policy to start from, on stdout.
 #[allow(clippy::print_stdout, reason = "the command's output")]
-pub(crate) fn init(kind: PolicyKind) {
-    print!(
-        "{}",
-        match kind {
-            PolicyKind::Parity => shipped::PARITY,
-            PolicyKind::Readonly => shipped::READONLY,
-            PolicyKind::Dropbox => shipped::DROPBOX,
-        }
-    );
+pub(crate) fn init(name: &str) {
+    for shipped in SHIPPED.iter().filter(|shipped| shipped.name == name) {
+        print!("{}", shipped.text);
+    }
 }
