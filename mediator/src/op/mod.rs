@@ -179,8 +179,9 @@ operations! {
     Fsync "fsync" [] () => ();
     /// A descriptor of the client was closed.
     Flush "flush" [] () => ();
-    /// Open a directory.
-    Opendir "opendir" [List] () => ();
+    /// Open a directory: part of finding names (a client opens the directory before each use of a
+    /// name in it). The handle tells nothing; every READDIR through it needs `list`.
+    Opendir "opendir" [Look] () => ();
     /// Read a directory's entries.
     Readdir "readdir" [List] () => ();
     /// Set an extended attribute.

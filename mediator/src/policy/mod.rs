@@ -1,7 +1,26 @@
 //! Decides. Pure: no I/O, no clock, no FUSE.
+//!
+//! [`Policy`] is plain data; [`Policy::decide`] reads [`Facts`] and hands out a [`Permit`] or a
+//! [`Refusal`]. A rule holds for a request when one of its path globs, one of its words or raw
+//! names, and all of its conditions do; the first that holds decides, word by word and name by
+//! name, and the strictest verdict stands.
 
+mod carry;
+mod engine;
 mod facts;
+mod grant;
+mod mistake;
+mod model;
+mod owners;
+mod parse;
+mod paths;
 mod permit;
+mod shipped;
 
 pub use facts::{Facts, Needs, Requester};
+pub use grant::Judged;
+pub use mistake::{Mistake, Mistakes};
+pub use model::{CacheWord, Policy, Settings};
+pub use parse::Users;
 pub use permit::{Permit, Refusal};
+pub use shipped::{SHIPPED, Shipped};

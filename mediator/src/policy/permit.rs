@@ -10,18 +10,32 @@ use crate::op::Operation;
 #[derive(Debug)]
 pub struct Permit<O: Operation> {
     grant: O::Grant,
+    rule: Option<u32>,
+    logs: bool,
 }
 
 impl<O: Operation> Permit<O> {
     /// The one place that makes a permit; the module's privacy is the wall.
-    pub(super) fn new(grant: O::Grant) -> Self {
-        Self { grant }
+    pub(super) fn new(grant: O::Grant, rule: Option<u32>, logs: bool) -> Self {
+        Self { grant, rule, logs }
     }
 
     /// What the export may do: arguments as the policy rewrote them, in host ids.
     #[must_use]
     pub fn grant(&self) -> O::Grant {
         self.grant
+    }
+
+    /// Which rule decided first: its index in the file; `None` for the default.
+    #[must_use]
+    pub fn rule(&self) -> Option<u32> {
+        self.rule
+    }
+
+    /// The deciding rule says `log = "all"`.
+    #[must_use]
+    pub fn logs(&self) -> bool {
+        self.logs
     }
 }
 

@@ -1,0 +1,419 @@
+//! Which rule decides, and with what.
+
+use rustix::io::Errno;
+
+use super::facts::Facts;
+use super::grant::{Asked, Judged};
+use super::model::{
+    Action, Condition, Modify, Number, Policy, Rule, Whose, XattrAction, words_besides,
+};
+use super::permit::{Permit, Refusal};
+use crate::ids::{FileKind, GuestOwner, HostOwner};
+use crate::op::{Op, Word, Words};
+
+/// What the rules allow: how the deciding rules change what is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    pub(super) modify: Modify,
+    /// The first rule that decided; `None` for the default.
+    pub(super) rule: Option<u32>,
+    /// CREATE must not open what is there already.
+    pub(super) only_new: bool,
+    /// RENAME must not replace what is there already.
+    pub(super) keep_target: bool,
+}
+
+/// The first rule that holds, or the default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Allow(Option<u32>, Modify),
+    Deny(Option<u32>, Option<Errno>),
+    Hide(u32),
+}
+
+/// One request, as the rules see it.
+struct Case<'r, 'f> {
+    facts: &'r Facts<'f>,
+    asked: &'r Asked,
+}
+
+pub(super) fn refuse(errno: Errno, why: &'static str) -> Refusal {
+    Refusal {
+        errno,
+        rule: None,
+        why,
+    }
+}
+
+impl Policy {
+    /// Judges one request.
+    ///
+    /// Several names are judged each, as is every word that the request needs; the strictest
+    /// verdict stands. Under `default = "deny"` the directories above an allowed path may be
+    /// looked at and opened, so that the way there exists; nothing else.
+    ///
+    /// # Errors
+    ///
+    /// The refusal, with the errno of its class: deny EACCES; owner, mode, mknod and link EPERM;
+    /// `readonly` EROFS; hide ENOENT, but EACCES for making or moving something to a hidden name
+    /// (so that nothing hidden is replaced); extended attributes ENOTSUP; an id outside of `map`
+    /// EPERM, or EOVERFLOW for a new inode's. Never ENOSYS, EIO or ENOTCONN.
+    pub fn decide<O: Judged>(&self, facts: &Facts<'_>, ask: O::Ask) -> Result<Permit<O>, Refusal> {
+        if facts.op != O::OP {
+            return Err(refuse(Errno::ACCESS, "floor: facts of another operation"));
+        }
+        let asked = O::asked(&ask);
+        let allowed = self.judge(facts, &asked)?;
+        let kind = facts.kind.or(asked.kind);
+        let grant = O::grant(self, &allowed, kind, ask)?;
+        let logs = allowed.rule.is_some_and(|rule| self.rule_logs(rule));
+        Ok(Permit::new(grant, allowed.rule, logs))
+    }
+
+    /// All that does not depend on the row's types.
+    fn judge(&self, facts: &Facts<'_>, asked: &Asked) -> Result<Allowed, Refusal> {
+        let op = facts.op;
+        let words = facts.words.with(asked.words);
+        floor(op, words, facts, asked)?;
+        if self.readonly && changes(op, words) {
+            return Err(refuse(Errno::ROFS, "the view is read-only"));
+        }
+        let case = Case { facts, asked };
+        if self.needs(op).path && facts.names.is_empty() {
+            return Err(refuse(
+                Errno::ACCESS,
+                "floor: rules go by path and no name is known",
+            ));
+        }
+        let mut allowed = Allowed::default();
+        let mut worst = None;
+        let mut first = true;
+        for name in names(facts) {
+            self.judge_name(
+                &case,
+                name,
+                words,
+                is_new_name(op, false),
+                &mut allowed,
+                &mut worst,
+            );
+            if first && op == Op::Create && !asked.open_words.is_empty() {
+                allowed.only_new = !self.allows_all(&case, name, asked.open_words);
+            }
+            first = false;
+        }
+        if let Some(second) = facts.second {
+            let name = Some(second);
+            self.judge_name(
+                &case,
+                name,
+                words,
+                is_new_name(op, true),
+                &mut allowed,
+                &mut worst,
+            );
+            if op == Op::Rename {
+                allowed.keep_target = !self.allows_all(&case, name, Words::of(Word::Remove));
+            }
+        }
+        if let Some(refusal) = worst {
+            return Err(refusal);
+        }
+        self.judge_xattr(facts)?;
+        self.judge_carrying(facts, asked)?;
+        Ok(allowed)
+    }
+
+    /// Judges every word at one name; keeps the strictest refusal.
+    fn judge_name(
+        &self,
+        case: &Case<'_, '_>,
+        path: Option<&[u8]>,
+        words: Words,
+        is_new: bool,
+        allowed: &mut Allowed,
+        worst: &mut Option<Refusal>,
+    ) {
+        for word in each_word(words) {
+            match self.verdict(case, path, word) {
+                Verdict::Allow(rule, modify) => {
+                    allowed.modify = allowed.modify.and(modify);
+                    allowed.rule = allowed.rule.or(rule);
+                }
+                Verdict::Deny(rule, errno) => {
+                    let errno = errno.unwrap_or(class_errno(case.facts.op, word));
+                    let why = if rule.is_some() {
+                        "denied by a rule"
+                    } else {
+                        "denied by default"
+                    };
+                    worst.get_or_insert(Refusal { errno, rule, why });
+                }
+                // Hiding is the strictest: another name's refusal must not tell that it is there.
+                Verdict::Hide(rule) => {
+                    let errno = if is_new { Errno::ACCESS } else { Errno::NOENT };
+                    let rule = Some(rule);
+                    *worst = Some(Refusal {
+                        errno,
+                        rule,
+                        why: "hidden by a rule",
+                    });
+                    return;
+                }
+            }
+        }
+    }
+
+    fn allows_all(&self, case: &Case<'_, '_>, path: Option<&[u8]>, words: Words) -> bool {
+        each_word(words).all(|word| matches!(self.verdict(case, path, word), Verdict::Allow(..)))
+    }
+
+    /// The first rule that holds for one word at one name.
+    fn verdict(&self, case: &Case<'_, '_>, path: Option<&[u8]>, word: Words) -> Verdict {
+        let op = case.facts.op;
+        let candidates = self.by_op.get(op as usize).map_or(&[][..], |by| &by.rules);
+        for &index in candidates {
+            let Some(rule) = usize::try_from(index)
+                .ok()
+                .and_then(|at| self.rules.get(at))
+            else {
+                continue;
+            };
+            if rule.speaks_of(op, word) && rule.holds_at(path) && case.conditions_hold(rule) {
+                return match rule.action {
+                    Action::Allow(modify) => Verdict::Allow(Some(index), modify),
+                    Action::Deny(errno) => Verdict::Deny(Some(index), errno),
+                    Action::Hide => Verdict::Hide(index),
+                };
+            }
+        }
+        // What needs no word (flush, fsync) only a rule that names it can refuse.
+        if self.default_allow || word.is_empty() || self.leads_to_allowed(case, path, word) {
+            Verdict::Allow(None, Modify::default())
+        } else {
+            Verdict::Deny(None, None)
+        }
+    }
+
+    /// Whether this is the way to something that a rule allows, and only looked at.
+    fn leads_to_allowed(&self, case: &Case<'_, '_>, path: Option<&[u8]>, word: Words) -> bool {
+        let may_be_directory = case
+            .facts
+            .kind
+            .is_none_or(|kind| kind == FileKind::Directory);
+        let Some(path) = path else { return false };
+        word == Words::of(Word::Look)
+            && may_be_directory
+            && self
+                .rules
+                .iter()
+                .filter(|rule| !rule.restricts())
+                .any(|rule| {
+                    rule.paths
+                        .iter()
+                        .any(|glob| glob.reaches_below(glob.after(path)))
+                })
+    }
+
+    fn judge_xattr(&self, facts: &Facts<'_>) -> Result<(), Refusal> {
+        let Some((name, _size)) = facts.xattr else {
+            return Ok(());
+        };
+        match self.xattr_action(name) {
+            XattrAction::Allow => Ok(()),
+            XattrAction::Deny => Err(refuse(
+                Errno::ACCESS,
+                "the attribute's name is denied by an `[[xattr]]`",
+            )),
+            XattrAction::Unsupported => Err(refuse(
+                Errno::NOTSUP,
+                "the attribute's name is cut off by an `[[xattr]]`",
+            )),
+        }
+    }
+
+    fn xattr_action(&self, name: &[u8]) -> XattrAction {
+        let rule = self.xattrs.iter().find(|rule| rule.glob.matches(name));
+        rule.map_or(XattrAction::Allow, |rule| rule.action)
+    }
+
+    /// Whether a listing shows an extended attribute of this name.
+    #[must_use]
+    pub fn xattr_shown(&self, name: &[u8]) -> bool {
+        self.xattr_action(name) == XattrAction::Allow
+    }
+
+    /// What the view shows for a stored owner; ids that `map` does not reach show as 65534.
+    #[must_use]
+    pub fn present(&self, owner: HostOwner) -> GuestOwner {
+        self.owners.shown(owner)
+    }
+
+    /// Whether a listing must leave this path out. Only the path is asked: `hide` takes no
+    /// conditions, and an allowing rule before it counts only if it has none either.
+    #[must_use]
+    pub fn is_hidden(&self, path: &[u8]) -> bool {
+        let look = Words::of(Word::Look);
+        let mut rules = self.rules.iter().filter(|rule| rule.when.is_empty());
+        let first = rules.find(|rule| {
+            (rule.words.meets(look) || rule.ops.contains(Op::Lookup)) && rule.holds_at(Some(path))
+        });
+        first.is_some_and(|rule| rule.action == Action::Hide)
+    }
+}
+
+/// What no rule can permit.
+fn floor(op: Op, words: Words, facts: &Facts<'_>, asked: &Asked) -> Result<(), Refusal> {
+    if words.0 & !op.words().0 != 0 {
+        return Err(refuse(
+            Errno::ACCESS,
+            "floor: a word that is not the operation's",
+        ));
+    }
+    if words.is_empty() && !op.words().is_empty() && op != Op::Setattr {
+        return Err(refuse(Errno::ACCESS, "floor: a request without its word"));
+    }
+    match asked.kind {
+        Some(FileKind::CharDevice | FileKind::BlockDevice) => {
+            return Err(refuse(Errno::PERM, "floor: no device nodes, not even 0:0"));
+        }
+        Some(kind) if !makes(op, kind) => {
+            return Err(refuse(
+                Errno::PERM,
+                "floor: this operation does not make that type",
+            ));
+        }
+        Some(_) | None => {}
+    }
+    let special = facts.kind.is_some_and(|kind| kind != FileKind::Regular);
+    if op == Op::Open && special {
+        return Err(refuse(
+            Errno::ACCESS,
+            "floor: only regular files are opened",
+        ));
+    }
+    let both = facts.names.is_empty() || facts.second.is_some();
+    if matches!(op, Op::Rename | Op::Link) && !both {
+        return Err(refuse(Errno::ACCESS, "floor: the new name is not known"));
+    }
+    Ok(())
+}
+
+fn makes(op: Op, kind: FileKind) -> bool {
+    match kind {
+        FileKind::Regular => matches!(op, Op::Create | Op::Mknod),
+        FileKind::Directory => op == Op::Mkdir,
+        FileKind::Symlink => op == Op::Symlink,
+        FileKind::Fifo | FileKind::Socket => op == Op::Mknod,
+        FileKind::CharDevice | FileKind::BlockDevice => false,
+    }
+}
+
+/// Whether a request changes the export.
+pub(super) fn changes(op: Op, words: Words) -> bool {
+    words.meets(Words::CHANGE) || matches!(op, Op::Setxattr | Op::Removexattr)
+}
+
+/// Whether the name is one that the operation gives to something.
+fn is_new_name(op: Op, second: bool) -> bool {
+    second || matches!(op, Op::Create | Op::Mkdir | Op::Mknod | Op::Symlink)
+}
+
+/// Every name, or "unknown" once, where rules do not go by path.
+fn names<'f>(facts: &Facts<'f>) -> impl Iterator<Item = Option<&'f [u8]>> {
+    let unknown = facts.names.is_empty().then_some(None);
+    facts.names.iter().map(|name| Some(*name)).chain(unknown)
+}
+
+/// The words one by one; the empty set once, for what needs no word.
+fn each_word(words: Words) -> impl Iterator<Item = Words> {
+    let none = words.is_empty().then_some(Words::NONE);
+    let bits = (0..16).map(|bit| Words(1 << bit));
+    bits.filter(move |word| words.meets(*word)).chain(none)
+}
+
+fn class_errno(op: Op, word: Words) -> Errno {
+    let is = |other| word == Words::of(other);
+    if is(Word::Owner) || is(Word::Mode) || is(Word::Link) || op == Op::Mknod {
+        Errno::PERM
+    } else if is(Word::Xattr) {
+        Errno::NOTSUP
+    } else {
+        Errno::ACCESS
+    }
+}
+
+impl Case<'_, '_> {
+    /// A condition on a fact that the request does not have does not hold; but where the target
+    /// exists and the fact was merely not gathered, a restricting rule holds: it fails closed.
+    fn conditions_hold(&self, rule: &Rule) -> bool {
+        let has_target = !is_new_name(self.facts.op, false);
+        rule.when.iter().all(|condition| {
+            let missing = rule.restricts() && has_target && condition.needs_attr();
+            self.holds(condition).unwrap_or(missing)
+        })
+    }
+
+    fn holds(&self, condition: &Condition) -> Option<bool> {
+        let facts = self.facts;
+        match condition {
+            Condition::Kind(kinds) => {
+                let kind = facts.kind.or(self.asked.kind)?;
+                Some(kinds.contains(&kind))
+            }
+            Condition::Mode {
+                asked,
+                any,
+                all,
+                none,
+            } => {
+                let mode = if *asked { self.asked.mode } else { facts.mode };
+                let bits = mode?.bits();
+                Some((*any == 0 || bits & any != 0) && bits & all == *all && bits & none == 0)
+            }
+            Condition::Owner { whose, uids, gids } => self.owner_holds(*whose, uids, gids),
+            Condition::Within { what, min, max } => {
+                let number = match what {
+                    Number::Size => facts.size,
+                    Number::Nlink => facts.nlink.map(u64::from),
+                    Number::Offset => facts.offset,
+                    Number::Length => facts.length,
+                    Number::XattrSize => facts.xattr.map(|(_, size)| size as u64),
+                };
+                number.map(|number| (*min..=*max).contains(&number))
+            }
+            Condition::Xattr(globs) => {
+                let (name, _size) = facts.xattr?;
+                Some(globs.iter().any(|glob| glob.matches(name)))
+            }
+            Condition::Target(globs) => {
+                let target = facts.target?;
+                Some(globs.iter().any(|glob| glob.matches_target(target)))
+            }
+            Condition::Birth(birth) => Some(facts.birth == *birth),
+            Condition::Submount(submount) => Some(facts.submount == *submount),
+        }
+    }
+
+    fn owner_holds(&self, whose: Whose, uids: &[u32], gids: &[u32]) -> Option<bool> {
+        let facts = self.facts;
+        let (uid, gid) = match whose {
+            Whose::Now => (
+                facts.owner.map(|of| of.uid.0),
+                facts.owner.map(|of| of.gid.0),
+            ),
+            Whose::Asked => (self.asked.uid, self.asked.gid),
+            Whose::Requester => (Some(facts.requester.uid), Some(facts.requester.gid)),
+        };
+        let within = |wanted: &[u32], id: Option<u32>| match wanted {
+            [] => Some(true),
+            wanted => id.map(|id| wanted.contains(&id)),
+        };
+        Some(within(uids, uid)? && within(gids, gid)?)
+    }
+}
+
+/// The words that a request of this operation may need, beside-words included.
+pub(super) fn possible_words(op: Op) -> Words {
+    op.words().with(words_besides(op))
+}

@@ -1,0 +1,254 @@
+//! What is asked in guest terms becomes what is granted in host terms.
+
+use rustix::io::Errno;
+
+use super::engine::{Allowed, refuse};
+use super::model::{Policy, SetId};
+use super::permit::Refusal;
+use crate::ids::{FileKind, HostOwner, Mode};
+use crate::op::{
+    Birth, BirthAsk, Changes, ChangesAsk, OpenAs, Operation, RenameHow, SetTime, Word, Words,
+    XattrName,
+};
+
+/// What the rules may ask of a request's arguments.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// Words that follow from the arguments, whatever the facts say.
+    pub(super) words: Words,
+    /// CREATE's: what its handle could do to a file that is there already.
+    pub(super) open_words: Words,
+    pub(super) uid: Option<u32>,
+    pub(super) gid: Option<u32>,
+    pub(super) mode: Option<Mode>,
+    /// What is to be made.
+    pub(super) kind: Option<FileKind>,
+    pub(super) rename: Option<RenameHow>,
+}
+
+/// A row that [`Policy::decide`] can judge: each whose arguments it knows how to translate.
+pub trait Judged: Operation {
+    /// What the rules may ask of the arguments.
+    #[doc(hidden)]
+    fn asked(ask: &Self::Ask) -> Asked;
+
+    /// The arguments in host terms, as the deciding rules change them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Policy::decide`] for ids and set-id bits.
+    #[doc(hidden)]
+    fn grant(
+        policy: &Policy,
+        allowed: &Allowed,
+        kind: Option<FileKind>,
+        ask: Self::Ask,
+    ) -> Result<Self::Grant, Refusal>;
+}
+
+impl<O, A, G> Judged for O
+where
+    O: Operation<Ask = A, Grant = G>,
+    A: Translate<G>,
+{
+    fn asked(ask: &A) -> Asked {
+        ask.asked()
+    }
+
+    fn grant(
+        policy: &Policy,
+        allowed: &Allowed,
+        kind: Option<FileKind>,
+        ask: A,
+    ) -> Result<G, Refusal> {
+        ask.grant(policy, allowed, kind)
+    }
+}
+
+/// One kind of argument.
+pub trait Translate<G> {
+    fn asked(&self) -> Asked;
+
+    fn grant(
+        self,
+        policy: &Policy,
+        allowed: &Allowed,
+        kind: Option<FileKind>,
+    ) -> Result<G, Refusal>;
+}
+
+impl Translate<()> for () {
+    fn asked(&self) -> Asked {
+        Asked::default()
+    }
+
+    fn grant(self, _: &Policy, _: &Allowed, _: Option<FileKind>) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+impl Translate<XattrName> for XattrName {
+    fn asked(&self) -> Asked {
+        Asked::default()
+    }
+
+    fn grant(self, _: &Policy, _: &Allowed, _: Option<FileKind>) -> Result<Self, Refusal> {
+        Ok(self)
+    }
+}
+
+impl Translate<RenameHow> for RenameHow {
+    fn asked(&self) -> Asked {
+        Asked {
+            rename: Some(*self),
+            ..Asked::default()
+        }
+    }
+
+    /// Where what is there may not be removed it may not be replaced: the rename then happens
+    /// only if there is nothing (EEXIST otherwise), decided by the kernel in one step.
+    fn grant(self, _: &Policy, allowed: &Allowed, _: Option<FileKind>) -> Result<Self, Refusal> {
+        Ok(match self {
+            Self::Replace if allowed.keep_target => Self::NoReplace,
+            Self::Replace | Self::NoReplace | Self::Exchange => self,
+        })
+    }
+}
+
+fn words_of_open(open: OpenAs) -> Words {
+    let mut words = Words::NONE;
+    if open.write || open.truncate || open.append {
+        words = words.with(Words::of(Word::Write));
+    }
+    if open.read || words.is_empty() {
+        words = words.with(Words::of(Word::Read));
+    }
+    words
+}
+
+impl Translate<OpenAs> for OpenAs {
+    fn asked(&self) -> Asked {
+        Asked {
+            words: words_of_open(*self),
+            ..Asked::default()
+        }
+    }
+
+    fn grant(self, _: &Policy, _: &Allowed, _: Option<FileKind>) -> Result<Self, Refusal> {
+        Ok(self)
+    }
+}
+
+impl Translate<Birth> for BirthAsk {
+    fn asked(&self) -> Asked {
+        Asked {
+            words: Words::of(Word::Make),
+            open_words: words_of_open(self.open),
+            mode: Some(self.mode),
+            kind: Some(self.kind),
+            ..Asked::default()
+        }
+    }
+
+    fn grant(
+        self,
+        policy: &Policy,
+        allowed: &Allowed,
+        _: Option<FileKind>,
+    ) -> Result<Birth, Refusal> {
+        let modify = allowed.modify;
+        let owner = match (modify.uid, modify.gid) {
+            (Some(uid), Some(gid)) => HostOwner { uid, gid },
+            (uid, gid) => {
+                let owner = policy.owners.newborn(self.requester)?;
+                HostOwner {
+                    uid: uid.unwrap_or(owner.uid),
+                    gid: gid.unwrap_or(owner.gid),
+                }
+            }
+        };
+        let mut open = self.open;
+        open.exclusive |= allowed.only_new;
+        Ok(Birth {
+            owner,
+            owner_is_forced: modify.gid.is_some(),
+            kind: self.kind,
+            mode: policy.mode(self.mode, Some(self.kind), allowed)?,
+            open,
+        })
+    }
+}
+
+impl Translate<Changes> for ChangesAsk {
+    fn asked(&self) -> Asked {
+        let mut words = Words::NONE;
+        let mut need = |asked: bool, word| {
+            if asked {
+                words = words.with(Words::of(word));
+            }
+        };
+        need(self.uid.is_some() || self.gid.is_some(), Word::Owner);
+        need(self.mode.is_some(), Word::Mode);
+        need(self.size.is_some(), Word::Write);
+        need(
+            self.atime != SetTime::Omit || self.mtime != SetTime::Omit,
+            Word::Time,
+        );
+        Asked {
+            words,
+            uid: self.uid.map(|id| id.0),
+            gid: self.gid.map(|id| id.0),
+            mode: self.mode,
+            ..Asked::default()
+        }
+    }
+
+    fn grant(
+        self,
+        policy: &Policy,
+        allowed: &Allowed,
+        kind: Option<FileKind>,
+    ) -> Result<Changes, Refusal> {
+        let uid = self.uid.map(|asked| match allowed.modify.uid {
+            Some(forced) => Ok(forced),
+            None => policy.owners.uid(asked),
+        });
+        let gid = self.gid.map(|asked| match allowed.modify.gid {
+            Some(forced) => Ok(forced),
+            None => policy.owners.gid(asked),
+        });
+        let mode = self.mode.map(|mode| policy.mode(mode, kind, allowed));
+        Ok(Changes {
+            uid: uid.transpose()?,
+            gid: gid.transpose()?,
+            mode: mode.transpose()?,
+            size: self.size,
+            atime: self.atime,
+            mtime: self.mtime,
+        })
+    }
+}
+
+impl Policy {
+    /// Applies `set_id`, then the rules' `mode`. A type that is not known counts as a file.
+    fn mode(
+        &self,
+        asked: Mode,
+        kind: Option<FileKind>,
+        allowed: &Allowed,
+    ) -> Result<Mode, Refusal> {
+        let mut bits = asked.bits();
+        if asked.has_set_id() && kind != Some(FileKind::Directory) {
+            match self.set_id {
+                SetId::Allow => {}
+                SetId::Strip => bits &= !(Mode::SET_UID | Mode::SET_GID),
+                SetId::Deny => {
+                    return Err(refuse(Errno::PERM, "`set_id` denies set-id bits"));
+                }
+            }
+        }
+        Ok(Mode::new(
+            bits & !allowed.modify.strip | allowed.modify.force,
+        ))
+    }
+}

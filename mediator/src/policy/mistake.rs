@@ -1,0 +1,101 @@
+//! What is wrong with a policy file, in words that an admin acts on.
+
+use std::fmt;
+use std::ops::Range;
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it; may be empty.
+    pub hint: String,
+}
+
+/// Every mistake of one file, in the order of the file; never empty.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Mistakes {
+    /// The file's name, as given.
+    pub file: String,
+    /// The mistakes.
+    pub list: Vec<Mistake>,
+}
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, mistake) in self.list.iter().enumerate() {
+            if at > 0 {
+                writeln!(f)?;
+            }
+            let Mistake {
+                line,
+                column,
+                what,
+                hint,
+            } = mistake;
+            write!(f, "{}:{line}:{column}: {what}", self.file)?;
+            if !hint.is_empty() {
+                write!(f, "\n  hint: {hint}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Collects mistakes while a file is read.
+pub(super) struct Report<'t> {
+    text: &'t str,
+    found: Vec<(usize, String, String)>,
+}
+
+impl<'t> Report<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        let found = Vec::new();
+        Self { text, found }
+    }
+
+    /// Notes a mistake at a span of bytes.
+    pub(super) fn add(
+        &mut self,
+        at: &Range<usize>,
+        what: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.found.push((at.start, what.into(), hint.into()));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// Where a byte is: line and column, from 1.
+    fn place(&self, byte: usize) -> (usize, usize) {
+        let before = self.text.get(..byte).unwrap_or(self.text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
+        (line, column)
+    }
+
+    pub(super) fn into_mistakes(mut self, file: &str) -> Mistakes {
+        self.found.sort_by_key(|(byte, ..)| *byte);
+        let found = std::mem::take(&mut self.found);
+        let list = found.into_iter().map(|(byte, what, hint)| {
+            let (line, column) = self.place(byte);
+            Mistake {
+                line,
+                column,
+                what,
+                hint,
+            }
+        });
+        Mistakes {
+            file: file.to_owned(),
+            list: list.collect(),
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! A policy as data: what the engine reads, and what the parser makes.
+
+use rustix::io::Errno;
+
+use super::facts::Needs;
+use super::owners::Owners;
+use super::paths::{Glob, NameGlob};
+use crate::ids::{FileKind, HostGid, HostUid};
+use crate::op::{Op, Word, Words};
+
+/// The rules of one view. Plain data: shared between threads without a lock.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub(super) settings: Settings,
+    pub(super) default_allow: bool,
+    pub(super) readonly: bool,
+    pub(super) set_id: SetId,
+    pub(super) owners: Owners,
+    pub(super) rules: Vec<Rule>,
+    pub(super) xattrs: Vec<XattrRule>,
+    /// By operation: what is worked out once from the rules.
+    pub(super) by_op: Vec<ByOp>,
+}
+
+/// What a policy file says of the view as a whole; the caller puts it to use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `export`: the shared directory's absolute path.
+    pub export: Option<String>,
+    /// `client.user`: a host uid.
+    pub client_user: Option<HostUid>,
+    /// `client.group`: a host gid.
+    pub client_group: Option<HostGid>,
+    /// `cache`.
+    pub cache: Option<CacheWord>,
+}
+
+/// `cache`: how long the client's kernel may remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheWord {
+    /// Short times: changes on the host are seen within a second.
+    Auto,
+    /// Nothing is remembered.
+    None,
+    /// Only this view changes the export.
+    Exclusive,
+}
+
+/// `set_id`: set-user-id and set-group-id on anything but a directory, where set-group-id is
+/// group inheritance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SetId {
+    Strip,
+    Allow,
+    Deny,
+}
+
+/// A set of operations by raw name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ops(u64);
+
+impl Ops {
+    pub(super) fn add(&mut self, op: Op) {
+        self.0 |= 1 << op as u32;
+    }
+
+    pub(super) fn contains(self, op: Op) -> bool {
+        self.0 & (1 << op as u32) != 0
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// One `[[rule]]`.
+#[derive(Clone, Debug)]
+pub(super) struct Rule {
+    pub(super) name: Option<String>,
+    /// Empty: every path.
+    pub(super) paths: Vec<Glob>,
+    pub(super) words: Words,
+    pub(super) ops: Ops,
+    /// All must hold.
+    pub(super) when: Vec<Condition>,
+    pub(super) action: Action,
+    pub(super) log: bool,
+}
+
+impl Rule {
+    /// Whether the rule may speak of a word of an operation.
+    pub(super) fn speaks_of(&self, op: Op, word: Words) -> bool {
+        self.words.meets(word) || self.ops.contains(op)
+    }
+
+    /// Whether the rule holds for a path, conditions aside.
+    pub(super) fn holds_at(&self, path: Option<&[u8]>) -> bool {
+        self.paths.is_empty()
+            || path.is_some_and(|path| self.paths.iter().any(|glob| glob.matches(path)))
+    }
+
+    /// Whether the rule can only take away.
+    pub(super) fn restricts(&self) -> bool {
+        matches!(self.action, Action::Deny(_) | Action::Hide)
+    }
+
+    /// Whether the rule allows and does nothing else.
+    pub(super) fn plainly_allows(&self) -> bool {
+        self.action == Action::Allow(Modify::default()) && !self.log
+    }
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Allow(Modify),
+    /// With `errno`, if the file gives one.
+    Deny(Option<Errno>),
+    Hide,
+}
+
+/// What an allowing rule changes in what is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Modify {
+    pub(super) uid: Option<HostUid>,
+    pub(super) gid: Option<HostGid>,
+    pub(super) force: u32,
+    pub(super) strip: u32,
+}
+
+impl Modify {
+    /// Both at once: stripping and forcing add up, the first owner stays.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            uid: self.uid.or(other.uid),
+            gid: self.gid.or(other.gid),
+            force: self.force | other.force,
+            strip: self.strip | other.strip,
+        }
+    }
+}
+
+/// Whose ids a condition looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The target's, host ids.
+    Now,
+    /// Those a chown asks for, as the guest gives them.
+    Asked,
+    /// The client's, host ids.
+    Requester,
+}
+
+/// Which number a condition looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Number {
+    Size,
+    Nlink,
+    Offset,
+    Length,
+    XattrSize,
+}
+
+/// One condition of `when`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    Kind(Vec<FileKind>),
+    Mode {
+        asked: bool,
+        any: u32,
+        all: u32,
+        none: u32,
+    },
+    Owner {
+        whose: Whose,
+        uids: Vec<u32>,
+        gids: Vec<u32>,
+    },
+    Within {
+        what: Number,
+        min: u64,
+        max: u64,
+    },
+    Xattr(Vec<NameGlob>),
+    Target(Vec<Glob>),
+    Birth(bool),
+    Submount(bool),
+}
+
+impl Condition {
+    /// Whether the condition looks at the target's attributes, which must be gathered first.
+    pub(super) fn needs_attr(&self) -> bool {
+        match self {
+            Self::Kind(_) => true,
+            Self::Mode { asked, .. } => !asked,
+            Self::Owner { whose, .. } => *whose == Whose::Now,
+            Self::Within { what, .. } => matches!(what, Number::Size | Number::Nlink),
+            Self::Submount(_) => true,
+            Self::Xattr(_) | Self::Target(_) | Self::Birth(_) => false,
+        }
+    }
+}
+
+/// What an `[[xattr]]` rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum XattrAction {
+    Allow,
+    Deny,
+    Unsupported,
+}
+
+/// One `[[xattr]]`.
+#[derive(Clone, Debug)]
+pub(super) struct XattrRule {
+    pub(super) glob: NameGlob,
+    pub(super) action: XattrAction,
+}
+
+/// What is worked out once for an operation.
+#[derive(Clone, Debug)]
+pub(super) struct ByOp {
+    /// The rules that may speak of it, in order.
+    pub(super) rules: Vec<u32>,
+    pub(super) needs: Needs,
+}
+
+/// The words that an operation may touch beyond those of its row: a file opened by CREATE may be
+/// there already, and a rename may replace one.
+pub(super) fn words_besides(op: Op) -> Words {
+    match op {
+        Op::Create => Words::of(Word::Read).with(Words::of(Word::Write)),
+        Op::Rename => Words::of(Word::Remove),
+        Op::Lookup
+        | Op::Getattr
+        | Op::Readlink
+        | Op::Access
+        | Op::Statfs
+        | Op::Setattr
+        | Op::Mkdir
+        | Op::Mknod
+        | Op::Symlink
+        | Op::Link
+        | Op::Unlink
+        | Op::Rmdir
+        | Op::Open
+        | Op::Read
+        | Op::Write
+        | Op::Fallocate
+        | Op::Lseek
+        | Op::CopyFileRange
+        | Op::Fsync
+        | Op::Flush
+        | Op::Opendir
+        | Op::Readdir
+        | Op::Setxattr
+        | Op::Getxattr
+        | Op::Listxattr
+        | Op::Removexattr => Words::NONE,
+    }
+}
+
+impl Policy {
+    /// No rules, everything allowed but the floor; what runs when no policy is named. Unlike in a
+    /// file, where `set_id` is `"strip"` unless written, set-id bits are allowed.
+    #[must_use]
+    pub fn parity() -> Self {
+        Self {
+            settings: Settings::default(),
+            default_allow: true,
+            readonly: false,
+            set_id: SetId::Allow,
+            owners: Owners::default(),
+            rules: Vec::new(),
+            xattrs: Vec::new(),
+            by_op: Vec::new(),
+        }
+        .compiled()
+    }
+
+    /// Works out what depends on the rules as a whole.
+    pub(super) fn compiled(mut self) -> Self {
+        let by_op = Op::ALL.iter().map(|op| self.work_out(*op)).collect();
+        self.by_op = by_op;
+        self
+    }
+
+    fn work_out(&self, op: Op) -> ByOp {
+        let words = op.words().with(words_besides(op));
+        let mut rules = Vec::new();
+        let mut needs = Needs::default();
+        for (at, rule) in (0..).zip(&self.rules) {
+            if rule.speaks_of(op, words) {
+                rules.push(at);
+                needs.path |= !rule.paths.is_empty();
+                needs.attr |= rule.when.iter().any(Condition::needs_attr);
+            }
+        }
+        let by_path = self.rules.iter().any(|rule| !rule.paths.is_empty());
+        // Rules must not be escaped by a new name, whatever words they speak of; and a directory
+        // takes all below it along.
+        let moves = matches!(op, Op::Rename | Op::Link) && by_path;
+        // Only a directory can be the way to something.
+        let leads = self.grants_traversal() && op.words().meets(Words::of(Word::Look));
+        // `set_id` spares directories.
+        let spares = op == Op::Setattr && self.set_id != SetId::Allow;
+        needs.path |= moves || leads;
+        needs.attr |= moves || leads || spares;
+        ByOp { rules, needs }
+    }
+
+    /// Whether the way to an allowed path must be opened although the default denies it.
+    pub(super) fn grants_traversal(&self) -> bool {
+        let opens = |rule: &Rule| !rule.paths.is_empty() && !rule.restricts();
+        !self.default_allow && self.rules.iter().any(opens)
+    }
+
+    /// What the file says of the view as a whole.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether nothing may be changed.
+    #[must_use]
+    pub fn readonly(&self) -> bool {
+        self.readonly
+    }
+
+    /// Refuses every change from now on, whatever the rules say.
+    pub fn set_readonly(&mut self) {
+        self.readonly = true;
+    }
+
+    /// A rule's `name`, by its index in the file ([`super::Refusal::rule`]).
+    #[must_use]
+    pub fn rule_name(&self, index: u32) -> Option<&str> {
+        let rule = self.rules.get(usize::try_from(index).ok()?)?;
+        rule.name.as_deref()
+    }
+
+    /// Whether a rule says `log = "all"`.
+    #[must_use]
+    pub fn rule_logs(&self, index: u32) -> bool {
+        let rule = usize::try_from(index)
+            .ok()
+            .and_then(|at| self.rules.get(at));
+        rule.is_some_and(|rule| rule.log)
+    }
+
+    /// What must be gathered before [`Policy::decide`] is asked about this operation.
+    #[must_use]
+    pub fn needs(&self, op: Op) -> Needs {
+        let everything = Needs {
+            path: true,
+            attr: true,
+        };
+        self.by_op
+            .get(op as usize)
+            .map_or(everything, |by| by.needs)
+    }
+}

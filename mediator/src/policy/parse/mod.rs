@@ -1,0 +1,59 @@
+//! From a policy file to a [`Policy`], or to every mistake in it.
+
+mod reach;
+mod read;
+mod rule;
+mod top;
+mod when;
+
+use toml::de::DeTable;
+
+use super::mistake::{Mistakes, Report};
+use super::model::Policy;
+
+/// Resolves names of users and groups; the caller's, so that the policy does no I/O.
+pub trait Users {
+    /// A user's host uid.
+    fn uid(&self, name: &str) -> Option<u32>;
+    /// A group's host gid.
+    fn gid(&self, name: &str) -> Option<u32>;
+}
+
+/// What every reader of the file needs.
+struct Reader<'t, 'u> {
+    report: Report<'t>,
+    users: &'u dyn Users,
+}
+
+impl Policy {
+    /// Reads a policy file. `file` is its name, for messages only.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake in it, with line, column and what to do.
+    pub fn parse(file: &str, text: &str, users: &dyn Users) -> Result<Self, Mistakes> {
+        let mut reader = Reader {
+            report: Report::new(text),
+            users,
+        };
+        let (document, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
+            // The tree after a broken line is a guess; further mistakes would be guesses too.
+            for error in errors {
+                let hint = "this is not TOML; strings need quotes, lists brackets";
+                reader
+                    .report
+                    .add(&error.span().unwrap_or(0..0), error.message(), hint);
+            }
+            return Err(reader.report.into_mistakes(file));
+        }
+        let policy = reader.policy(document.get_ref());
+        match policy {
+            Some(policy) if reader.report.is_empty() => Ok(policy.compiled()),
+            _ => Err(reader.report.into_mistakes(file)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,273 @@
+//! One `[[rule]]`.
+
+use rustix::io::Errno;
+use toml::de::DeTable;
+
+use super::super::model::{Action, Modify, Ops, Rule};
+use super::super::paths::Glob;
+use super::Reader;
+use super::read::{self, Span, Value};
+use crate::ids::{HostGid, HostUid};
+use crate::op::{Op, Word, Words};
+
+const KEYS: &[&str] = &[
+    "name", "path", "do", "when", "action", "errno", "owner", "mode", "log", "limit",
+];
+
+const WORDS: &[(&str, Words)] = &[
+    ("look", Words::of(Word::Look)),
+    ("list", Words::of(Word::List)),
+    ("read", Words::of(Word::Read)),
+    ("write", Words::of(Word::Write)),
+    ("make", Words::of(Word::Make)),
+    ("link", Words::of(Word::Link)),
+    ("remove", Words::of(Word::Remove)),
+    ("rename", Words::of(Word::Rename)),
+    ("owner", Words::of(Word::Owner)),
+    ("mode", Words::of(Word::Mode)),
+    ("time", Words::of(Word::Time)),
+    ("xattr", Words::of(Word::Xattr)),
+    ("lock", Words::of(Word::Lock)),
+    ("change", Words::CHANGE),
+    ("any", Words::ANY),
+];
+
+/// What a rule may answer. Not EIO, ENOSYS, ENOTCONN: those mean faults, and the kernel remembers
+/// ENOSYS for as long as the view lives.
+const ERRNOS: &[(&str, Errno)] = &[
+    ("EACCES", Errno::ACCESS),
+    ("EPERM", Errno::PERM),
+    ("EROFS", Errno::ROFS),
+    ("ENOENT", Errno::NOENT),
+    ("ENOTSUP", Errno::NOTSUP),
+    ("EOPNOTSUPP", Errno::OPNOTSUPP),
+    ("EDQUOT", Errno::DQUOT),
+    ("ENOSPC", Errno::NOSPC),
+    ("EBUSY", Errno::BUSY),
+    ("EINVAL", Errno::INVAL),
+    ("ETXTBSY", Errno::TXTBSY),
+    ("EXDEV", Errno::XDEV),
+    ("EMLINK", Errno::MLINK),
+    ("EFBIG", Errno::FBIG),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Allow,
+    Deny,
+    Hide,
+    Pretend,
+}
+
+impl Reader<'_, '_> {
+    /// `None` only if a mistake was noted.
+    pub(super) fn rule(&mut self, table: &DeTable<'_>, span: &Span) -> Option<Rule> {
+        read::check_keys(table, KEYS, "a rule", &mut self.report);
+        let name = table
+            .get("name")
+            .map(|at| read::string(at, "name", &mut self.report));
+        let paths = table
+            .get("path")
+            .map_or(Some(Vec::new()), |at| self.paths(at));
+        let verb = self.verb(table, span);
+        let (words, ops) = match table.get("do") {
+            None => (Words::ANY, Ops::default()),
+            Some(value) => self.words(value),
+        };
+        let when = table
+            .get("when")
+            .map_or_else(Vec::new, |at| self.conditions(at, words, ops));
+        if let Some(limit) = table.get("limit") {
+            let hint = "leave it out; a limit on the export's file system works today";
+            self.report
+                .add(&limit.span(), "`limit` is not built yet", hint);
+        }
+        let logs = [("none", false), ("all", true)];
+        let log = table.get("log");
+        let log = log.and_then(|at| read::choice(at, "log", &logs, &mut self.report));
+        let verb = verb?;
+        self.check_hide(table, verb);
+        let action = self.action(table, verb);
+        Some(Rule {
+            name: name.flatten().map(str::to_owned),
+            paths: paths?,
+            words,
+            ops,
+            when,
+            action: action?,
+            log: log.unwrap_or(false),
+        })
+    }
+
+    fn verb(&mut self, table: &DeTable<'_>, span: &Span) -> Option<Verb> {
+        let Some(value) = table.get("action") else {
+            let hint = "write `action = \"allow\"`, \"deny\" or \"hide\"";
+            self.report.add(span, "a rule lacks `action`", hint);
+            return None;
+        };
+        let verbs = [
+            ("allow", Verb::Allow),
+            ("deny", Verb::Deny),
+            ("hide", Verb::Hide),
+            ("pretend", Verb::Pretend),
+        ];
+        let verb = read::choice(value, "action", &verbs, &mut self.report)?;
+        if verb == Verb::Pretend {
+            let hint = "use allow, deny or hide";
+            self.report.add(
+                &value.span(),
+                "`action = \"pretend\"` is not built yet",
+                hint,
+            );
+            return None;
+        }
+        Some(verb)
+    }
+
+    fn paths(&mut self, value: &Value<'_>) -> Option<Vec<Glob>> {
+        let mut globs = Vec::new();
+        let mut whole = true;
+        let items = read::list(value);
+        if items.is_empty() {
+            let hint = "leave `path` out if the rule is for every path";
+            self.report
+                .add(&value.span(), "`path` is an empty list", hint);
+            return None;
+        }
+        for item in items {
+            let Some(text) = read::string(item, "path", &mut self.report) else {
+                whole = false;
+                continue;
+            };
+            match Glob::path(text) {
+                Ok(glob) => globs.push(glob),
+                Err(bad) => {
+                    self.report
+                        .add(&item.span(), format!("`{text}`: {}", bad.what), bad.hint);
+                    whole = false;
+                }
+            }
+        }
+        whole.then_some(globs)
+    }
+
+    fn words(&mut self, value: &Value<'_>) -> (Words, Ops) {
+        let (mut words, mut ops) = (Words::NONE, Ops::default());
+        let items = read::list(value);
+        if items.is_empty() {
+            let hint = "leave `do` out if the rule is for everything";
+            self.report
+                .add(&value.span(), "`do` is an empty list", hint);
+        }
+        for item in items {
+            let Some(text) = read::string(item, "do", &mut self.report) else {
+                continue;
+            };
+            let word = WORDS.iter().find(|(word, _)| *word == text);
+            let op = Op::ALL.iter().find(|op| op.raw_name() == text);
+            match (word, op) {
+                (Some((_, found)), _) => {
+                    words = words.with(*found);
+                    if *found == Words::CHANGE {
+                        // Attributes have one word for reading and changing; the group means the
+                        // latter only.
+                        ops.add(Op::Setxattr);
+                        ops.add(Op::Removexattr);
+                    }
+                    // Words that are raw names too (`read`, `link`) mean the word, which is wider.
+                }
+                (None, Some(op)) => ops.add(*op),
+                (None, None) => {
+                    let mut known: Vec<&str> = WORDS.iter().map(|(word, _)| *word).collect();
+                    known.extend(Op::ALL.iter().map(|op| op.raw_name()));
+                    let what = format!("`{text}` is no word for `do`");
+                    self.report
+                        .add(&item.span(), what, read::suggestion(text, &known));
+                }
+            }
+        }
+        if words == Words::of(Word::Lock) && ops.is_empty() {
+            let hint = "locks are kept by the client's own kernel, which never asks; drop the rule";
+            self.report
+                .add(&value.span(), "a rule for `lock` alone never decides", hint);
+        }
+        (words, ops)
+    }
+
+    /// Hiding goes by path alone, and is whole: a listing has only names to go by, and a name that
+    /// is hidden from some operations would be told by the others.
+    fn check_hide(&mut self, table: &DeTable<'_>, verb: Verb) {
+        if verb != Verb::Hide {
+            return;
+        }
+        for key in ["do", "when"] {
+            if let Some(value) = table.get(key) {
+                let what = format!("`hide` takes no `{key}`: what is hidden is hidden from all");
+                self.report
+                    .add(&value.span(), what, "drop it, or use `action = \"deny\"`");
+            }
+        }
+    }
+
+    fn action(&mut self, table: &DeTable<'_>, verb: Verb) -> Option<Action> {
+        for (key, only) in [
+            ("errno", Verb::Deny),
+            ("owner", Verb::Allow),
+            ("mode", Verb::Allow),
+        ] {
+            if let Some(value) = table.get(key).filter(|_| verb != only) {
+                let with = if only == Verb::Deny { "deny" } else { "allow" };
+                let what = format!("`{key}` goes with `action = \"{with}\"` only");
+                self.report
+                    .add(&value.span(), what, "drop it, or change the action");
+            }
+        }
+        match verb {
+            Verb::Allow => self.modify(table).map(Action::Allow),
+            Verb::Deny => Some(Action::Deny(match table.get("errno") {
+                Some(value) => Some(self.errno(value)?),
+                None => None,
+            })),
+            Verb::Hide => Some(Action::Hide),
+            Verb::Pretend => None,
+        }
+    }
+
+    fn errno(&mut self, value: &Value<'_>) -> Option<Errno> {
+        let text = read::string(value, "errno", &mut self.report)?;
+        if matches!(text, "EIO" | "ENOSYS" | "ENOTCONN") {
+            let what = format!("`errno = \"{text}\"` would pass a refusal off as a fault");
+            self.report
+                .add(&value.span(), what, "use EACCES, EPERM, EROFS or ENOENT");
+            return None;
+        }
+        read::choice(value, "errno", ERRNOS, &mut self.report)
+    }
+
+    fn modify(&mut self, table: &DeTable<'_>) -> Option<Modify> {
+        let mut modify = Modify::default();
+        if let Some(value) = table.get("owner") {
+            let owner = read::table(value, "owner", &mut self.report)?;
+            read::check_keys(owner, &["uid", "gid"], "`owner`", &mut self.report);
+            modify.uid = owner
+                .get("uid")
+                .and_then(|at| self.uid(at, "uid"))
+                .map(HostUid);
+            modify.gid = owner
+                .get("gid")
+                .and_then(|at| self.gid(at, "gid"))
+                .map(HostGid);
+        }
+        if let Some(value) = table.get("mode") {
+            let mode = read::table(value, "mode", &mut self.report)?;
+            read::check_keys(mode, &["force", "strip"], "`mode`", &mut self.report);
+            let mut bits = |key| {
+                mode.get(key)
+                    .and_then(|at| read::bits(at, key, &mut self.report))
+            };
+            modify.force = bits("force").unwrap_or(0);
+            modify.strip = bits("strip").unwrap_or(0);
+        }
+        Some(modify)
+    }
+}

@@ -1,0 +1,291 @@
+//! The keys of the view as a whole.
+
+use toml::de::DeTable;
+
+use super::super::model::{CacheWord, Policy, SetId, Settings, XattrAction, XattrRule};
+use super::super::owners::{IdRange, NO_ID, Owners, Who};
+use super::super::paths::NameGlob;
+use super::read::{self, Span, Value};
+use super::{Reader, reach};
+use crate::ids::{HostGid, HostOwner, HostUid};
+
+const KEYS: &[&str] = &[
+    "export", "client", "default", "readonly", "squash", "map", "outside", "set_id", "cache",
+    "mode", "rule", "xattr",
+];
+
+impl Reader<'_, '_> {
+    /// The whole file; worth using only if no mistake was noted.
+    pub(super) fn policy(&mut self, file: &DeTable<'_>) -> Option<Policy> {
+        read::check_keys(file, KEYS, "a policy", &mut self.report);
+        let default_allow = self.default(file);
+        let settings = self.settings(file);
+        let readonly = file.get("readonly");
+        let readonly = readonly.and_then(|at| read::boolean(at, "readonly", &mut self.report));
+        let readonly = readonly.unwrap_or(false);
+        let set_ids = [
+            ("strip", SetId::Strip),
+            ("allow", SetId::Allow),
+            ("deny", SetId::Deny),
+        ];
+        let set_id = file.get("set_id");
+        let set_id = set_id.and_then(|at| read::choice(at, "set_id", &set_ids, &mut self.report));
+        if let Some(mode) = file.get("mode") {
+            self.view_mode(mode);
+        }
+        let owners = self.owners(file);
+        let mut rules = Vec::new();
+        for (table, span) in self.tables(file, "rule") {
+            rules.push((self.rule(table, &span), span));
+        }
+        let mut xattrs = Vec::new();
+        for (table, span) in self.tables(file, "xattr") {
+            xattrs.extend(self.xattr(table, &span));
+        }
+        reach::check(&rules, readonly, &mut self.report);
+        Some(Policy {
+            settings,
+            default_allow: default_allow?,
+            readonly,
+            set_id: set_id.unwrap_or(SetId::Strip),
+            owners,
+            rules: rules
+                .into_iter()
+                .map(|(rule, _)| rule)
+                .collect::<Option<_>>()?,
+            xattrs,
+            by_op: Vec::new(),
+        })
+    }
+
+    fn tables<'v, 'i>(&mut self, file: &'v DeTable<'i>, key: &str) -> Vec<(&'v DeTable<'i>, Span)> {
+        let value = file.get(key);
+        value.map_or_else(Vec::new, |value| read::tables(value, key, &mut self.report))
+    }
+
+    fn default(&mut self, file: &DeTable<'_>) -> Option<bool> {
+        let Some(value) = file.get("default") else {
+            let hint = "write `default = \"allow\"` or `default = \"deny\"`: what no rule decides";
+            self.report.add(&(0..0), "`default` is missing", hint);
+            return None;
+        };
+        let words = [("allow", true), ("deny", false)];
+        read::choice(value, "default", &words, &mut self.report)
+    }
+
+    fn view_mode(&mut self, value: &Value<'_>) {
+        let words = [("enforce", false), ("observe", true)];
+        if read::choice(value, "mode", &words, &mut self.report) == Some(true) {
+            let hint = "leave `mode` out: rules are enforced";
+            self.report
+                .add(&value.span(), "`mode = \"observe\"` is not built yet", hint);
+        }
+    }
+
+    fn settings(&mut self, file: &DeTable<'_>) -> Settings {
+        let mut settings = Settings::default();
+        if let Some(value) = file.get("export") {
+            let path = read::string(value, "export", &mut self.report);
+            if path.is_some_and(|path| !path.starts_with('/')) {
+                let hint = "write the directory's absolute path";
+                self.report
+                    .add(&value.span(), "`export` is not an absolute path", hint);
+            }
+            settings.export = path.map(str::to_owned);
+        }
+        let client = file.get("client");
+        if let Some(client) = client.and_then(|at| read::table(at, "client", &mut self.report)) {
+            read::check_keys(client, &["user", "group"], "`client`", &mut self.report);
+            let user = client.get("user");
+            let group = client.get("group");
+            settings.client_user = user.and_then(|at| self.uid(at, "user")).map(HostUid);
+            settings.client_group = group.and_then(|at| self.gid(at, "group")).map(HostGid);
+        }
+        let words = [
+            ("auto", CacheWord::Auto),
+            ("none", CacheWord::None),
+            ("exclusive", CacheWord::Exclusive),
+        ];
+        let cache = file.get("cache");
+        settings.cache = cache.and_then(|at| read::choice(at, "cache", &words, &mut self.report));
+        settings
+    }
+
+    /// A user by name or number.
+    pub(super) fn uid(&mut self, value: &Value<'_>, key: &str) -> Option<u32> {
+        let users = self.users;
+        self.id(value, key, "user", |name| users.uid(name))
+    }
+
+    /// A group by name or number.
+    pub(super) fn gid(&mut self, value: &Value<'_>, key: &str) -> Option<u32> {
+        let users = self.users;
+        self.id(value, key, "group", |name| users.gid(name))
+    }
+
+    fn id(
+        &mut self,
+        value: &Value<'_>,
+        key: &str,
+        kind: &str,
+        find: impl Fn(&str) -> Option<u32>,
+    ) -> Option<u32> {
+        if !matches!(value.get_ref(), toml::de::DeValue::String(_)) {
+            let bounds = (0, u64::from(NO_ID - 1));
+            let number = read::number(value, key, bounds, &mut self.report)?;
+            return u32::try_from(number).ok();
+        }
+        let name = read::string(value, key, &mut self.report)?;
+        let found = find(name);
+        if found.is_none() {
+            let what = format!("there is no {kind} `{name}` on this host");
+            let hint = format!("make the {kind}, correct the name, or write a number");
+            self.report.add(&value.span(), what, hint);
+        }
+        found
+    }
+
+    fn owners(&mut self, file: &DeTable<'_>) -> Owners {
+        let mut owners = Owners::default();
+        let squash = file.get("squash");
+        if let Some(squash) = squash.and_then(|at| read::table(at, "squash", &mut self.report)) {
+            read::check_keys(squash, &["who", "uid", "gid"], "`squash`", &mut self.report);
+            let words = [("none", Who::None), ("root", Who::Root), ("all", Who::All)];
+            match squash.get("who") {
+                Some(who) => {
+                    let who = read::choice(who, "who", &words, &mut self.report);
+                    owners.who = who.unwrap_or_default();
+                }
+                None => {
+                    let span = file.get("squash").map_or(0..0, toml::Spanned::span);
+                    let hint = "write `who = \"root\"`, \"all\" or \"none\"";
+                    self.report.add(&span, "`squash` does not say who", hint);
+                }
+            }
+            let uid = squash.get("uid").and_then(|at| self.uid(at, "uid"));
+            let gid = squash.get("gid").and_then(|at| self.gid(at, "gid"));
+            owners.squash = HostOwner {
+                uid: uid.map_or(owners.squash.uid, HostUid),
+                gid: gid.map_or(owners.squash.gid, HostGid),
+            };
+        }
+        owners.map = self.map(file);
+        if let Some(outside) = file.get("outside") {
+            let words = [("refuse", false), ("squash", true)];
+            let outside_squash = read::choice(outside, "outside", &words, &mut self.report);
+            owners.outside_squash = outside_squash.unwrap_or_default();
+            if file.get("map").is_none() {
+                let hint = "add `map = [{ guest = 0, host = 100000, count = 65536 }]` or drop this";
+                self.report.add(
+                    &outside.span(),
+                    "`outside` means nothing without `map`",
+                    hint,
+                );
+            }
+        }
+        owners
+    }
+
+    fn map(&mut self, file: &DeTable<'_>) -> Vec<IdRange> {
+        let mut map: Vec<IdRange> = Vec::new();
+        for (table, span) in self.tables(file, "map") {
+            read::check_keys(
+                table,
+                &["guest", "host", "count"],
+                "a range of `map`",
+                &mut self.report,
+            );
+            let mut part = |key: &str, min: u64| {
+                let Some(value) = table.get(key) else {
+                    let hint = "write `{ guest = 0, host = 100000, count = 65536 }`";
+                    self.report
+                        .add(&span, format!("a range of `map` lacks `{key}`"), hint);
+                    return None;
+                };
+                let bounds = (min, u64::from(NO_ID - 1));
+                let number = read::number(value, key, bounds, &mut self.report)?;
+                u32::try_from(number).ok()
+            };
+            let (guest, host, count) = (part("guest", 0), part("host", 0), part("count", 1));
+            let (Some(guest), Some(host), Some(count)) = (guest, host, count) else {
+                continue;
+            };
+            let range = IdRange { guest, host, count };
+            // The last id is start + count - 1, and 4294967295 is no id.
+            if guest.checked_add(count).is_none() || host.checked_add(count).is_none() {
+                let hint = "the highest id is 4294967294; make `count` smaller";
+                self.report
+                    .add(&span, "a range of `map` goes past the highest id", hint);
+            }
+            let meets = |a: u32, b: u32, len: u32| {
+                u64::from(a) < u64::from(b) + u64::from(len)
+                    && u64::from(b) < u64::from(a) + u64::from(count)
+            };
+            for (side, overlaps) in [
+                (
+                    "guest",
+                    map.iter()
+                        .any(|other| meets(guest, other.guest, other.count)),
+                ),
+                (
+                    "host",
+                    map.iter().any(|other| meets(host, other.host, other.count)),
+                ),
+            ] {
+                if overlaps {
+                    let what = format!("the {side} ids of this range overlap an earlier range's");
+                    let hint = "each id may stand in one range only, or owners become ambiguous";
+                    self.report.add(&span, what, hint);
+                }
+            }
+            map.push(range);
+        }
+        map
+    }
+
+    fn xattr(&mut self, table: &DeTable<'_>, span: &Span) -> Option<XattrRule> {
+        read::check_keys(
+            table,
+            &["match", "action"],
+            "an `[[xattr]]`",
+            &mut self.report,
+        );
+        let glob = match table.get("match") {
+            Some(value) => self.name_glob(value, "match"),
+            None => {
+                let hint = "write `match = \"user.*\"`, a glob over the attribute's name";
+                self.report.add(span, "an `[[xattr]]` lacks `match`", hint);
+                None
+            }
+        };
+        let words = [
+            ("allow", Some(XattrAction::Allow)),
+            ("deny", Some(XattrAction::Deny)),
+            ("unsupported", Some(XattrAction::Unsupported)),
+            ("rename", None),
+        ];
+        let Some(value) = table.get("action") else {
+            let hint = "write `action = \"allow\"`, \"deny\" or \"unsupported\"";
+            self.report.add(span, "an `[[xattr]]` lacks `action`", hint);
+            return None;
+        };
+        let action = read::choice(value, "action", &words, &mut self.report)?;
+        if action.is_none() {
+            let hint = "use allow, deny or unsupported";
+            self.report
+                .add(&value.span(), "renaming attributes is not built yet", hint);
+        }
+        Some(XattrRule {
+            glob: glob?,
+            action: action?,
+        })
+    }
+
+    /// A glob over a whole name.
+    pub(super) fn name_glob(&mut self, value: &Value<'_>, key: &str) -> Option<NameGlob> {
+        let text = read::string(value, key, &mut self.report)?;
+        let glob = NameGlob::new(text);
+        glob.map_err(|bad| self.report.add(&value.span(), bad.what, bad.hint))
+            .ok()
+    }
+}
