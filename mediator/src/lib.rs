@@ -19,3 +19,4 @@ pub mod mediate;
 pub mod name;
 pub mod op;
 pub mod policy;
+mod sys;

@@ -1,1 +1,154 @@
 //! Acts on the export, by descriptor, and only with a permit.
+//!
+//! Every name that reaches the kernel is one component under a descriptor, never followed. The
+//! one exception are names in the process's own `/proc/self/fd` (a descriptor's number), by which
+//! an inode that an `O_PATH` descriptor names is opened, chmodded, linked, or asked for extended
+//! attributes: so check and use share one inode, and unlinked inodes stay usable.
+//!
+//! The working directory is that directory too, since the calls for extended attributes take no
+//! directory descriptor before Linux 6.13; a descriptor's number is the only relative path that
+//! is ever used, and no absolute one is.
+//!
+//! Owners, modes and names are the host's here. What is allowed is not known here at all: a
+//! [`crate::policy::Permit`] says what to do. The umask is taken to be 0.
+
+mod attr;
+mod create;
+mod descriptor;
+mod dir;
+mod fault;
+mod handle;
+mod io;
+mod link;
+mod lookup;
+mod node;
+mod setattr;
+mod table;
+#[cfg(test)]
+mod tests;
+mod xattr;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::ids::{FileKind, NodeId};
+use crate::sys;
+
+pub use attr::{Attr, Statfs};
+pub use dir::DirEntry;
+pub use fault::Fault;
+pub use lookup::{Child, Entry, Pin};
+
+use attr::Seen;
+use fault::Call;
+use table::Table;
+
+/// What to do with what lies on another mount than the export's root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submounts {
+    /// The launcher refused to start if there was any; one that appears later is hidden.
+    Refuse,
+    /// As if it were not there: ENOENT, and left out of listings.
+    Hide,
+    /// Served as the rest.
+    Follow,
+}
+
+/// What an export is made of.
+#[derive(Debug)]
+pub struct Settings {
+    /// `O_PATH` descriptor of the exported directory.
+    pub root: OwnedFd,
+    /// `O_PATH` descriptor of the process's own `/proc/self/fd`.
+    pub proc_fd: OwnedFd,
+    /// How many descriptors may be open, in number; below 48 counts as 48. Must stay below the
+    /// process's `RLIMIT_NOFILE` by what else is open.
+    pub max_descriptors: usize,
+    /// What lies on other mounts.
+    pub submounts: Submounts,
+}
+
+/// One exported directory.
+pub struct Export {
+    table: Mutex<Table>,
+    root: Arc<OwnedFd>,
+    proc_fd: OwnedFd,
+    mount: u64,
+    submounts: Submounts,
+    /// The file system said that it has no `O_TMPFILE`.
+    no_tmpfile: AtomicBool,
+}
+
+impl std::fmt::Debug for Export {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Export")
+            .field("root", &self.root)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Export {
+    /// Opens an export and makes `proc_fd` the process's working directory.
+    ///
+    /// # Errors
+    ///
+    /// ENOTDIR if the root is no directory; what statx(2) and fchdir(2) say.
+    pub fn open(settings: Settings) -> Result<Self, Fault> {
+        let st = sys::stat(settings.root.as_fd()).call("statx")?;
+        let seen = Seen::new(&st).call("statx")?;
+        if seen.attr.kind != FileKind::Directory {
+            return Err((rustix::io::Errno::NOTDIR, "statx").into());
+        }
+        rustix::process::fchdir(&settings.proc_fd).call("fchdir")?;
+        let root = Arc::new(settings.root);
+        Ok(Self {
+            table: Mutex::new(Table::new(
+                root.clone(),
+                &seen.identity,
+                settings.max_descriptors,
+            )),
+            root,
+            proc_fd: settings.proc_fd,
+            mount: seen.mount,
+            submounts: settings.submounts,
+            no_tmpfile: AtomicBool::new(false),
+        })
+    }
+
+    /// How many inodes are known.
+    #[must_use]
+    pub fn known_nodes(&self) -> usize {
+        self.with(|table| table.nodes.len())
+    }
+
+    /// How many files and directories are open.
+    #[must_use]
+    pub fn open_handles(&self) -> usize {
+        self.with(|table| table.open_handles())
+    }
+
+    /// Looks into the table. The lock is never held over a system call: what the table gave up
+    /// is closed after it.
+    fn with<R>(&self, look: impl FnOnce(&mut Table) -> R) -> R {
+        let (result, dead) = {
+            let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = look(&mut table);
+            (result, table.take_dead())
+        };
+        drop(dead);
+        result
+    }
+
+    fn proc_fd(&self) -> BorrowedFd<'_> {
+        self.proc_fd.as_fd()
+    }
+
+    /// Attributes of an inode as the view shows them under `node`.
+    fn shown(node: NodeId, mut attr: Attr) -> Attr {
+        if node != NodeId::ROOT {
+            attr.ino = node.0;
+        }
+        attr
+    }
+}

@@ -20,6 +20,12 @@ impl<O: Operation> Permit<O> {
         Self { grant, rule, logs }
     }
 
+    /// A permit for the unit tests of the floors above, which have no policy to ask.
+    #[cfg(test)]
+    pub(crate) fn for_test(grant: O::Grant) -> Self {
+        Self::new(grant)
+    }
+
     /// What the export may do: arguments as the policy rewrote them, in host ids.
     #[must_use]
     pub fn grant(&self) -> O::Grant {

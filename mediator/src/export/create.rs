@@ -1,0 +1,345 @@
+//! New inodes. Each belongs to its owner before anyone is told of it, and what cannot be finished
+//! is taken away again.
+//!
+//! The mode goes into the creating call, not into a chmod after it, so that a directory's default
+//! ACL is handed down as on any file system (acl(5)); only the set-id bits, which chown(2) clears,
+//! are added afterwards.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{AtFlags, FileType, Mode as RawMode, OFlags};
+use rustix::io::Errno;
+
+use super::attr::Seen;
+use super::fault::Call;
+use super::handle::{Handle, Kind};
+use super::{Child, Entry, Export, Fault, Pin};
+use crate::ids::{FileKind, HandleId, Mode};
+use crate::name::Name;
+use crate::op::{Birth, OpenAs, rows};
+use crate::policy::Permit;
+use crate::sys::{self, FdName};
+
+impl Export {
+    /// Makes a regular file and opens it; without `exclusive`, opens the regular file that is
+    /// there.
+    ///
+    /// # Errors
+    ///
+    /// EEXIST with `exclusive`; EISDIR, ELOOP, ENXIO for a directory, a symbolic link, a special
+    /// file that is there; EINVAL unless a regular file is granted.
+    pub fn create(
+        &self,
+        permit: Permit<rows::Create>,
+        parent: &Pin,
+        name: &Name,
+    ) -> Result<(Entry, HandleId), Fault> {
+        let birth = permit.grant();
+        if birth.kind != FileKind::Regular {
+            return Err((Errno::INVAL, "openat").into());
+        }
+        let group = self.group(parent, &birth)?;
+        // A name that comes and goes between the two attempts: the host is at work. Not forever.
+        for _attempt in 0..8 {
+            match self.make_file(parent, name, &birth, group) {
+                Ok(fd) => return self.enter_new_file(parent, name, fd, birth.open),
+                Err(fault) if fault.errno != Errno::EXIST || birth.open.exclusive => {
+                    return Err(fault);
+                }
+                Err(_exists) => {}
+            }
+            match self.child(parent, name) {
+                Ok(child) => return self.open_child(parent, name, child, birth.open),
+                Err(fault) if fault.errno == Errno::NOENT => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        Err((Errno::STALE, "openat").into())
+    }
+
+    /// The group that a new inode must be given; `None` if it has its parent's (set-group-id).
+    fn group(&self, parent: &Pin, birth: &Birth) -> Result<Option<u32>, Fault> {
+        let gid = Some(birth.owner.gid.0);
+        if birth.owner_is_forced {
+            return Ok(gid);
+        }
+        let hands_down = self.stat(parent)?.mode.bits() & Mode::SET_GID != 0;
+        Ok(gid.filter(|_| !hands_down))
+    }
+
+    /// A regular file that has no name before it has its owner, where the file system can.
+    fn make_file(
+        &self,
+        parent: &Pin,
+        name: &Name,
+        birth: &Birth,
+        group: Option<u32>,
+    ) -> Result<OwnedFd, Fault> {
+        if self.no_tmpfile.load(Ordering::Relaxed) {
+            return self.make_file_by_name(parent, name, birth, group);
+        }
+        let flags = OFlags::TMPFILE | OFlags::RDWR | extra_flags(birth.open);
+        let fd = match rustix::fs::openat(parent.fd(), c".", flags, raw(birth.mode)) {
+            Ok(fd) => fd,
+            // open(2): EOPNOTSUPP from the file system, EISDIR from a kernel without the flag.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
+                self.no_tmpfile.store(true, Ordering::Relaxed);
+                return self.make_file_by_name(parent, name, birth, group);
+            }
+            Err(errno) => return Err((errno, "openat").into()),
+        };
+        self.give(fd.as_fd(), birth, group)?;
+        self.name_inode(fd.as_fd(), parent, name)?;
+        Ok(fd)
+    }
+
+    fn make_file_by_name(
+        &self,
+        parent: &Pin,
+        name: &Name,
+        birth: &Birth,
+        group: Option<u32>,
+    ) -> Result<OwnedFd, Fault> {
+        let flags = OFlags::CREATE
+            | OFlags::EXCL
+            | OFlags::NOFOLLOW
+            | OFlags::RDWR
+            | extra_flags(birth.open);
+        let fd = rustix::fs::openat(parent.fd(), name.as_c_str(), flags, raw(birth.mode))
+            .call("openat")?;
+        self.give(fd.as_fd(), birth, group).inspect_err(|_fault| {
+            self.take_back(parent, name, fd.as_fd(), AtFlags::empty());
+        })?;
+        Ok(fd)
+    }
+
+    /// Links an inode by its descriptor's name in `/proc/self/fd`: `AT_EMPTY_PATH` needs
+    /// CAP_DAC_READ_SEARCH on older kernels.
+    pub(super) fn name_inode(
+        &self,
+        fd: BorrowedFd<'_>,
+        parent: &Pin,
+        name: &Name,
+    ) -> Result<(), Fault> {
+        let number = FdName::new(fd);
+        rustix::fs::linkat(
+            self.proc_fd(),
+            number.as_c_str(),
+            parent.fd(),
+            name.as_c_str(),
+            AtFlags::SYMLINK_FOLLOW,
+        )
+        .call("linkat")
+    }
+
+    /// Owner before mode: chown(2) clears the set-id bits of all but directories, and a file must
+    /// never be set-id for an owner that is not its own.
+    fn give(&self, fd: BorrowedFd<'_>, birth: &Birth, group: Option<u32>) -> Result<(), Fault> {
+        sys::chown(fd, Some(birth.owner.uid.0), group).call("fchownat")?;
+        if !birth.mode.has_set_id() || birth.kind == FileKind::Symlink {
+            return Ok(());
+        }
+        let seen = Seen::new(&sys::stat(fd).call("statx")?).call("statx")?;
+        let set_id = birth.mode.bits() & (Mode::SET_UID | Mode::SET_GID);
+        let mode = RawMode::from_bits_truncate(seen.attr.mode.bits() | set_id);
+        let name = FdName::new(fd);
+        rustix::fs::chmodat(self.proc_fd(), name.as_c_str(), mode, AtFlags::empty())
+            .call("fchmodat")
+    }
+
+    /// Removes a name that was just made, if it still is that inode's.
+    fn take_back(&self, parent: &Pin, name: &Name, fd: BorrowedFd<'_>, flags: AtFlags) {
+        let mine = sys::stat(fd).and_then(|st| Seen::new(&st));
+        let there = sys::stat_at(parent.fd(), name.as_c_str(), AtFlags::empty());
+        let there = there.and_then(|st| Seen::new(&st));
+        if let (Ok(mine), Ok(there)) = (mine, there) {
+            if mine.identity == there.identity {
+                // The fault that led here is what is told; nothing better can be done with this.
+                let _ = rustix::fs::unlinkat(parent.fd(), name.as_c_str(), flags);
+            }
+        }
+    }
+
+    fn enter_new_file(
+        &self,
+        parent: &Pin,
+        name: &Name,
+        fd: OwnedFd,
+        open: OpenAs,
+    ) -> Result<(Entry, HandleId), Fault> {
+        let seen = Seen::new(&sys::stat(fd.as_fd()).call("statx")?).call("statx")?;
+        let submount = seen.mount != self.mount;
+        let entry = self.enter_seen(parent, name, &seen, submount, None)?;
+        self.mark_birth(&entry);
+        let handle = Handle {
+            fd: Arc::new(fd),
+            node: entry.node,
+            open: Kind::File(open),
+        };
+        let handle = self.keep(handle).inspect_err(|_fault| {
+            self.forget(entry.node, 1);
+        })?;
+        Ok((entry, handle))
+    }
+
+    fn mark_birth(&self, entry: &Entry) {
+        self.with(|table| {
+            if let Ok(slot) = table.slot(entry.node) {
+                table.nodes.set_birth(slot);
+            }
+        });
+    }
+
+    fn open_child(
+        &self,
+        parent: &Pin,
+        name: &Name,
+        child: Child,
+        open: OpenAs,
+    ) -> Result<(Entry, HandleId), Fault> {
+        match child.seen.attr.kind {
+            FileKind::Regular => {}
+            FileKind::Directory => return Err((Errno::ISDIR, "openat").into()),
+            FileKind::Symlink => return Err((Errno::LOOP, "openat").into()),
+            FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice => {
+                return Err((Errno::NXIO, "openat").into());
+            }
+        }
+        let mut entry = self.enter(parent, name, child)?;
+        let opened = self.pin(entry.node).and_then(|pin| {
+            let handle = self.open_node(&pin, open)?;
+            if open.truncate {
+                entry.attr = self.stat(&pin)?;
+            }
+            Ok(handle)
+        });
+        let handle = opened.inspect_err(|_fault| self.forget(entry.node, 1))?;
+        Ok((entry, handle))
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    ///
+    /// EEXIST; EINVAL unless a directory is granted; what mkdirat(2) says.
+    pub fn mkdir(
+        &self,
+        permit: Permit<rows::Mkdir>,
+        parent: &Pin,
+        name: &Name,
+    ) -> Result<Entry, Fault> {
+        let birth = permit.grant();
+        if birth.kind != FileKind::Directory {
+            return Err((Errno::INVAL, "mkdirat").into());
+        }
+        let group = self.group(parent, &birth)?;
+        rustix::fs::mkdirat(parent.fd(), name.as_c_str(), raw(birth.mode)).call("mkdirat")?;
+        self.finish(parent, name, &birth, group)
+    }
+
+    /// Makes a FIFO, a socket or an empty regular file.
+    ///
+    /// # Errors
+    ///
+    /// EPERM for a device, which no policy may grant; EEXIST; what mknodat(2) says.
+    pub fn mknod(
+        &self,
+        permit: Permit<rows::Mknod>,
+        parent: &Pin,
+        name: &Name,
+    ) -> Result<Entry, Fault> {
+        let birth = permit.grant();
+        let group = self.group(parent, &birth)?;
+        let kind = match birth.kind {
+            FileKind::Regular => {
+                let fd = self.make_file(parent, name, &birth, group)?;
+                drop(fd);
+                let child = self.child(parent, name)?;
+                let entry = self.enter(parent, name, child)?;
+                self.mark_birth(&entry);
+                return Ok(entry);
+            }
+            FileKind::Fifo => FileType::Fifo,
+            FileKind::Socket => FileType::Socket,
+            FileKind::CharDevice | FileKind::BlockDevice => {
+                return Err((Errno::PERM, "mknodat").into());
+            }
+            FileKind::Directory | FileKind::Symlink => {
+                return Err((Errno::INVAL, "mknodat").into());
+            }
+        };
+        rustix::fs::mknodat(parent.fd(), name.as_c_str(), kind, raw(birth.mode), 0)
+            .call("mknodat")?;
+        self.finish(parent, name, &birth, group)
+    }
+
+    /// Makes a symbolic link with any content but NUL.
+    ///
+    /// # Errors
+    ///
+    /// EEXIST; ENOENT for an empty target, EINVAL for one with NUL, ENAMETOOLONG beyond 4095
+    /// bytes.
+    pub fn symlink(
+        &self,
+        permit: Permit<rows::Symlink>,
+        parent: &Pin,
+        name: &Name,
+        target: &[u8],
+    ) -> Result<Entry, Fault> {
+        let birth = permit.grant();
+        if birth.kind != FileKind::Symlink {
+            return Err((Errno::INVAL, "symlinkat").into());
+        }
+        let group = self.group(parent, &birth)?;
+        rustix::fs::symlinkat(target, parent.fd(), name.as_c_str()).call("symlinkat")?;
+        self.finish(parent, name, &birth, group)
+    }
+
+    /// Gives what was just made by name to its owner. That it is what was made, and not what the
+    /// host put in its place, shows in its kind and in its owner: this process.
+    fn finish(
+        &self,
+        parent: &Pin,
+        name: &Name,
+        birth: &Birth,
+        group: Option<u32>,
+    ) -> Result<Entry, Fault> {
+        let child = self.child(parent, name)?;
+        let attr = child.attr();
+        let mine = attr.owner.uid.0 == rustix::process::geteuid().as_raw();
+        if attr.kind != birth.kind || !mine || child.node.is_some() {
+            return Err((Errno::STALE, "openat").into());
+        }
+        let flags = if birth.kind == FileKind::Directory {
+            AtFlags::REMOVEDIR
+        } else {
+            AtFlags::empty()
+        };
+        let given = self.give(child.fd.as_fd(), birth, group).and_then(|()| {
+            let st = sys::stat(child.fd.as_fd()).call("statx")?;
+            Seen::new(&st).call("statx")
+        });
+        let seen = given.inspect_err(|_fault| {
+            self.take_back(parent, name, child.fd.as_fd(), flags);
+        })?;
+        let child = Child { seen, ..child };
+        let entry = self.enter(parent, name, child)?;
+        self.mark_birth(&entry);
+        Ok(entry)
+    }
+}
+
+fn raw(mode: Mode) -> RawMode {
+    RawMode::from_bits_truncate(mode.bits())
+}
+
+/// What of a client's wishes reaches the backing file, beside access mode and truncation.
+/// `O_DIRECT` never does: alignment rules of the host's file system would show through.
+pub(super) fn extra_flags(open: OpenAs) -> OFlags {
+    let mut flags = OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    flags.set(OFlags::APPEND, open.append);
+    flags.set(OFlags::SYNC, open.sync);
+    flags
+}

@@ -1,0 +1,268 @@
+//! Data of open files. What a handle may be used for is checked here, since the descriptor behind
+//! it may allow more.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, Mode as RawMode, OFlags, SeekFrom};
+use rustix::io::Errno;
+
+use super::create::extra_flags;
+use super::fault::Call;
+use super::handle::{Handle, Kind};
+use super::{Export, Fault, Pin};
+use crate::ids::{FileKind, HandleId};
+use crate::op::{OpenAs, rows};
+use crate::policy::Permit;
+use crate::sys::{self, FdName};
+
+impl Export {
+    /// Opens a regular file.
+    ///
+    /// # Errors
+    ///
+    /// EISDIR, ELOOP, ENXIO for a directory, a symbolic link, a special file: those are never
+    /// opened; ENFILE when the budget of descriptors is spent on handles.
+    pub fn open_file(&self, permit: Permit<rows::Open>, pin: &Pin) -> Result<HandleId, Fault> {
+        self.open_node(pin, permit.grant())
+    }
+
+    pub(super) fn open_node(&self, pin: &Pin, open: OpenAs) -> Result<HandleId, Fault> {
+        let mut flags = match (open.read, open.write) {
+            (true, true) => OFlags::RDWR,
+            (false, true) => OFlags::WRONLY,
+            (_, false) => OFlags::RDONLY,
+        };
+        flags |= extra_flags(open);
+        flags.set(OFlags::TRUNC, open.truncate);
+        let fd = self.open_regular(pin, flags)?;
+        self.keep(Handle {
+            fd: Arc::new(fd),
+            node: pin.node,
+            open: Kind::File(open),
+        })
+    }
+
+    /// Opens the inode that a descriptor names, by the descriptor's name in `/proc/self/fd`. The
+    /// inode's type was read from the descriptor, and cannot change between that and this; so a
+    /// FIFO that waits for a writer, or a device, is never opened. (`O_NOFOLLOW` would refuse the
+    /// magic link itself, and guards nothing here.)
+    pub(super) fn open_regular(&self, pin: &Pin, flags: OFlags) -> Result<OwnedFd, Fault> {
+        match pin.kind {
+            FileKind::Regular => {}
+            FileKind::Directory => return Err((Errno::ISDIR, "openat").into()),
+            FileKind::Symlink => return Err((Errno::LOOP, "openat").into()),
+            FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice => {
+                return Err((Errno::NXIO, "openat").into());
+            }
+        }
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        let name = FdName::new(pin.fd());
+        rustix::fs::openat(self.proc_fd(), name.as_c_str(), flags, RawMode::empty()).call("openat")
+    }
+
+    pub(super) fn keep(&self, handle: Handle) -> Result<HandleId, Fault> {
+        self.with(|table| table.open(handle)).call("open")
+    }
+
+    pub(super) fn handle(&self, id: HandleId) -> Result<Arc<Handle>, Fault> {
+        self.with(|table| table.handle(id)).call("handle")
+    }
+
+    /// Reads at an offset in bytes; fewer bytes than asked at the end of the file.
+    ///
+    /// # Errors
+    ///
+    /// EBADF for a forged handle or one not open for reading; EINVAL for an offset beyond 2^63.
+    pub fn read(
+        &self,
+        _permit: Permit<rows::Read>,
+        handle: HandleId,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<usize, Fault> {
+        let handle = self.handle(handle)?;
+        let fd = handle.readable().call("pread")?;
+        signed(offset).call("pread")?;
+        let mut done = 0;
+        // A short read means the end of the file to FUSE, and only to FUSE.
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let Some(at) = offset.checked_add(done as u64) else {
+                break;
+            };
+            match rustix::io::pread(fd, rest, at) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(Errno::INTR) => {}
+                Err(_later) if done > 0 => break,
+                Err(errno) => return Err((errno, "pread").into()),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes at an offset in bytes; at the end, whatever the offset, if opened to append.
+    ///
+    /// # Errors
+    ///
+    /// EBADF for a forged handle or one not open for writing; EINVAL for an offset, EFBIG for an
+    /// end beyond 2^63; ENOSPC, EDQUOT and the like from pwrite(2).
+    pub fn write(
+        &self,
+        _permit: Permit<rows::Write>,
+        handle: HandleId,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<usize, Fault> {
+        let handle = self.handle(handle)?;
+        let fd = handle.writable().call("pwrite")?;
+        range(offset, data.len() as u64).call("pwrite")?;
+        loop {
+            // pwrite(2), BUGS: on a descriptor with O_APPEND, Linux appends.
+            match rustix::io::pwrite(fd, data, offset) {
+                Err(Errno::INTR) => {}
+                result => return result.call("pwrite"),
+            }
+        }
+    }
+
+    /// Allocates, punches, zeroes, collapses or inserts a range in bytes.
+    ///
+    /// # Errors
+    ///
+    /// EOPNOTSUPP for a mode that is not on the list; EINVAL for an empty range; EFBIG for an end
+    /// beyond 2^63; EBADF as for writing.
+    pub fn fallocate(
+        &self,
+        _permit: Permit<rows::Fallocate>,
+        handle: HandleId,
+        mode: i32,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), Fault> {
+        let handle = self.handle(handle)?;
+        let fd = handle.writable().call("fallocate")?;
+        let mode = allocation(mode).call("fallocate")?;
+        range(offset, length).call("fallocate")?;
+        rustix::fs::fallocate(fd, mode, offset, length).call("fallocate")
+    }
+
+    /// Finds data or a hole from an offset in bytes on.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL for anything but `SEEK_DATA` and `SEEK_HOLE`; ENXIO beyond the end.
+    pub fn lseek(
+        &self,
+        _permit: Permit<rows::Lseek>,
+        handle: HandleId,
+        offset: i64,
+        whence: i32,
+    ) -> Result<i64, Fault> {
+        let handle = self.handle(handle)?;
+        let fd = handle.readable().or_else(|_| handle.writable());
+        let fd = fd.call("lseek")?;
+        let offset = u64::try_from(offset).map_err(|_negative| (Errno::NXIO, "lseek"))?;
+        let from = match whence {
+            libc::SEEK_DATA => SeekFrom::Data(offset),
+            libc::SEEK_HOLE => SeekFrom::Hole(offset),
+            _ => return Err((Errno::INVAL, "lseek").into()),
+        };
+        let found = rustix::fs::seek(fd, from).call("lseek")?;
+        i64::try_from(found).map_err(|_large| (Errno::OVERFLOW, "lseek").into())
+    }
+
+    /// Copies between two handles inside the kernel; offsets and length in bytes.
+    ///
+    /// # Errors
+    ///
+    /// EBADF unless the source is open for reading and the destination for writing; EINVAL and
+    /// EFBIG for ranges beyond 2^63; EXDEV and EOPNOTSUPP where the client's kernel copies itself.
+    pub fn copy_file_range(
+        &self,
+        _source: Permit<rows::CopyFileRange>,
+        _destination: Permit<rows::CopyFileRange>,
+        from: (HandleId, u64),
+        to: (HandleId, u64),
+        len: u64,
+    ) -> Result<usize, Fault> {
+        let (source, target) = (self.handle(from.0)?, self.handle(to.0)?);
+        let source = source.readable().call("copy_file_range")?;
+        let target = target.writable().call("copy_file_range")?;
+        let len = len.min(1 << 30);
+        range(from.1, len).call("copy_file_range")?;
+        range(to.1, len).call("copy_file_range")?;
+        let (mut at, mut into) = (from.1, to.1);
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        rustix::fs::copy_file_range(source, Some(&mut at), target, Some(&mut into), len)
+            .call("copy_file_range")
+    }
+
+    /// A descriptor of the client was closed: what close(2) would report is reported.
+    ///
+    /// # Errors
+    ///
+    /// EBADF for a forged handle; a write-back that failed (NFS, quotas).
+    pub fn flush(&self, _permit: Permit<rows::Flush>, handle: HandleId) -> Result<(), Fault> {
+        let handle = self.handle(handle)?;
+        let copy = rustix::io::fcntl_dupfd_cloexec(handle.fd(), 0).call("fcntl")?;
+        sys::close_reporting(copy).call("close")
+    }
+
+    /// Brings a file's or directory's data to disk; with `data_only` fdatasync(2).
+    ///
+    /// # Errors
+    ///
+    /// EBADF for a forged handle; what fsync(2) says.
+    pub fn fsync(
+        &self,
+        _permit: Permit<rows::Fsync>,
+        handle: HandleId,
+        data_only: bool,
+    ) -> Result<(), Fault> {
+        let handle = self.handle(handle)?;
+        if data_only {
+            rustix::fs::fdatasync(handle.fd()).call("fdatasync")
+        } else {
+            rustix::fs::fsync(handle.fd()).call("fsync")
+        }
+    }
+
+    /// Closes a handle; a forged or stale one is ignored.
+    pub fn release(&self, handle: HandleId) {
+        // Closed here, when the lock has been released.
+        drop(self.with(|table| table.release(handle)));
+    }
+}
+
+/// Offsets are `off_t`: below 2^63.
+fn signed(offset: u64) -> Result<(), Errno> {
+    i64::try_from(offset)
+        .map(|_| ())
+        .map_err(|_large| Errno::INVAL)
+}
+
+fn range(offset: u64, length: u64) -> Result<(), Errno> {
+    signed(offset)?;
+    let end = offset.checked_add(length).ok_or(Errno::FBIG)?;
+    i64::try_from(end).map(|_| ()).map_err(|_large| Errno::FBIG)
+}
+
+fn allocation(mode: i32) -> Result<FallocateFlags, Errno> {
+    let mode = u32::try_from(mode).map_err(|_negative| Errno::OPNOTSUPP)?;
+    let mode = FallocateFlags::from_bits(mode).ok_or(Errno::OPNOTSUPP)?;
+    let allowed = [
+        FallocateFlags::empty(),
+        FallocateFlags::KEEP_SIZE,
+        FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+        FallocateFlags::ZERO_RANGE,
+        FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,
+        FallocateFlags::COLLAPSE_RANGE,
+        FallocateFlags::INSERT_RANGE,
+    ];
+    if allowed.contains(&mode) {
+        Ok(mode)
+    } else {
+        Err(Errno::OPNOTSUPP)
+    }
+}

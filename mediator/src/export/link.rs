@@ -1,0 +1,181 @@
+//! Names: links, removal, renames, link targets.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::attr::{Identity, Seen};
+use super::fault::Call;
+use super::{Child, Entry, Export, Fault, Pin};
+use crate::ids::FileKind;
+use crate::name::Name;
+use crate::op::{RenameHow, rows};
+use crate::policy::Permit;
+use crate::sys;
+
+/// The inode that a name led to before a call changed the name.
+struct Before {
+    identity: Identity,
+    fd: Arc<OwnedFd>,
+    nlink: u32,
+}
+
+impl Export {
+    /// A symbolic link's target.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL if the node is no symbolic link.
+    pub fn readlink(&self, _permit: Permit<rows::Readlink>, pin: &Pin) -> Result<Vec<u8>, Fault> {
+        if pin.kind != FileKind::Symlink {
+            return Err((Errno::INVAL, "readlinkat").into());
+        }
+        rustix::fs::readlinkat(pin.fd(), c"", Vec::new())
+            .map(std::ffi::CString::into_bytes)
+            .call("readlinkat")
+    }
+
+    /// Gives a node a second name.
+    ///
+    /// # Errors
+    ///
+    /// EEXIST; EPERM for a directory; EXDEV; ENOENT if the node has no name left.
+    pub fn link(
+        &self,
+        _permit: Permit<rows::Link>,
+        pin: &Pin,
+        parent: &Pin,
+        name: &Name,
+    ) -> Result<Entry, Fault> {
+        if pin.kind == FileKind::Directory {
+            return Err((Errno::PERM, "linkat").into());
+        }
+        self.name_inode(pin.fd(), parent, name)?;
+        let seen = Seen::new(&sys::stat(pin.fd()).call("statx")?).call("statx")?;
+        let submount = seen.mount != self.mount;
+        self.enter_seen(parent, name, &seen, submount, Some(pin.fd.clone()))
+    }
+
+    /// Removes a name that is not a directory's. An inode that is known, and loses its last name,
+    /// stays usable until it is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// EISDIR for a directory; what unlinkat(2) says.
+    pub fn unlink(
+        &self,
+        _permit: Permit<rows::Unlink>,
+        parent: &Pin,
+        name: &Name,
+    ) -> Result<(), Fault> {
+        self.remove(parent, name, AtFlags::empty())
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    ///
+    /// ENOTEMPTY; ENOTDIR; what unlinkat(2) says.
+    pub fn rmdir(
+        &self,
+        _permit: Permit<rows::Rmdir>,
+        parent: &Pin,
+        name: &Name,
+    ) -> Result<(), Fault> {
+        self.remove(parent, name, AtFlags::REMOVEDIR)
+    }
+
+    fn remove(&self, parent: &Pin, name: &Name, flags: AtFlags) -> Result<(), Fault> {
+        // Opened before: afterwards no name leads to it.
+        let before = Before::of(self.child(parent, name)?);
+        rustix::fs::unlinkat(parent.fd(), name.as_c_str(), flags).call("unlinkat")?;
+        self.lost(parent, name, &before);
+        Ok(())
+    }
+
+    /// The table learns that an inode lost a name. Its descriptor is kept: it may be the last way.
+    fn lost(&self, parent: &Pin, name: &Name, before: &Before) {
+        self.with(|table| {
+            let Some(slot) = table.nodes.find(&before.identity) else {
+                return;
+            };
+            if let Ok(parent) = table.slot(parent.node) {
+                table.nodes.drop_name(slot, parent, name.as_bytes());
+            }
+            table.nodes.set_linked(slot, before.nlink.saturating_sub(1));
+            table.hold(slot, before.fd.clone());
+        });
+    }
+
+    /// Changes a name, or exchanges two.
+    ///
+    /// # Errors
+    ///
+    /// What renameat2(2) says: EEXIST (`NoReplace`), ENOENT, ENOTEMPTY, EXDEV, EINVAL for a
+    /// directory into itself.
+    pub fn rename(
+        &self,
+        permit: Permit<rows::Rename>,
+        from: (&Pin, &Name),
+        to: (&Pin, &Name),
+    ) -> Result<(), Fault> {
+        let how = permit.grant();
+        let source = Before::of(self.child(from.0, from.1)?);
+        let target = match self.child(to.0, to.1) {
+            Ok(child) => Some(Before::of(child)),
+            Err(fault) if fault.errno == Errno::NOENT => None,
+            Err(fault) => return Err(fault),
+        };
+        let flags = match how {
+            RenameHow::Replace => RenameFlags::empty(),
+            RenameHow::NoReplace => RenameFlags::NOREPLACE,
+            RenameHow::Exchange => RenameFlags::EXCHANGE,
+        };
+        rustix::fs::renameat_with(
+            from.0.fd(),
+            from.1.as_c_str(),
+            to.0.fd(),
+            to.1.as_c_str(),
+            flags,
+        )
+        .call("renameat2")?;
+        if let Some(target) = &target {
+            // rename(2): two names of one inode are left as they are.
+            if target.identity == source.identity {
+                return Ok(());
+            }
+            if how != RenameHow::Exchange {
+                self.lost(to.0, to.1, target);
+            }
+        }
+        self.moved(&source, from, to);
+        if let Some(target) = target.filter(|_| how == RenameHow::Exchange) {
+            self.moved(&target, to, from);
+        }
+        Ok(())
+    }
+
+    fn moved(&self, before: &Before, from: (&Pin, &Name), to: (&Pin, &Name)) {
+        self.with(|table| {
+            let slot = table.nodes.find(&before.identity);
+            let parents = (table.slot(from.0.node), table.slot(to.0.node));
+            if let (Some(slot), (Ok(old), Ok(new))) = (slot, parents) {
+                let (old, new) = ((old, from.1.as_bytes()), (new, to.1.as_bytes()));
+                table.nodes.move_name(slot, old, new);
+                table.hold(slot, before.fd.clone());
+            }
+        });
+    }
+}
+
+impl Before {
+    fn of(child: Child) -> Self {
+        Self {
+            identity: child.seen.identity,
+            fd: Arc::new(child.fd),
+            nlink: child.seen.attr.nlink,
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! From names to nodes, and from nodes back to descriptors.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::attr::Seen;
+use super::fault::Call;
+use super::table::Route;
+use super::{Attr, Export, Fault, Submounts};
+use crate::ids::{FileKind, HandleId, NodeId};
+use crate::name::Name;
+use crate::op::rows;
+use crate::policy::Permit;
+use crate::sys;
+
+/// A descriptor of a known node. While it lives, its inode cannot be used for another file.
+#[derive(Clone, Debug)]
+pub struct Pin {
+    pub(super) fd: Arc<OwnedFd>,
+    pub(super) node: NodeId,
+    pub(super) kind: FileKind,
+}
+
+impl Pin {
+    /// The node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Its type, which an inode never changes.
+    #[must_use]
+    pub fn kind(&self) -> FileKind {
+        self.kind
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// What a name in a directory is right now: a descriptor and attributes, told to nobody yet.
+#[derive(Debug)]
+pub struct Child {
+    pub(super) fd: OwnedFd,
+    pub(super) seen: Seen,
+    pub(super) node: Option<NodeId>,
+    pub(super) submount: bool,
+}
+
+impl Child {
+    /// Its attributes; `ino` is the one that it is or will be shown with, unless its number was
+    /// used before by a node that the kernel still knows.
+    #[must_use]
+    pub fn attr(&self) -> &Attr {
+        &self.seen.attr
+    }
+
+    /// Its node, if it is known already.
+    #[must_use]
+    pub fn node(&self) -> Option<NodeId> {
+        self.node
+    }
+
+    /// Whether it lies on another mount than the export's root.
+    #[must_use]
+    pub fn is_submount(&self) -> bool {
+        self.submount
+    }
+}
+
+/// A node as the kernel is told of it: each counts as one lookup until it is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The node.
+    pub node: NodeId,
+    /// Tells apart inodes that have had the same number: the birth time in nanoseconds, wrapping.
+    pub generation: u64,
+    /// Its attributes.
+    pub attr: Attr,
+}
+
+impl Export {
+    /// A descriptor of a known node, re-opened by name if it was given up.
+    ///
+    /// # Errors
+    ///
+    /// ESTALE if the node is not known, or none of its known names leads to the same inode.
+    pub fn pin(&self, node: NodeId) -> Result<Pin, Fault> {
+        let (kind, fd, names) = self.with(|table| {
+            let slot = table.slot(node).call("pin")?;
+            let fd = table.descriptor(slot);
+            Ok::<_, Fault>((table.nodes.kind(slot), fd, table.nodes.names(slot)))
+        })?;
+        let fd = match fd {
+            Some(fd) => fd,
+            None => self.reopen(node, names)?,
+        };
+        Ok(Pin { fd, node, kind })
+    }
+
+    /// The node behind a handle.
+    ///
+    /// # Errors
+    ///
+    /// EBADF if the handle is forged or stale.
+    pub fn pin_handle(&self, handle: HandleId) -> Result<Pin, Fault> {
+        self.with(|table| {
+            let handle = table.handle(handle).call("handle")?;
+            let slot = table.slot(handle.node).call("handle")?;
+            Ok(Pin {
+                fd: handle.fd.clone(),
+                node: handle.node,
+                kind: table.nodes.kind(slot),
+            })
+        })
+    }
+
+    fn reopen(&self, node: NodeId, names: usize) -> Result<Arc<OwnedFd>, Fault> {
+        for which in 0..names {
+            let route = self.with(|table| {
+                let slot = table.slot(node).ok()?;
+                table.route(slot, which)
+            });
+            let Some(route) = route else { continue };
+            match self.walk(&route) {
+                Ok(fd) => return Ok(fd),
+                Err(fault) if leads_elsewhere(fault.errno) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        Err((Errno::STALE, "reopen").into())
+    }
+
+    /// One component at a time; each must be the inode that it was.
+    fn walk(&self, route: &Route) -> Result<Arc<OwnedFd>, Fault> {
+        let mut at = route.start.clone();
+        for step in &route.steps {
+            let fd = sys::open_path(at.as_fd(), &step.name).call("openat")?;
+            let seen = Seen::new(&sys::stat(fd.as_fd()).call("statx")?).call("statx")?;
+            if seen.identity != step.identity {
+                return Err((Errno::STALE, "reopen").into());
+            }
+            at = Arc::new(fd);
+            self.with(|table| {
+                if let Ok(slot) = table.slot(step.node) {
+                    table.hold(slot, at.clone());
+                }
+            });
+        }
+        Ok(at)
+    }
+
+    /// What a name in a directory is right now.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, also for what lies on another mount unless submounts are followed.
+    pub fn child(&self, parent: &Pin, name: &Name) -> Result<Child, Fault> {
+        let fd = sys::open_path(parent.fd(), name.as_c_str()).call("openat")?;
+        let seen = Seen::new(&sys::stat(fd.as_fd()).call("statx")?).call("statx")?;
+        let submount = seen.mount != self.mount;
+        if submount && self.submounts != Submounts::Follow {
+            return Err((Errno::NOENT, "submount").into());
+        }
+        Ok(self.recognise(fd, seen, submount))
+    }
+
+    fn recognise(&self, fd: OwnedFd, mut seen: Seen, submount: bool) -> Child {
+        let (node, shown) = self.with(|table| {
+            let slot = table.nodes.find(&seen.identity);
+            let node = slot.map(|slot| table.nodes.id(slot));
+            let natural = || {
+                let device = table.nodes.device(seen.identity.dev).ok()?;
+                super::node::Nodes::natural(device, seen.identity.ino)
+            };
+            let shown = node.map(|node| node.0).or_else(natural);
+            (node, shown)
+        });
+        if node != Some(NodeId::ROOT) {
+            seen.attr.ino = shown.unwrap_or(seen.attr.ino);
+        }
+        Child {
+            fd,
+            seen,
+            node,
+            submount,
+        }
+    }
+
+    /// Attributes of a node.
+    ///
+    /// # Errors
+    ///
+    /// What statx(2) says.
+    pub fn stat(&self, pin: &Pin) -> Result<Attr, Fault> {
+        let seen = Seen::new(&sys::stat(pin.fd()).call("statx")?).call("statx")?;
+        Ok(Self::shown(pin.node, seen.attr))
+    }
+
+    /// Whether the file was made through this view and not yet given both owner and mode.
+    #[must_use]
+    pub fn is_birth(&self, pin: &Pin) -> bool {
+        self.with(|table| {
+            let slot = table.slot(pin.node).ok();
+            slot.is_some_and(|slot| table.nodes.is_birth(slot))
+        })
+    }
+
+    /// Whether the node lies on another mount than the export's root.
+    #[must_use]
+    pub fn is_submount(&self, pin: &Pin) -> bool {
+        self.with(|table| {
+            let slot = table.slot(pin.node).ok();
+            slot.is_some_and(|slot| table.nodes.is_submount(slot))
+        })
+    }
+
+    /// Appends the node's name, `/a/b`; a node whose name is gone is told by its last one, and
+    /// one that was forgotten meanwhile by nothing.
+    pub fn write_path(&self, pin: &Pin, out: &mut Vec<u8>) {
+        self.with(|table| {
+            if let Ok(slot) = table.slot(pin.node) {
+                table.nodes.write_path(slot, out);
+            }
+        });
+    }
+
+    /// Further names under which the node was seen.
+    #[must_use]
+    pub fn other_names(&self, pin: &Pin) -> Vec<Vec<u8>> {
+        self.with(|table| {
+            let slot = table.slot(pin.node).ok();
+            slot.map_or_else(Vec::new, |slot| table.nodes.other_names(slot))
+        })
+    }
+
+    /// Tells the kernel of a child: it is known from now on.
+    ///
+    /// # Errors
+    ///
+    /// ESTALE if the parent was forgotten, or the host moved directories so that the names that
+    /// are known contradict each other: the client looks again from the top.
+    pub fn lookup(
+        &self,
+        _permit: Permit<rows::Lookup>,
+        parent: &Pin,
+        name: &Name,
+        child: Child,
+    ) -> Result<Entry, Fault> {
+        self.enter(parent, name, child)
+    }
+
+    /// Enters a child; the lookup count goes up by one.
+    pub(super) fn enter(&self, parent: &Pin, name: &Name, child: Child) -> Result<Entry, Fault> {
+        let fd = Some(Arc::new(child.fd));
+        self.enter_seen(parent, name, &child.seen, child.submount, fd)
+    }
+
+    pub(super) fn enter_seen(
+        &self,
+        parent: &Pin,
+        name: &Name,
+        seen: &Seen,
+        submount: bool,
+        fd: Option<Arc<OwnedFd>>,
+    ) -> Result<Entry, Fault> {
+        let node = self.with(|table| {
+            let slot = table.enter(seen, submount, parent.node, name.as_bytes(), fd)?;
+            Ok(table.nodes.id(slot))
+        });
+        let node = node.call("lookup")?;
+        Ok(Entry {
+            node,
+            generation: seen.identity.birth,
+            attr: Self::shown(node, seen.attr),
+        })
+    }
+
+    /// The directory above; the root's is the root.
+    ///
+    /// # Errors
+    ///
+    /// ESTALE if what is above is not what is known: the host moved the directory, perhaps out of
+    /// the export.
+    pub fn lookup_parent(&self, _permit: Permit<rows::Lookup>, dir: &Pin) -> Result<Entry, Fault> {
+        if dir.kind != FileKind::Directory {
+            return Err((Errno::NOTDIR, "lookup").into());
+        }
+        let fd = if dir.node == NodeId::ROOT {
+            self.root.clone()
+        } else {
+            Arc::new(sys::open_path(dir.fd(), c"..").call("openat")?)
+        };
+        let seen = Seen::new(&sys::stat(fd.as_fd()).call("statx")?).call("statx")?;
+        let node = self.with(|table| {
+            let above = table.nodes.parent(table.slot(dir.node)?);
+            if table.nodes.identity(above) != seen.identity {
+                return Err(Errno::STALE);
+            }
+            table.nodes.count_lookup(above);
+            table.hold(above, fd);
+            Ok(table.nodes.id(above))
+        });
+        let node = node.call("lookup")?;
+        Ok(Entry {
+            node,
+            generation: seen.identity.birth,
+            attr: Self::shown(node, seen.attr),
+        })
+    }
+
+    /// The kernel forgets `count` lookups of a node; more than there were count as all.
+    pub fn forget(&self, node: NodeId, count: u64) {
+        self.with(|table| table.forget(node, count));
+    }
+}
+
+/// The name is not there any more, or is something else now.
+fn leads_elsewhere(errno: Errno) -> bool {
+    [Errno::STALE, Errno::NOENT, Errno::NOTDIR].contains(&errno)
+}

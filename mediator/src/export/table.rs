@@ -1,0 +1,212 @@
+//! Nodes, descriptors and handles under one lock. Nothing here makes a system call, and what must
+//! be closed is put aside for whoever holds the lock to close after it.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::attr::{Identity, Seen};
+use super::descriptor::{Descriptors, Gone, NONE};
+use super::handle::{Handle, Handles};
+use super::node::{Nodes, ROOT};
+use crate::ids::{HandleId, NodeId};
+
+/// Descriptors left for what is open only during a request.
+const IN_FLIGHT: usize = 16;
+/// The least that is left for nodes, however many handles are open.
+const FOR_NODES: usize = 16;
+
+/// All that is known.
+pub(super) struct Table {
+    pub(super) nodes: Nodes,
+    descriptors: Descriptors,
+    handles: Handles,
+    /// The open handles' descriptors by node, to serve it through them.
+    open: HashMap<u32, Vec<Arc<Handle>>>,
+    root: Arc<OwnedFd>,
+    limit: usize,
+    dead: Vec<Arc<OwnedFd>>,
+}
+
+/// One component on the way to a node whose descriptor was given up.
+pub(super) struct Step {
+    pub(super) node: NodeId,
+    pub(super) identity: Identity,
+    pub(super) name: CString,
+}
+
+/// From a descriptor that is open to a node that has none.
+pub(super) struct Route {
+    pub(super) start: Arc<OwnedFd>,
+    pub(super) steps: Vec<Step>,
+}
+
+impl Table {
+    pub(super) fn new(root: Arc<OwnedFd>, identity: &Identity, max_descriptors: usize) -> Self {
+        Self {
+            nodes: Nodes::new(identity),
+            descriptors: Descriptors::default(),
+            handles: Handles::default(),
+            open: HashMap::new(),
+            root,
+            limit: max_descriptors.saturating_sub(IN_FLIGHT).max(2 * FOR_NODES),
+            dead: Vec::new(),
+        }
+    }
+
+    /// Descriptors that left the table, to be closed when the lock is released.
+    pub(super) fn take_dead(&mut self) -> Vec<Arc<OwnedFd>> {
+        std::mem::take(&mut self.dead)
+    }
+
+    pub(super) fn slot(&self, node: NodeId) -> Result<u32, Errno> {
+        self.nodes.slot(node).ok_or(Errno::STALE)
+    }
+
+    pub(super) fn open_handles(&self) -> usize {
+        self.handles.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn held_descriptors(&self) -> usize {
+        self.descriptors.len()
+    }
+
+    /// A descriptor of the node that is open right now.
+    pub(super) fn descriptor(&mut self, slot: u32) -> Option<Arc<OwnedFd>> {
+        if slot == ROOT {
+            return Some(self.root.clone());
+        }
+        self.descriptors
+            .touch(self.nodes.descriptor(slot))
+            .or_else(|| Some(self.open.get(&slot)?.first()?.fd.clone()))
+    }
+
+    /// Keeps a descriptor of a node; one that it already has stays.
+    pub(super) fn hold(&mut self, slot: u32, fd: Arc<OwnedFd>) {
+        if slot == ROOT || self.nodes.descriptor(slot) != NONE {
+            self.dead.push(fd);
+            return;
+        }
+        if let Some(index) = self.descriptors.insert(slot, fd) {
+            self.nodes.set_descriptor(slot, index);
+        }
+        self.shrink();
+    }
+
+    fn shrink(&mut self) {
+        while self.descriptors.len() + self.handles.len() > self.limit {
+            let nodes = &self.nodes;
+            let Some(gone) = self.descriptors.evict(|slot| nodes.worth(slot)) else {
+                return;
+            };
+            self.gone(gone);
+        }
+    }
+
+    fn gone(&mut self, gone: Gone) {
+        self.nodes.set_descriptor(gone.slot, NONE);
+        if let Some((slot, index)) = gone.moved {
+            self.nodes.set_descriptor(slot, index);
+        }
+        self.dead.push(gone.fd);
+    }
+
+    /// The inode is known by this name from now on, and the kernel by one lookup more.
+    pub(super) fn enter(
+        &mut self,
+        seen: &Seen,
+        submount: bool,
+        parent: NodeId,
+        name: &[u8],
+        fd: Option<Arc<OwnedFd>>,
+    ) -> Result<u32, Errno> {
+        let parent = self.slot(parent)?;
+        let slot = self.nodes.enter(seen, submount, parent, name)?;
+        self.nodes.count_lookup(slot);
+        if let Some(fd) = fd {
+            self.hold(slot, fd);
+        }
+        Ok(slot)
+    }
+
+    pub(super) fn forget(&mut self, node: NodeId, count: u64) {
+        if let Some(slot) = self.nodes.slot(node) {
+            self.nodes.forget(slot, count);
+            self.collect(slot);
+        }
+    }
+
+    /// Drops a record that nobody needs, and those above that it alone kept.
+    fn collect(&mut self, slot: u32) {
+        let mut maybe = vec![slot];
+        while let Some(slot) = maybe.pop() {
+            let Some((parents, descriptor)) = self.nodes.remove_unused(slot) else {
+                continue;
+            };
+            if let Some(gone) = self.descriptors.remove(descriptor) {
+                if let Some((slot, index)) = gone.moved {
+                    self.nodes.set_descriptor(slot, index);
+                }
+                self.dead.push(gone.fd);
+            }
+            maybe.extend(parents);
+        }
+    }
+
+    /// The way to a node by its name number `which`; `None` if that name is gone.
+    pub(super) fn route(&mut self, slot: u32, which: usize) -> Option<Route> {
+        let mut steps = Vec::new();
+        let (mut at, mut which) = (slot, which);
+        loop {
+            let (parent, name) = self.nodes.nth_name(at, which)?;
+            steps.push(Step {
+                node: self.nodes.id(at),
+                identity: self.nodes.identity(at),
+                name: CString::new(name).ok()?,
+            });
+            if let Some(start) = self.descriptor(parent) {
+                steps.reverse();
+                return Some(Route { start, steps });
+            }
+            (at, which) = (parent, 0);
+        }
+    }
+
+    /// ENFILE when the budget is spent on handles.
+    pub(super) fn open(&mut self, handle: Handle) -> Result<HandleId, Errno> {
+        let slot = self.slot(handle.node)?;
+        if self.handles.len() + FOR_NODES >= self.limit {
+            return Err(Errno::NFILE);
+        }
+        let handle = Arc::new(handle);
+        let id = self.handles.insert(handle.clone())?;
+        self.open.entry(slot).or_default().push(handle);
+        self.nodes.count_handle(slot, true);
+        self.shrink();
+        Ok(id)
+    }
+
+    pub(super) fn handle(&self, id: HandleId) -> Result<Arc<Handle>, Errno> {
+        self.handles.get(id).cloned()
+    }
+
+    /// A released handle is returned to be closed without the lock.
+    pub(super) fn release(&mut self, id: HandleId) -> Option<Arc<Handle>> {
+        let handle = self.handles.remove(id)?;
+        // The record outlives its handles, so that its slot is still its own.
+        let slot = self.nodes.slot(handle.node)?;
+        if let Some(open) = self.open.get_mut(&slot) {
+            open.retain(|other| !Arc::ptr_eq(other, &handle));
+            if open.is_empty() {
+                self.open.remove(&slot);
+            }
+        }
+        self.nodes.count_handle(slot, false);
+        self.collect(slot);
+        Some(handle)
+    }
+}

@@ -1,0 +1,87 @@
+//! Extended attributes, by the descriptor's number in the working directory: the path-based calls
+//! follow the magic link to the very inode (a symbolic link's too), and the descriptor-based ones
+//! refuse `O_PATH`. Which names a client may see or set is the policy's.
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+use super::fault::Call;
+use super::{Export, Fault, Pin};
+use crate::op::rows;
+use crate::policy::Permit;
+use crate::sys::FdName;
+
+/// `XATTR_SIZE_MAX` and `XATTR_LIST_MAX` (linux/limits.h), in bytes.
+const MAX: usize = 64 * 1024;
+/// Most values fit, so that one call does.
+const USUAL: usize = 256;
+
+impl Export {
+    /// Sets an attribute.
+    ///
+    /// # Errors
+    ///
+    /// E2BIG beyond 64 KiB; EINVAL for flags other than create (1) and replace (2); EEXIST,
+    /// ENODATA as those say; ENOTSUP from the file system.
+    pub fn setxattr(
+        &self,
+        permit: Permit<rows::Setxattr>,
+        pin: &Pin,
+        value: &[u8],
+        flags: i32,
+    ) -> Result<(), Fault> {
+        let flags = u32::try_from(flags).ok().and_then(XattrFlags::from_bits);
+        let known = XattrFlags::CREATE | XattrFlags::REPLACE;
+        let flags = flags.filter(|flags| known.contains(*flags));
+        let flags = flags.ok_or((Errno::INVAL, "setxattr"))?;
+        if value.len() > MAX {
+            return Err((Errno::TOOBIG, "setxattr").into());
+        }
+        let (path, name) = (FdName::new(pin.fd()), permit.grant());
+        rustix::fs::setxattr(path.as_c_str(), name.as_c_str(), value, flags).call("setxattr")
+    }
+
+    /// An attribute's value.
+    ///
+    /// # Errors
+    ///
+    /// ENODATA if there is none; ENOTSUP from the file system.
+    pub fn getxattr(&self, permit: Permit<rows::Getxattr>, pin: &Pin) -> Result<Vec<u8>, Fault> {
+        let (path, name) = (FdName::new(pin.fd()), permit.grant());
+        fetch(|buf| rustix::fs::getxattr(path.as_c_str(), name.as_c_str(), buf)).call("getxattr")
+    }
+
+    /// The names of all attributes, each followed by NUL.
+    ///
+    /// # Errors
+    ///
+    /// ENOTSUP from the file system; E2BIG beyond 64 KiB.
+    pub fn listxattr(&self, _permit: Permit<rows::Listxattr>, pin: &Pin) -> Result<Vec<u8>, Fault> {
+        let path = FdName::new(pin.fd());
+        fetch(|buf| rustix::fs::listxattr(path.as_c_str(), buf)).call("listxattr")
+    }
+
+    /// Removes an attribute.
+    ///
+    /// # Errors
+    ///
+    /// ENODATA if there is none.
+    pub fn removexattr(&self, permit: Permit<rows::Removexattr>, pin: &Pin) -> Result<(), Fault> {
+        let (path, name) = (FdName::new(pin.fd()), permit.grant());
+        rustix::fs::removexattr(path.as_c_str(), name.as_c_str()).call("removexattr")
+    }
+}
+
+/// Into a small buffer first, then into the largest.
+fn fetch(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut buf = vec![0; USUAL];
+    let len = match call(&mut buf) {
+        Err(Errno::RANGE) => {
+            buf.resize(MAX, 0);
+            call(&mut buf)?
+        }
+        result => result?,
+    };
+    buf.truncate(len);
+    Ok(buf)
+}

@@ -1,0 +1,128 @@
+//! Thin wrappers around system calls that rustix lacks or spells at length. They decide nothing.
+//!
+//! The crate's only `unsafe` is here: [`close_reporting`].
+
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, Statx, StatxFlags};
+use rustix::io::{Errno, Result};
+use rustix::process::{Gid, Uid};
+
+/// A descriptor's number as a C string: its name in `/proc/self/fd`, without allocation.
+pub(crate) struct FdName([u8; 12]);
+
+impl FdName {
+    pub(crate) fn new(fd: BorrowedFd<'_>) -> Self {
+        let mut rest = fd.as_raw_fd().unsigned_abs();
+        let mut digits = [0_u8; 11];
+        let mut len = 0;
+        while let Some(digit) = digits.get_mut(len) {
+            *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+            len += 1;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        let mut name = [0; 12];
+        for (to, from) in name.iter_mut().zip(digits.iter().take(len).rev()) {
+            *to = *from;
+        }
+        Self(name)
+    }
+
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        // The array is one longer than the longest number, so that a terminator always follows.
+        CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
+    }
+}
+
+/// statx(2) of the descriptor itself.
+pub(crate) fn stat(fd: BorrowedFd<'_>) -> Result<Statx> {
+    stat_at(fd, c"", AtFlags::EMPTY_PATH)
+}
+
+/// statx(2) of one component, not followed and not automounted.
+pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<Statx> {
+    rustix::fs::statx(
+        dir,
+        name,
+        flags | AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT,
+        StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID,
+    )
+}
+
+/// A descriptor that names what `name` is, and opens nothing (open(2), `O_PATH`).
+pub(crate) fn open_path(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::empty())
+}
+
+/// Changes owner and group of the inode that a descriptor (`O_PATH` too) names.
+///
+/// EINVAL for the id 4,294,967,295, which means "leave alone" to chown(2) and is no id.
+pub(crate) fn chown(fd: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+    if uid == Some(u32::MAX) || gid == Some(u32::MAX) {
+        return Err(Errno::INVAL);
+    }
+    rustix::fs::chownat(
+        fd,
+        c"",
+        uid.map(Uid::from_raw),
+        gid.map(Gid::from_raw),
+        AtFlags::EMPTY_PATH,
+    )
+}
+
+/// Fills a buffer with one getdents64(2) and hands each entry over. `false` at the end of the
+/// directory.
+pub(crate) fn read_entries(
+    dir: BorrowedFd<'_>,
+    buffer: &mut [MaybeUninit<u8>],
+    each: &mut dyn FnMut(&rustix::fs::RawDirEntry<'_>),
+) -> Result<bool> {
+    let mut entries = RawDir::new(dir, buffer);
+    let mut any = false;
+    while let Some(entry) = entries.next() {
+        any = true;
+        each(&entry?);
+        if entries.is_buffer_empty() {
+            break;
+        }
+    }
+    Ok(any)
+}
+
+/// close(2) with its error, which file systems use to report a failed write-back (NFS, quotas).
+#[allow(
+    unsafe_code,
+    reason = "rustix and std close without telling the result"
+)]
+pub(crate) fn close_reporting(fd: OwnedFd) -> Result<()> {
+    let raw = fd.into_raw_fd();
+    // SAFETY: `into_raw_fd` gave up ownership, so nothing else closes this number. Linux frees it
+    // even when close(2) fails: it is never closed again.
+    if unsafe { libc::close(raw) } == 0 {
+        Ok(())
+    } else {
+        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn fd_name_is_the_number() {
+        let file = std::fs::File::open("/").unwrap();
+        let name = FdName::new(file.as_fd());
+        assert_eq!(
+            name.as_c_str().to_str().unwrap(),
+            file.as_raw_fd().to_string()
+        );
+    }
+}

@@ -1,0 +1,176 @@
+//! The command line: a contract that scripts rely on.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Share a host directory with a stock QEMU guest, safely, through a mediated FUSE view.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, after_long_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// How much is told on stderr: error, warn, info, debug, trace.
+    #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
+    pub(crate) log_level: String,
+    /// How it is told.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo virtfs-mediator run --client qemu /srv/share -- qemu-system-x86_64 -m 1G disk.img \\
+      -virtfs local,path=/srv/share,mount_tag=share,security_model=passthrough
+  sudo virtfs-mediator run /srv/share=share.toml /srv/docs -- ./start-vm.sh
+  sudo virtfs-mediator mount --client qemu --name web /srv/web
+  sudo virtfs-mediator enter web -- ls -l /srv/web
+  sudo virtfs-mediator unmount web
+
+Exit status: that of the client for `run` and `enter` (128+N if signal N ended it); else 0, or
+  64  the command line        77  not root                  74  the view failed or was ended
+  78  policy, export or name  71  a wall cannot be built    126, 127  the command cannot be run";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command as the client, each export being a view; its exit status is ours.
+    Run {
+        #[command(flatten)]
+        options: ViewOptions,
+        /// Write the client's process id, as the host numbers it, to FILE.
+        #[arg(long, value_name = "FILE")]
+        pidfile: Option<PathBuf>,
+        /// Directories to share, each with the policy file of its own after `=`, if it has one.
+        #[arg(required = true, value_name = "EXPORT[=POLICY]")]
+        exports: Vec<OsString>,
+        /// The command and its arguments.
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
+    /// Make a view without a client of its own; returns when it answers.
+    Mount {
+        #[command(flatten)]
+        options: ViewOptions,
+        /// Stay in the foreground until the view ends.
+        #[arg(long)]
+        foreground: bool,
+        /// The directory to share.
+        #[arg(value_name = "EXPORT[=POLICY]")]
+        export: OsString,
+    },
+    /// Run a command as the client, in a view's namespace.
+    Enter {
+        /// The view's name.
+        view: String,
+        /// The command and its arguments.
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
+    /// End a view: fusermount3 -u in its namespace, then wait until all is gone.
+    Unmount {
+        /// The view's name.
+        view: String,
+        /// End it although a client runs: the client is ended too.
+        #[arg(long)]
+        force: bool,
+    },
+    /// List the running views.
+    List {
+        /// One JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell all about a view: its walls as the kernel reports them, its policy and counters.
+    Status {
+        /// The view's name.
+        view: String,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Work on policy files.
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Name every mistake in policy files, with line and column.
+    Check {
+        /// Policy files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Print a policy to start from.
+    Init {
+        /// Which one.
+        #[arg(value_enum)]
+        kind: PolicyKind,
+    },
+}
+
+/// The policies that `policy init` prints.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PolicyKind {
+    /// What QEMU as root would allow.
+    Parity,
+    /// Nothing may be changed.
+    Readonly,
+    /// Files can be put in, and not be changed or read again.
+    Dropbox,
+}
+
+/// Options of a view.
+#[derive(Debug, Args)]
+pub(crate) struct ViewOptions {
+    /// The view's name (letters, digits, `_.-`); derived from the export if not given.
+    #[arg(long, value_name = "VIEW")]
+    pub(crate) name: Option<String>,
+    /// The policy of exports that name none.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Who runs the command and may use the view; default: who called sudo.
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub(crate) client: Option<String>,
+    /// The mediator's own user; default: `virtfs-mediator`, or a fixed high number.
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub(crate) mediator_user: Option<String>,
+    /// Where the view is seen, instead of over the export's own path.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) at: Option<PathBuf>,
+    /// A general mount: every user may use it, and the kernel enforces the mode bits.
+    #[arg(long)]
+    pub(crate) shared: bool,
+    /// How long the kernel may remember names and attributes.
+    #[arg(long, value_enum, default_value_t = CacheOption::Auto)]
+    pub(crate) cache: CacheOption,
+    /// Refuse every change.
+    #[arg(long)]
+    pub(crate) readonly: bool,
+    /// Tell every request and its verdict on stderr.
+    #[arg(long)]
+    pub(crate) debug: bool,
+}
+
+/// How long the kernel may remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CacheOption {
+    /// One second: changes made on the host are seen within it.
+    Auto,
+    /// Not at all: changes made on the host are seen at once.
+    None,
+    /// As long as it likes: nothing but this view changes the export.
+    Exclusive,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,143 @@
+//! `enter` and `unmount`: root's own acts on a running view, by the keeper's pid and /proc.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::Path;
+use std::process::Stdio;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::wait::waitpid;
+
+use crate::control::rundir::{self, State};
+use crate::error::{Class, Error, Result};
+use crate::identity::Ids;
+use crate::keep::init;
+use crate::launch::client;
+use crate::plan;
+use crate::sys::{self, Forked};
+
+/// How long everything may take to end after an unmount.
+const END_LIMIT_MS: u16 = 10_000;
+
+/// Runs a command as the client, in the view's mount and pid namespaces; its status is ours.
+pub(crate) fn enter(view: &str, argv: &[OsString]) -> Result<u8> {
+    plan::require_root()?;
+    let state = rundir::load(view)?;
+    let directory = plan::working_directory();
+    let umask = plan::current_umask();
+    let init = state.init.ok_or_else(|| ended(view))?;
+    let mounts = open_namespace(state.keeper.pid, "mnt")?;
+    let pids = open_namespace(init, "pid")?;
+    if !state.keeper.lives() {
+        return Err(ended(view));
+    }
+    // The next child starts in the client's pid namespace: it ends with it, and its /proc is the
+    // one that the client's init mounted.
+    join(&pids, CloneFlags::CLONE_NEWPID)?;
+    join(&mounts, CloneFlags::CLONE_NEWNS)?;
+    drop((mounts, pids));
+    match sys::clone_process(0)
+        .map_err(|error| Error::step(Class::ClientNotStarted, "fork", error))?
+    {
+        Forked::Child => {
+            let ids = Ids {
+                uid: state.client_uid,
+                gid: state.client_gid,
+                groups: state.client_groups.clone(),
+            };
+            let error = client::execute(&ids, argv, &directory, umask, &[]);
+            crate::tell(&error);
+            sys::exit_now(error.class().status())
+        }
+        Forked::Parent(child) => Ok(waitpid(child, None)
+            .ok()
+            .and_then(init::ended)
+            .map_or(Class::ClientNotStarted.status(), |(_, status)| status)),
+    }
+}
+
+/// `fusermount3 -u` in the namespace, then waits until all is gone.
+pub(crate) fn unmount(view: &str, force: bool) -> Result<()> {
+    plan::require_root()?;
+    let state = rundir::load(view)?;
+    let clients = clients(&state);
+    if !force && !clients.is_empty() {
+        let list: Vec<String> = clients.iter().map(ToString::to_string).collect();
+        return Err(Error::new(
+            Class::Mount,
+            format!("view '{view}' is in use by process {}", list.join(", ")),
+            "end it first, or end both with --force",
+        ));
+    }
+    run_fusermount(&state, force)?;
+    if rundir::await_end(&state.keeper, END_LIMIT_MS) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Class::Mount,
+        format!("view '{view}' did not end within 10 seconds of its unmount"),
+        format!("its keeper is process {}", state.keeper.pid),
+    ))
+}
+
+fn run_fusermount(state: &State, force: bool) -> Result<()> {
+    let mounts = open_namespace(state.keeper.pid, "mnt")?;
+    join(&mounts, CloneFlags::CLONE_NEWNS)?;
+    let flag = if force { "-uz" } else { "-u" };
+    // Ours may be a view's namespace now, but the program is the host's own: /usr is the same.
+    let output = std::process::Command::new("/usr/bin/fusermount3")
+        .args([flag, "--"])
+        .arg(&state.at)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| {
+            Error::step(Class::Mount, "/usr/bin/fusermount3", error)
+                .cure("install it (Debian: apt-get install fuse3)")
+        })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::new(
+        Class::Mount,
+        told,
+        "end what uses the view, or use --force",
+    ))
+}
+
+/// Processes of the client's pid namespace besides its init, as the host numbers them.
+pub(crate) fn clients(state: &State) -> Vec<i32> {
+    let Some(init) = state.init else {
+        return Vec::new();
+    };
+    let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(own) = namespace(init) else {
+        return Vec::new();
+    };
+    let mut found: Vec<i32> = std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| *pid != init && namespace(*pid).as_ref() == Some(&own))
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+fn open_namespace(pid: i32, kind: &str) -> Result<File> {
+    let path = format!("/proc/{pid}/ns/{kind}");
+    File::open(Path::new(&path)).map_err(|error| Error::step(Class::Mount, path, error))
+}
+
+fn join(namespace: &File, kind: CloneFlags) -> Result<()> {
+    setns(namespace, kind).map_err(|errno| Error::step(Class::Mount, "setns", errno))
+}
+
+fn ended(view: &str) -> Error {
+    Error::new(
+        Class::Configuration,
+        format!("view '{view}' is starting or ending"),
+        "try again",
+    )
+}

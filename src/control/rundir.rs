@@ -1,0 +1,254 @@
+//! `/run/virtfs-mediator/VIEW/`: `state.json`, the control socket and `ns`, a symbolic link to the
+//! keeper's mount namespace. Root's alone (0700).
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Class, Error, Result};
+
+/// Where views are found.
+pub(crate) const RUN: &str = "/run/virtfs-mediator";
+/// What a view's directory may hold: all that is ever removed from it.
+const FILES: [&str; 4] = ["control", "ns", "state.json", "state.json.new"];
+
+/// What is recorded of a running view. Process ids as the host numbers them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) view: String,
+    pub(crate) export: PathBuf,
+    pub(crate) at: PathBuf,
+    pub(crate) policy: Option<PathBuf>,
+    pub(crate) client_uid: u32,
+    pub(crate) client_gid: u32,
+    pub(crate) client_groups: Vec<u32>,
+    pub(crate) command: Vec<String>,
+    pub(crate) shared: bool,
+    pub(crate) keeper: Process,
+    /// Absent while the view starts.
+    pub(crate) init: Option<i32>,
+    pub(crate) warden: Option<i32>,
+}
+
+/// A process that is not mistaken for a later one with the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    /// Start time in clock ticks since boot (field 22 of proc_pid_stat(5)).
+    pub(crate) started: u64,
+}
+
+impl Process {
+    /// The process with this number, if there is one.
+    pub(crate) fn find(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The second field is the command in parentheses, which may hold anything.
+        let rest = stat.rsplit_once(')')?.1;
+        let mut fields = rest.split_whitespace();
+        if fields.next()? == "Z" {
+            return None;
+        }
+        Some(Self {
+            pid,
+            started: fields.nth(18)?.parse().ok()?,
+        })
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn lives(&self) -> bool {
+        Self::find(self.pid) == Some(*self)
+    }
+}
+
+/// Opens the directory of all views, making it if need be.
+pub(crate) fn open() -> Result<OwnedFd> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Error::new(
+            Class::Configuration,
+            format!("{RUN}: {error}"),
+            "it must be root's own directory",
+        )
+    };
+    match fs::DirBuilder::new().mode(0o700).create(RUN) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed(&error)),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(CWD, RUN, flags, Mode::empty()).map_err(|errno| failed(&errno))?;
+    let stat = rustix::fs::fstat(&fd).map_err(|errno| failed(&errno))?;
+    if stat.st_uid != 0 || stat.st_mode & 0o022 != 0 {
+        return Err(failed(
+            &"it belongs to someone else, or others may write to it",
+        ));
+    }
+    Ok(fd)
+}
+
+/// Takes a view's name: makes its directory and the listening control socket (0600).
+///
+/// What a killed keeper left behind is removed first.
+pub(crate) fn claim(run: &OwnedFd, name: &str) -> Result<OwnedFd> {
+    let path = Path::new(RUN).join(name);
+    let taken = || {
+        Error::new(
+            Class::Configuration,
+            format!("a view named '{name}' is already running"),
+            "choose another with --name, or end it (`virtfs-mediator unmount`)",
+        )
+    };
+    let failed = |error: io::Error| {
+        Error::new(
+            Class::Configuration,
+            format!("{}: {error}", path.display()),
+            "",
+        )
+    };
+    // The second try follows the removal of what a dead one left.
+    for last in [false, true] {
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => break,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if last || is_live(name) {
+                    return Err(taken());
+                }
+                remove_all(run, &[name.to_owned()]);
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    let socket = path.join("control");
+    let listener = UnixListener::bind(&socket).map_err(failed)?;
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener.into())
+}
+
+/// Records what is known of a view, whole or not at all.
+pub(crate) fn record(state: &State) -> Result<()> {
+    let directory = Path::new(RUN).join(&state.view);
+    let failed = |error: &dyn std::fmt::Display| {
+        Error::new(
+            Class::Configuration,
+            format!("{}: {error}", directory.display()),
+            "",
+        )
+    };
+    let text = serde_json::to_vec_pretty(state).map_err(|error| failed(&error))?;
+    let fresh = directory.join("state.json.new");
+    fs::write(&fresh, text).map_err(|error| failed(&error))?;
+    fs::rename(&fresh, directory.join("state.json")).map_err(|error| failed(&error))?;
+    let namespace = directory.join("ns");
+    match std::os::unix::fs::symlink(format!("/proc/{}/ns/mnt", state.keeper.pid), namespace) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+/// Reads a view's record.
+///
+/// # Errors
+///
+/// Configuration: no such view runs.
+pub(crate) fn load(name: &str) -> Result<State> {
+    let name = crate::plan::checked_name(name)?;
+    let path = Path::new(RUN).join(&name).join("state.json");
+    fs::read(&path)
+        .ok()
+        .and_then(|text| serde_json::from_slice::<State>(&text).ok())
+        .filter(|state| state.keeper.lives())
+        .ok_or_else(|| {
+            Error::new(
+                Class::Configuration,
+                format!("no view named '{name}' is running"),
+                "`virtfs-mediator list` names those that are",
+            )
+        })
+}
+
+/// Whether a view of that name runs or is being started.
+pub(crate) fn is_live(name: &str) -> bool {
+    match load(name) {
+        Ok(_) => true,
+        // Without a record: being started, by someone who holds the directory since a moment ago.
+        Err(_) => fs::metadata(Path::new(RUN).join(name))
+            .and_then(|meta| meta.modified())
+            .is_ok_and(|made| {
+                !Path::new(RUN).join(name).join("state.json").exists()
+                    && made.elapsed().is_ok_and(|age| age.as_secs() < 30)
+            }),
+    }
+}
+
+/// All running views; removes what dead ones left.
+pub(crate) fn all() -> Result<Vec<State>> {
+    let run = open()?;
+    let names = fs::read_dir(RUN)
+        .map_err(|error| Error::step(Class::Configuration, RUN, error))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut found = Vec::new();
+    for name in names {
+        match load(&name) {
+            Ok(state) => found.push(state),
+            Err(_) if !is_live(&name) => remove_all(&run, &[name]),
+            Err(_) => {}
+        }
+    }
+    found.sort_by(|one, other| one.view.cmp(&other.view));
+    Ok(found)
+}
+
+/// Removes views' directories through a descriptor: works with another root directory, and without
+/// a capability, since root owns them.
+pub(crate) fn remove_all(run: &OwnedFd, names: &[String]) {
+    for name in names {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(directory) = rustix::fs::openat(run, name.as_str(), flags, Mode::empty()) else {
+            continue;
+        };
+        for file in FILES {
+            if let Err(errno) = rustix::fs::unlinkat(&directory, file, AtFlags::empty())
+                && errno != rustix::io::Errno::NOENT
+            {
+                tracing::warn!(view = name, file, %errno, "cannot be removed");
+            }
+        }
+        if let Err(errno) = rustix::fs::unlinkat(run, name.as_str(), AtFlags::REMOVEDIR)
+            && errno != rustix::io::Errno::NOENT
+        {
+            tracing::warn!(view = name, %errno, "its directory cannot be removed");
+        }
+    }
+}
+
+/// Waits until a process is gone, at most `limit_ms` milliseconds; tells whether it is.
+pub(crate) fn await_end(process: &Process, limit_ms: u16) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout};
+    let Some(pid) = rustix::process::Pid::from_raw(process.pid) else {
+        return true;
+    };
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+        return true;
+    };
+    if !process.lives() {
+        return true;
+    }
+    let fd = std::os::fd::AsFd::as_fd(&pidfd);
+    debug_assert!(fd.as_raw_fd() >= 0);
+    loop {
+        let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+        match nix::poll::poll(&mut fds, PollTimeout::from(limit_ms)) {
+            Ok(0) => return false,
+            Ok(_) => return true,
+            Err(Errno::EINTR) => {}
+            Err(_) => return !process.lives(),
+        }
+    }
+}

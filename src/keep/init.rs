@@ -1,0 +1,210 @@
+//! Pid 1 of a pid namespace: of a mediator's (the warden) or of the client's.
+//!
+//! Both are uid 0 without any capability: the keeper may kill them, what runs below them may not
+//! signal them, and they cannot do more than wait.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use rustix::process::PidfdFlags;
+
+use crate::control::rundir;
+use crate::error::{Class, Error, Result};
+use crate::keep::KeptView;
+use crate::launch::{client, namespace, walls};
+use crate::plan::Plan;
+use crate::report::{Report, Reporter};
+use crate::sys::{self, Forked};
+
+/// The warden: ends with the mediator, or when the keeper is gone.
+pub(crate) fn wait_for(child: Pid, life: &OwnedFd) -> ! {
+    let status = Waiter::new(life)
+        .and_then(|waiter| {
+            waiter.until(|event| match event {
+                Event::Exited(pid, status) => (pid == child).then_some(status),
+                Event::Alone => None,
+            })
+        })
+        .unwrap_or(Class::Confinement.status());
+    sys::exit_now(status)
+}
+
+/// The client's init: mounts its /proc, starts the client, reaps, and tidies up below /run should
+/// the keeper have been killed.
+pub(crate) fn client_init(
+    plan: &Plan,
+    reporter: &Reporter,
+    life: &OwnedFd,
+    run: &OwnedFd,
+    views: &[KeptView],
+) -> ! {
+    let names: Vec<String> = views.iter().map(|view| view.name.clone()).collect();
+    let status = match start(plan, reporter, life, run) {
+        Ok(client) => reap(client, reporter, life, run, &names),
+        Err(error) => {
+            reporter.fail(&error);
+            error.class().status()
+        }
+    };
+    sys::exit_now(status)
+}
+
+fn start(plan: &Plan, reporter: &Reporter, life: &OwnedFd, run: &OwnedFd) -> Result<Option<Pid>> {
+    let keep = [reporter.raw(), life.as_raw_fd(), run.as_raw_fd()];
+    sys::close_all_but(&keep)
+        .map_err(|error| Error::step(Class::Confinement, "close_range", error))?;
+    // The host's /proc would show every process of the client's user, and /proc/PID/root of each
+    // leads to the original below the view.
+    namespace::fresh_proc()?;
+    let child = match &plan.command {
+        None => None,
+        Some(command) => match sys::clone_process(0)
+            .map_err(|error| Error::step(Class::ClientNotStarted, "fork(client)", error))?
+        {
+            Forked::Child => {
+                let error = client::execute(
+                    &plan.client,
+                    &command.argv,
+                    &command.directory,
+                    command.umask,
+                    &[reporter.raw()],
+                );
+                reporter.fail(&error);
+                sys::exit_now(error.class().status())
+            }
+            Forked::Parent(child) => {
+                announce(child, reporter);
+                Some(child)
+            }
+        },
+    };
+    walls::reduce_to(&[])?;
+    walls::not_dumpable()?;
+    Ok(child)
+}
+
+/// The launcher signals the client by pidfd, since this init may not: it has no CAP_KILL.
+fn announce(client: Pid, reporter: &Reporter) {
+    let pidfd = rustix::process::Pid::from_raw(client.as_raw())
+        .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
+    reporter.send(&Report::ClientStarted, pidfd.as_ref().map(AsFd::as_fd));
+}
+
+fn reap(
+    client: Option<Pid>,
+    reporter: &Reporter,
+    life: &OwnedFd,
+    run: &OwnedFd,
+    names: &[String],
+) -> u8 {
+    let mut background = false;
+    let waited = Waiter::new(life).and_then(|waiter| {
+        waiter.until(|event| match event {
+            Event::Exited(pid, status) if client == Some(pid) => {
+                // A first process that ends well and leaves others behind has gone to the
+                // background, as QEMU does with -daemonize: the view lives as long as they do.
+                background = status == 0 && has_children();
+                if background {
+                    reporter.send(&Report::Background, None);
+                }
+                (!background).then_some(status)
+            }
+            Event::Exited(..) => None,
+            Event::Alone => background.then_some(0),
+        })
+    });
+    waited.unwrap_or_else(|| {
+        // Killed keeper: nobody else is left to do it.
+        rundir::remove_all(run, names);
+        Class::Mount.status()
+    })
+}
+
+fn has_children() -> bool {
+    // WNOWAIT: only looks.
+    let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+    !matches!(
+        nix::sys::wait::waitid(nix::sys::wait::Id::All, flags),
+        Err(Errno::ECHILD)
+    )
+}
+
+/// A child that ended, with the status that a shell would give it: 128+N for signal N.
+pub(crate) fn ended(status: WaitStatus) -> Option<(Pid, u8)> {
+    match status {
+        WaitStatus::Exited(pid, code) => Some((pid, u8::try_from(code).unwrap_or(255))),
+        WaitStatus::Signaled(pid, signal, _) => {
+            Some((pid, u8::try_from(128 + signal as i32).unwrap_or(255)))
+        }
+        WaitStatus::Stopped(..)
+        | WaitStatus::PtraceEvent(..)
+        | WaitStatus::PtraceSyscall(_)
+        | WaitStatus::Continued(_)
+        | WaitStatus::StillAlive => None,
+    }
+}
+
+/// What an init waits for.
+enum Event {
+    /// A child ended, with the status that a shell would give it.
+    Exited(Pid, u8),
+    /// The last child was reaped.
+    Alone,
+}
+
+/// Waits for children and for the keeper's end.
+struct Waiter<'a> {
+    signals: SignalFd,
+    life: &'a OwnedFd,
+}
+
+impl<'a> Waiter<'a> {
+    fn new(life: &'a OwnedFd) -> Option<Self> {
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGCHLD);
+        set.thread_block().ok()?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&set, flags).ok()?;
+        Some(Self { signals, life })
+    }
+
+    /// Reaps until `each` tells a status to end with; `None` when the keeper is gone.
+    fn until(&self, mut each: impl FnMut(Event) -> Option<u8>) -> Option<u8> {
+        loop {
+            loop {
+                let event = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                    Ok(status) => match ended(status) {
+                        Some((pid, status)) => Event::Exited(pid, status),
+                        None => break,
+                    },
+                    Err(Errno::ECHILD) => Event::Alone,
+                    Err(_) => break,
+                };
+                let alone = matches!(event, Event::Alone);
+                if let Some(status) = each(event) {
+                    return Some(status);
+                }
+                if alone {
+                    break;
+                }
+            }
+            let mut fds = [
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.life.as_fd(), PollFlags::POLLIN),
+            ];
+            match nix::poll::poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(_) => return None,
+            }
+            if fds[1].revents().is_some_and(|events| !events.is_empty()) {
+                return None;
+            }
+            while let Ok(Some(_)) = self.signals.read_signal() {}
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The keeper: it ends things. It reads nothing that a client or a guest chose, and holds no
+//! capability: it ends a pid namespace by killing its init, which is uid 0 as well.
+
+pub(crate) mod init;
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use crate::control::rundir;
+use crate::error::{Class, Error, Result};
+use crate::launch::stage::{self, Given};
+use crate::launch::{namespace, walls};
+use crate::mounts;
+use crate::plan::Plan;
+use crate::report::{Report, Reporter};
+use crate::sys;
+
+/// A view as the keeper knows it.
+pub(crate) struct KeptView {
+    /// Its name.
+    pub(crate) name: String,
+    /// Pid 1 of the mediator's pid namespace, as the host numbers it.
+    pub(crate) warden: Pid,
+    /// The view's mount in our namespace.
+    pub(crate) mount_id: u64,
+}
+
+/// What the launcher may order, one byte each.
+pub(crate) mod order {
+    /// Go on without a launcher.
+    pub(crate) const DETACH: u8 = b'D';
+    /// End everything.
+    pub(crate) const STOP: u8 = b'S';
+}
+
+/// Why everything ends.
+enum End {
+    /// The client's exit status.
+    Client(u8),
+    /// The launcher said so, or died.
+    Stopped,
+    /// Every view was unmounted on purpose, or a mediator died.
+    Lost { cause: String, fault: bool },
+}
+
+/// Runs in the process that the launcher forked; never returns.
+pub(crate) fn keeper(plan: Plan, given: Given) -> ! {
+    let names: Vec<String> = plan.views.iter().map(|view| view.name.clone()).collect();
+    match raise(plan, given) {
+        Ok(mut keeper) => keeper.run(),
+        Err((error, reporter, run)) => {
+            reporter.fail(&error);
+            // The inits see our end of the life line go and end; the namespaces go with us.
+            rundir::remove_all(&run, &names);
+            sys::exit_now(error.class().status())
+        }
+    }
+}
+
+struct Keeper {
+    views: Vec<KeptView>,
+    init: Pid,
+    _life: OwnedFd,
+    mountinfo: File,
+    signals: SignalFd,
+    orders: Option<OwnedFd>,
+    run: OwnedFd,
+    reporter: Reporter,
+    has_client: bool,
+}
+
+fn raise(
+    mut plan: Plan,
+    mut given: Given,
+) -> std::result::Result<Keeper, (Error, Reporter, OwnedFd)> {
+    match raise_inner(&mut plan, &mut given) {
+        Ok((spawned, mountinfo, signals)) => Ok(Keeper {
+            views: spawned.views,
+            init: spawned.init,
+            _life: spawned.life,
+            mountinfo,
+            signals,
+            orders: Some(given.orders),
+            run: given.run,
+            reporter: given.reporter,
+            has_client: plan.command.is_some(),
+        }),
+        Err(error) => Err((error, given.reporter, given.run)),
+    }
+}
+
+fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, File, SignalFd)> {
+    let clean = stage::clean(plan, given)?;
+    let isolated = stage::isolate(clean)?;
+    let mounted = stage::mount(isolated, plan)?;
+    // Opened before the client's fresh procfs covers /proc, where we are not to be seen.
+    let mountinfo = File::open("/proc/self/mountinfo")
+        .map_err(|error| Error::step(Class::Confinement, "open(/proc/self/mountinfo)", error))?;
+    let root = namespace::empty_root()?;
+    let signals = block_signals()?;
+    let spawned = stage::spawn(mounted, plan, given)?;
+    confine(&root)?;
+    given.reporter.send(
+        &Report::Ready {
+            init: spawned.init.as_raw(),
+            wardens: spawned
+                .views
+                .iter()
+                .map(|view| view.warden.as_raw())
+                .collect(),
+            mount_ids: spawned.views.iter().map(|view| view.mount_id).collect(),
+        },
+        None,
+    );
+    Ok((spawned, mountinfo, signals))
+}
+
+/// The signals that the keeper and the inits wait for by descriptor. Blocked before anyone is
+/// forked, so that none is lost.
+fn block_signals() -> Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+    ] {
+        set.add(signal);
+    }
+    set.thread_block()
+        .and_then(|()| SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK))
+        .map_err(|errno| Error::step(Class::Confinement, "signalfd", errno))
+}
+
+/// A session of its own (the terminal's keys are for the client), a root directory with nothing in
+/// it, no capability.
+fn confine(root: &OwnedFd) -> Result<()> {
+    let step = |call: &'static str| {
+        move |errno: rustix::io::Errno| Error::step(Class::Confinement, call, errno)
+    };
+    nix::unistd::setsid().map_err(|errno| Error::step(Class::Confinement, "setsid", errno))?;
+    rustix::process::fchdir(root).map_err(step("fchdir(empty root)"))?;
+    rustix::process::chroot(".").map_err(step("chroot(empty root)"))?;
+    walls::limit_resources()?;
+    walls::reduce_to(&[])?;
+    walls::not_dumpable()
+}
+
+impl Keeper {
+    fn run(&mut self) -> ! {
+        let end = loop {
+            if let Some(end) = self.wait() {
+                break end;
+            }
+        };
+        // The mediators first: while one holds its device, a client with a request in flight
+        // cannot be killed.
+        for view in &self.views {
+            end_namespace(view.warden);
+        }
+        end_namespace(self.init);
+        let names: Vec<String> = self.views.iter().map(|view| view.name.clone()).collect();
+        rundir::remove_all(&self.run, &names);
+        let status = match end {
+            End::Client(status) => status,
+            // A client that had to be killed ended as one that was.
+            End::Stopped if self.has_client => 128 + 9,
+            End::Stopped => 0,
+            End::Lost { cause, fault } => {
+                self.reporter.send(&Report::Ended { cause }, None);
+                if fault { Class::Mount.status() } else { 0 }
+            }
+        };
+        sys::exit_now(status)
+    }
+
+    /// Waits for one event; tells whether it ends everything.
+    fn wait(&mut self) -> Option<End> {
+        let (told, orders) = {
+            let mut fds = vec![
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.mountinfo.as_fd(), PollFlags::POLLPRI),
+            ];
+            if let Some(orders) = &self.orders {
+                fds.push(PollFd::new(orders.as_fd(), PollFlags::POLLIN));
+            }
+            match nix::poll::poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => {
+                    return Some(End::Lost {
+                        cause: format!("keeper: poll: {errno}"),
+                        fault: true,
+                    });
+                }
+            }
+            let any = |at: usize| {
+                fds.get(at)
+                    .and_then(PollFd::revents)
+                    .is_some_and(|events| !events.is_empty())
+            };
+            (any(0), any(2))
+        };
+        // Before the children: an unmount ends the mediator as well, and is the cause of it.
+        self.unmounted()
+            .or_else(|| if told { self.signalled() } else { None })
+            .or_else(|| if orders { self.ordered() } else { None })
+    }
+
+    fn unmounted(&mut self) -> Option<End> {
+        let mut text = Vec::new();
+        self.mountinfo.rewind().ok()?;
+        self.mountinfo.read_to_end(&mut text).ok()?;
+        let table = mounts::Table::parse(&text);
+        let gone = self.views.iter().find(|view| !table.has(view.mount_id))?;
+        // Under a client's feet it is a fault; a view without one just ends.
+        Some(End::Lost {
+            cause: format!("view {} was unmounted", gone.name),
+            fault: self.has_client,
+        })
+    }
+
+    fn signalled(&mut self) -> Option<End> {
+        let mut end = None;
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            if info.ssi_signo != u32::try_from(libc::SIGCHLD).unwrap_or_default() {
+                end = Some(End::Stopped);
+            }
+        }
+        loop {
+            let reaped = waitpid(None, Some(WaitPidFlag::WNOHANG))
+                .ok()
+                .and_then(init::ended);
+            let Some((pid, status)) = reaped else {
+                return end;
+            };
+            if let Some(found) = self.ended(pid, status) {
+                return Some(found);
+            }
+        }
+    }
+
+    fn ended(&mut self, pid: Pid, status: u8) -> Option<End> {
+        if pid == self.init {
+            return Some(End::Client(status));
+        }
+        let view = self.views.iter().find(|view| view.warden == pid)?;
+        let cause = format!("view {}: its mediator ended ({})", view.name, told(status));
+        Some(End::Lost { cause, fault: true })
+    }
+
+    fn ordered(&mut self) -> Option<End> {
+        let orders = self.orders.as_ref()?;
+        let mut byte = [0u8];
+        match nix::unistd::read(orders, &mut byte) {
+            Ok(1) if byte[0] == order::DETACH => {
+                self.orders = None;
+                None
+            }
+            Ok(_) => Some(End::Stopped),
+            Err(_) => Some(End::Stopped),
+        }
+    }
+}
+
+/// How a process ended, in words.
+fn told(status: u8) -> String {
+    match status {
+        0 => "by itself".to_owned(),
+        129.. => format!("signal {}", status - 128),
+        _ => format!("status {status}"),
+    }
+}
+
+/// Kills a pid namespace's init and waits until the kernel has ended all in it.
+fn end_namespace(init: Pid) {
+    if kill(init, Signal::SIGKILL).is_ok() {
+        let _status_is_known = waitpid(init, None);
+    }
+}

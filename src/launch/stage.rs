@@ -1,0 +1,202 @@
+//! The order of a start, in the process that becomes the keeper.
+//!
+//! Each stage takes the token of the one before, so that a wrong order does not compile:
+//! planned -> [`Clean`] -> [`Isolated`] -> [`Mounted`] -> [`Spawned`].
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::unistd::Pid;
+
+use crate::cli::CacheOption;
+use crate::error::{Class, Error, Result};
+use crate::keep::{KeptView, init};
+use crate::launch::{fusemount, mediator, namespace};
+use crate::plan::{Plan, ViewPlan};
+use crate::report::Reporter;
+use crate::sys::{self, Forked};
+
+/// Descriptors that the keeper was given on purpose.
+pub(crate) struct Given {
+    /// Where to tell of progress.
+    pub(crate) reporter: Reporter,
+    /// From the launcher; it hangs up when the launcher dies.
+    pub(crate) orders: OwnedFd,
+    /// One listening control socket a view.
+    pub(crate) controls: Vec<OwnedFd>,
+    /// The directory of all views below /run, through which the keeper tidies up.
+    pub(crate) run: OwnedFd,
+}
+
+/// Nothing is inherited that was not planned.
+pub(crate) struct Clean(());
+
+/// In a mount namespace of our own.
+pub(crate) struct Isolated(());
+
+/// Every view is mounted; none is served yet.
+pub(crate) struct Mounted {
+    views: Vec<Prepared>,
+}
+
+struct Prepared {
+    device: OwnedFd,
+    tree: OwnedFd,
+    mount_id: u64,
+}
+
+/// Everything runs.
+pub(crate) struct Spawned {
+    pub(crate) views: Vec<KeptView>,
+    pub(crate) init: Pid,
+    /// While it is open the inits live; they end when its last copy, the keeper's, closes.
+    pub(crate) life: OwnedFd,
+}
+
+/// Closes what the caller left open and sets what children inherit.
+pub(crate) fn clean(plan: &Plan, given: &Given) -> Result<Clean> {
+    let mut keep: Vec<RawFd> = vec![given.reporter.raw(), given.orders.as_raw_fd()];
+    keep.push(given.run.as_raw_fd());
+    keep.extend(given.controls.iter().map(AsRawFd::as_raw_fd));
+    keep.extend(plan.views.iter().map(|view| view.export_fd.as_raw_fd()));
+    sys::close_all_but(&keep)
+        .map_err(|error| Error::step(Class::Confinement, "close_range", error))?;
+    // The kernel applies the requester's umask; ours would cut the modes that it grants.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    Ok(Clean(()))
+}
+
+/// From here on nothing we mount is seen on the host, at any moment.
+pub(crate) fn isolate(_clean: Clean) -> Result<Isolated> {
+    namespace::own_mounts()?;
+    Ok(Isolated(()))
+}
+
+/// Clones each export, then lays its view over it.
+pub(crate) fn mount(_isolated: Isolated, plan: &Plan) -> Result<Mounted> {
+    let views = plan
+        .views
+        .iter()
+        .map(|view| prepare(plan, view))
+        .collect::<Result<_>>()?;
+    Ok(Mounted { views })
+}
+
+fn prepare(plan: &Plan, view: &ViewPlan) -> Result<Prepared> {
+    let export = namespace::reopen(&view.export, &view.export_fd)?;
+    let tree = namespace::clone_export(&export, view.policy.readonly())?;
+    let place = if view.at == view.export {
+        export
+    } else {
+        namespace::open_plain(&view.at)?
+    };
+    let mounted = fusemount::mount(view, &plan.client, plan.shared)?;
+    let mount_id = fusemount::mount_id(&mounted.mount)?;
+    namespace::attach(&mounted.mount, &place, &view.at.display().to_string())?;
+    Ok(Prepared {
+        device: mounted.device,
+        tree,
+        mount_id,
+    })
+}
+
+/// Starts the mediators, waits until each answers, then lets the client go.
+pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Result<Spawned> {
+    let (life_end, life) = pipe()?;
+    let mut views = Vec::new();
+    let mut ready = Vec::new();
+    let sources = plan
+        .views
+        .drain(..)
+        .zip(mounted.views)
+        .zip(given.controls.drain(..));
+    let mut devices = Vec::new();
+    for ((view, prepared), control) in sources {
+        let (ready_end, ready_tx) = pipe()?;
+        let warden = sys::clone_process(
+            libc::CLONE_NEWPID
+                | libc::CLONE_NEWNS
+                | libc::CLONE_NEWNET
+                | libc::CLONE_NEWIPC
+                | libc::CLONE_NEWUTS
+                | libc::CLONE_NEWCGROUP,
+        )
+        .map_err(|error| Error::step(Class::Confinement, "clone(mediator's namespaces)", error))?;
+        match warden {
+            Forked::Child => mediator::warden(mediator::Start {
+                ids: &plan.mediator,
+                readonly: view.policy.readonly(),
+                policy: view.policy,
+                view: view.name,
+                tree: prepared.tree,
+                device: prepared.device,
+                control,
+                ready: ready_tx,
+                life: life_end,
+                reporter: &given.reporter,
+                shared: plan.shared,
+                cache: plan.cache,
+                debug: plan.debug,
+            }),
+            Forked::Parent(warden) => {
+                views.push(KeptView {
+                    name: view.name,
+                    warden,
+                    mount_id: prepared.mount_id,
+                });
+                devices.push(prepared.device);
+                ready.push(ready_end);
+            }
+        }
+    }
+    // Only the mediators may hold the devices: a copy here would keep the connection alive after
+    // its mediator died, and the client's requests waiting for an answer that never comes.
+    drop(devices);
+    for (end, view) in ready.iter().zip(&views) {
+        await_byte(end).map_err(|why| {
+            Error::new(
+                Class::Confinement,
+                format!("view {}: its mediator {why}", view.name),
+                "",
+            )
+        })?;
+    }
+    let init = match sys::clone_process(libc::CLONE_NEWPID)
+        .map_err(|error| Error::step(Class::Confinement, "clone(CLONE_NEWPID)", error))?
+    {
+        Forked::Child => init::client_init(plan, &given.reporter, &life_end, &given.run, &views),
+        Forked::Parent(init) => init,
+    };
+    Ok(Spawned { views, init, life })
+}
+
+pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|errno| Error::step(Class::Confinement, "pipe2", errno))
+}
+
+/// Waits for one byte: the writer got that far. Its content means nothing.
+pub(crate) fn await_byte(end: &OwnedFd) -> std::result::Result<(), String> {
+    const LIMIT_MS: u16 = 30_000;
+    let mut fds = [PollFd::new(end.as_fd(), PollFlags::POLLIN)];
+    match nix::poll::poll(&mut fds, PollTimeout::from(LIMIT_MS)) {
+        Ok(0) => return Err("did not answer within 30 seconds".to_owned()),
+        Ok(_) => {}
+        Err(errno) => return Err(errno.to_string()),
+    }
+    match nix::unistd::read(end, &mut [0u8]) {
+        Ok(1) => Ok(()),
+        Ok(_) => Err("ended while starting".to_owned()),
+        Err(errno) => Err(errno.to_string()),
+    }
+}
+
+impl From<CacheOption> for virtfs_mediator_core::Cache {
+    fn from(option: CacheOption) -> Self {
+        match option {
+            CacheOption::Auto => Self::Auto,
+            CacheOption::None => Self::None,
+            CacheOption::Exclusive => Self::Exclusive,
+        }
+    }
+}

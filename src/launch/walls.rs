@@ -1,0 +1,134 @@
+//! What a process gives up, and the proof that it did: every wall is read back.
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustix::process::DumpableBehavior;
+use rustix::thread::CapabilitiesSecureBits;
+
+use crate::error::{Class, Error, Result};
+
+/// What a mediator may do inside its own user namespace, and why.
+///
+/// * CHOWN: give files the owners that the guest asks for.
+/// * DAC_OVERRIDE: reach files whatever their mode, as QEMU as root would.
+/// * FOWNER: chmod, times and xattrs of files that it does not own.
+/// * FSETID: without it, chmod 2775 on a foreign group silently loses set-group-id.
+///
+/// Not DAC_READ_SEARCH: DAC_OVERRIDE covers what it is wanted for, and with it
+/// `open_by_handle_at` reads any file of the file system.
+pub(crate) const MEDIATOR: &[Capability] = &[
+    Capability::CAP_CHOWN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_FOWNER,
+    Capability::CAP_FSETID,
+];
+
+/// Reduces all five capability sets: effective, permitted and bounding to `keep`; inheritable and
+/// ambient to nothing. Locks the securebits, so that no later exec or setuid brings anything back,
+/// and sets no_new_privs. Reads everything back.
+///
+/// # Errors
+///
+/// Confinement: names the wall that the kernel did not build.
+pub(crate) fn reduce_to(keep: &[Capability]) -> Result<()> {
+    let keep: CapsHashSet = keep.iter().copied().collect();
+    lock_securebits()?;
+    reduce_bounding(&keep)?;
+    caps::clear(None, CapSet::Ambient).map_err(|error| wall("ambient capabilities", &error))?;
+    caps::set(None, CapSet::Inheritable, &CapsHashSet::new())
+        .map_err(|error| wall("inheritable capabilities", &error))?;
+    caps::set(None, CapSet::Effective, &keep)
+        .map_err(|error| wall("effective capabilities", &error))?;
+    caps::set(None, CapSet::Permitted, &keep)
+        .map_err(|error| wall("permitted capabilities", &error))?;
+    rustix::thread::set_no_new_privs(true).map_err(|errno| wall("no_new_privs", &errno))?;
+    verify(&keep)
+}
+
+/// What [`reduce_to`] does, for a process that changes from root to the client: the bounding set
+/// and the securebits before it gives its ids up (they need SETPCAP), no_new_privs too. The other
+/// sets go with the ids; [`verify_nothing_left`] proves it.
+pub(crate) fn before_client_ids() -> Result<()> {
+    reduce_bounding(&CapsHashSet::new())?;
+    caps::clear(None, CapSet::Ambient).map_err(|error| wall("ambient capabilities", &error))?;
+    caps::clear(None, CapSet::Inheritable)
+        .map_err(|error| wall("inheritable capabilities", &error))?;
+    rustix::thread::set_no_new_privs(true).map_err(|errno| wall("no_new_privs", &errno))
+}
+
+/// No capability in any of the five sets, and no_new_privs.
+pub(crate) fn verify_nothing_left() -> Result<()> {
+    verify(&CapsHashSet::new())
+}
+
+fn reduce_bounding(keep: &CapsHashSet) -> Result<()> {
+    for capability in caps::runtime::thread_all_supported() {
+        if !keep.contains(&capability) {
+            caps::drop(None, CapSet::Bounding, capability)
+                .map_err(|error| wall("capability bounding set", &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the five sets and no_new_privs back from the kernel.
+fn verify(keep: &CapsHashSet) -> Result<()> {
+    let empty = CapsHashSet::new();
+    let wanted = [
+        (CapSet::Effective, keep),
+        (CapSet::Permitted, keep),
+        (CapSet::Bounding, keep),
+        (CapSet::Inheritable, &empty),
+        (CapSet::Ambient, &empty),
+    ];
+    for (set, expected) in wanted {
+        let found = caps::read(None, set).map_err(|error| wall("reading capabilities", &error))?;
+        if found != *expected {
+            return Err(wall(
+                "capabilities",
+                &format!("{set:?} is {found:?}, not {expected:?}"),
+            ));
+        }
+    }
+    match rustix::thread::no_new_privs() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(wall("no_new_privs", &"not set although the kernel said so")),
+        Err(errno) => Err(wall("no_new_privs", &errno)),
+    }
+}
+
+/// NOROOT: uid 0 gets nothing on exec. NO_SETUID_FIXUP: changing ids adds and removes nothing.
+/// NO_CAP_AMBIENT_RAISE: no way around the bounding set. All locked for good.
+fn lock_securebits() -> Result<()> {
+    let bits = CapabilitiesSecureBits::NO_ROOT
+        | CapabilitiesSecureBits::NO_ROOT_LOCKED
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
+        | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
+    rustix::thread::set_capabilities_secure_bits(bits).map_err(|errno| wall("securebits", &errno))
+}
+
+/// No core dump, no ptrace by the same user, no access to /proc/PID/mem.
+pub(crate) fn not_dumpable() -> Result<()> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|errno| wall("PR_SET_DUMPABLE", &errno))
+}
+
+/// No core file and no locked memory; as many descriptors as the host lets anyone have. Returns
+/// how many descriptors that is.
+pub(crate) fn limit_resources() -> Result<u64> {
+    let set = |what, name, value| setrlimit(what, value, value).map_err(|errno| wall(name, &errno));
+    set(Resource::RLIMIT_CORE, "RLIMIT_CORE", 0)?;
+    set(Resource::RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK", 0)?;
+    let (_soft, hard) =
+        getrlimit(Resource::RLIMIT_NOFILE).map_err(|errno| wall("RLIMIT_NOFILE", &errno))?;
+    let files = hard.min(65_536);
+    set(Resource::RLIMIT_NOFILE, "RLIMIT_NOFILE", files)?;
+    Ok(files)
+}
+
+fn wall(name: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::step(Class::Confinement, name, error)
+}

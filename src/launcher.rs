@@ -1,0 +1,363 @@
+//! What the user starts and sees: it plans, forks the keeper, then waits, forwards signals and
+//! passes the exit status on.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::control::rundir::{self, Process, State};
+use crate::error::{Class, Error, Result};
+use crate::keep::{self, order};
+use crate::launch::stage::{Given, pipe};
+use crate::plan::{Plan, ViewPlan};
+use crate::report::{self, Report, Reports};
+use crate::sys::{self, Forked};
+
+/// How long a client may take to end after SIGTERM, SIGINT or SIGHUP, before it is killed.
+const GRACE: Duration = Duration::from_secs(10);
+/// `ssi_code` of a signal that the terminal sent: the client, in the same foreground group, has
+/// had it already (sigaction(2), `SI_KERNEL`).
+const FROM_TERMINAL: i32 = 0x80;
+
+/// Signals that are the client's.
+const FORWARDED: [Signal; 6] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
+
+/// Starts everything; returns the exit status once the client has ended, or, with `detach`, once
+/// every view answers.
+pub(crate) fn start(plan: Plan, detach: bool) -> Result<u8> {
+    let run = rundir::open()?;
+    let mut names = Vec::new();
+    let started = launch(plan, detach, run, &mut names);
+    if started.is_err()
+        && let Ok(run) = rundir::open()
+    {
+        rundir::remove_all(&run, &names);
+    }
+    started
+}
+
+fn launch(plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -> Result<u8> {
+    let mut controls = Vec::new();
+    for view in &plan.views {
+        controls.push(rundir::claim(&run, &view.name)?);
+        names.push(view.name.clone());
+    }
+    let pidfile = plan
+        .command
+        .as_ref()
+        .and_then(|command| command.pidfile.clone());
+    let mut states: Vec<State> = plan
+        .views
+        .iter()
+        .map(|view| describe(&plan, view))
+        .collect();
+    let signals = block_signals()?;
+    let (reporter, reports) = report::channel()?;
+    let (orders, to_keeper) = pipe()?;
+    match sys::clone_process(0)
+        .map_err(|error| Error::step(Class::Confinement, "fork(keeper)", error))?
+    {
+        Forked::Child => keep::keeper(
+            plan,
+            Given {
+                reporter,
+                orders,
+                controls,
+                run,
+            },
+        ),
+        Forked::Parent(keeper) => {
+            drop((reporter, orders, controls, run, plan));
+            for state in &mut states {
+                state.keeper = Process::find(keeper.as_raw()).unwrap_or(Process {
+                    pid: keeper.as_raw(),
+                    started: 0,
+                });
+            }
+            let mut launcher = Launcher {
+                keeper,
+                signals,
+                reports: Some(reports),
+                to_keeper: Some(to_keeper),
+                client: None,
+                states,
+                pidfile,
+                detach,
+                failure: None,
+                deadline: None,
+            };
+            launcher.run()
+        }
+    }
+}
+
+fn describe(plan: &Plan, view: &ViewPlan) -> State {
+    State {
+        view: view.name.clone(),
+        export: view.export.clone(),
+        at: view.at.clone(),
+        policy: view.policy_file.clone(),
+        client_uid: plan.client.uid,
+        client_gid: plan.client.gid,
+        client_groups: plan.client.groups.clone(),
+        command: plan
+            .command
+            .iter()
+            .flat_map(|command| &command.argv)
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect(),
+        shared: plan.shared,
+        keeper: Process { pid: 0, started: 0 },
+        init: None,
+        warden: None,
+    }
+}
+
+/// Blocked before the fork, so that none is lost between; the client gets an empty mask back.
+fn block_signals() -> Result<SignalFd> {
+    let mut set: SigSet = FORWARDED.into_iter().collect();
+    set.add(Signal::SIGCHLD);
+    set.thread_block()
+        .and_then(|()| SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK))
+        .map_err(|errno| Error::step(Class::Confinement, "signalfd", errno))
+}
+
+struct Launcher {
+    keeper: Pid,
+    signals: SignalFd,
+    reports: Option<Reports>,
+    /// The keeper ends everything when this closes.
+    to_keeper: Option<OwnedFd>,
+    /// The client's pidfd.
+    client: Option<OwnedFd>,
+    states: Vec<State>,
+    pidfile: Option<std::path::PathBuf>,
+    detach: bool,
+    /// The first cause that was told: what follows from it is not told again.
+    failure: Option<(u8, String)>,
+    /// When the client is killed if it has not ended.
+    deadline: Option<Instant>,
+}
+
+impl Launcher {
+    fn run(&mut self) -> Result<u8> {
+        loop {
+            if let Some(status) = self.step()? {
+                return Ok(status);
+            }
+        }
+    }
+
+    fn step(&mut self) -> Result<Option<u8>> {
+        let (signalled, reported) = self.poll()?;
+        if self
+            .deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
+        {
+            tracing::warn!("the client did not end in time: it is killed");
+            self.stop();
+        }
+        if reported && let Some(status) = self.hear()? {
+            return Ok(Some(status));
+        }
+        if signalled && self.take_signals() {
+            while self.reports.is_some() {
+                self.hear()?;
+            }
+            return self.finished().map(Some);
+        }
+        Ok(None)
+    }
+
+    fn poll(&self) -> Result<(bool, bool)> {
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        if let Some(reports) = &self.reports {
+            fds.push(PollFd::new(reports.as_fd(), PollFlags::POLLIN));
+        }
+        let timeout = self.deadline.map_or(PollTimeout::NONE, |deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        match nix::poll::poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Error::step(Class::Confinement, "poll", errno)),
+        }
+        let any = |at: usize| {
+            fds.get(at)
+                .and_then(PollFd::revents)
+                .is_some_and(|events| !events.is_empty())
+        };
+        Ok((any(0), any(1)))
+    }
+
+    /// Takes one report; a status ends the launcher.
+    fn hear(&mut self) -> Result<Option<u8>> {
+        let Some(reports) = &self.reports else {
+            return Ok(None);
+        };
+        match reports.next() {
+            None => self.reports = None,
+            Some((
+                Report::Ready {
+                    init,
+                    wardens,
+                    mount_ids: _,
+                },
+                _,
+            )) => {
+                for (state, warden) in self.states.iter_mut().zip(wardens) {
+                    state.init = Some(init);
+                    state.warden = Some(warden);
+                    rundir::record(state)?;
+                    tracing::debug!(view = state.view, "answers");
+                }
+                if self.detach {
+                    return Ok(Some(self.leave()));
+                }
+            }
+            Some((Report::ClientStarted, pidfd)) => {
+                self.client = pidfd;
+                self.write_pidfile()?;
+            }
+            Some((Report::Background, _)) => return Ok(Some(self.leave())),
+            Some((Report::Ended { cause }, _)) => self.fail(Class::Mount.status(), cause),
+            Some((Report::Failed { status, what }, _)) => self.fail(status, what),
+        }
+        Ok(None)
+    }
+
+    fn fail(&mut self, status: u8, what: String) {
+        if self.failure.is_none() {
+            self.failure = Some((status, what));
+        }
+    }
+
+    /// Goes, and leaves the views to the keeper.
+    fn leave(&mut self) -> u8 {
+        if let Some(orders) = self.to_keeper.take()
+            && let Err(errno) = nix::unistd::write(&orders, &[order::DETACH])
+        {
+            tracing::warn!(%errno, "the keeper is gone");
+        }
+        0
+    }
+
+    fn stop(&mut self) {
+        self.deadline = None;
+        if let Some(orders) = self.to_keeper.take() {
+            let _already_gone = nix::unistd::write(&orders, &[order::STOP]);
+        }
+    }
+
+    /// Forwards; tells whether the keeper has ended.
+    fn take_signals(&mut self) -> bool {
+        let mut child = false;
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let number = i32::try_from(info.ssi_signo).unwrap_or_default();
+            let Ok(signal) = Signal::try_from(number) else {
+                continue;
+            };
+            if signal == Signal::SIGCHLD {
+                child = true;
+                continue;
+            }
+            self.forward(signal, info.ssi_code == FROM_TERMINAL);
+        }
+        child && self.keeper_has_ended()
+    }
+
+    fn forward(&mut self, signal: Signal, had_it: bool) {
+        let Some(client) = &self.client else {
+            // Nobody to ask: a view without a client, or one that is still starting.
+            self.stop();
+            return;
+        };
+        if !had_it {
+            let _may_be_gone = rustix::process::Signal::from_named_raw(signal as i32)
+                .map(|signal| rustix::process::pidfd_send_signal(client, signal));
+        }
+        let ends = matches!(signal, Signal::SIGTERM | Signal::SIGHUP)
+            || (signal == Signal::SIGINT && !had_it);
+        if ends && self.deadline.is_none() {
+            self.deadline = Some(Instant::now() + GRACE);
+        }
+    }
+
+    /// Only looks: [`Launcher::finished`] reaps it.
+    fn keeper_has_ended(&self) -> bool {
+        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        let keeper = nix::sys::wait::Id::Pid(self.keeper);
+        !matches!(
+            nix::sys::wait::waitid(keeper, flags),
+            Ok(WaitStatus::StillAlive) | Err(_)
+        )
+    }
+
+    /// The keeper has ended: whatever it could not tidy up is ours to.
+    fn finished(&mut self) -> Result<u8> {
+        let status = waitpid(self.keeper, None)
+            .ok()
+            .and_then(keep::init::ended)
+            .map_or(Class::Mount.status(), |(_, status)| status);
+        let names: Vec<String> = self.states.iter().map(|state| state.view.clone()).collect();
+        rundir::remove_all(&rundir::open()?, &names);
+        if let Some(pidfile) = &self.pidfile {
+            let _may_be_gone = std::fs::remove_file(pidfile);
+        }
+        // A killed keeper says nothing.
+        if status == 128 + 9 && self.failure.is_none() {
+            self.fail(
+                Class::Mount.status(),
+                "the keeper was killed: the view and its client were ended".to_owned(),
+            );
+        }
+        match self.failure.take() {
+            Some((failed, what)) => {
+                tracing::error!("{what}");
+                Ok(failed)
+            }
+            None => Ok(status),
+        }
+    }
+
+    fn write_pidfile(&self) -> Result<()> {
+        let (Some(path), Some(client)) = (&self.pidfile, &self.client) else {
+            return Ok(());
+        };
+        let fdinfo = format!(
+            "/proc/self/fdinfo/{}",
+            std::os::fd::AsRawFd::as_raw_fd(client)
+        );
+        let pid = std::fs::read_to_string(fdinfo)
+            .ok()
+            .and_then(|text| {
+                Some(
+                    text.lines()
+                        .find_map(|line| line.strip_prefix("Pid:"))?
+                        .trim()
+                        .to_owned(),
+                )
+            })
+            .unwrap_or_default();
+        std::fs::write(path, format!("{pid}\n")).map_err(|error| {
+            Error::new(
+                Class::Configuration,
+                format!("--pidfile {}: {error}", path.display()),
+                "name a file that can be written",
+            )
+        })
+    }
+}

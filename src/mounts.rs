@@ -1,0 +1,177 @@
+//! Reads /proc/self/mountinfo (proc_pid_mountinfo(5)).
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Class, Error, Result};
+
+/// One mount of the namespace that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mount {
+    /// Mount id, unique while the mount exists.
+    pub(crate) id: u64,
+    /// `major:minor` of the file system.
+    pub(crate) device: String,
+    /// Which directory of the file system is shown.
+    pub(crate) root: PathBuf,
+    /// Where it is shown.
+    pub(crate) point: PathBuf,
+    /// File-system type.
+    pub(crate) kind: String,
+}
+
+/// All mounts of a namespace, in the order they were mounted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Table(Vec<Mount>);
+
+impl Table {
+    /// Reads this process's mounts.
+    ///
+    /// # Errors
+    ///
+    /// Confinement: /proc is not mounted.
+    pub(crate) fn read() -> Result<Self> {
+        std::fs::read("/proc/self/mountinfo")
+            .map(|text| Self::parse(&text))
+            .map_err(|error| {
+                Error::new(
+                    Class::Confinement,
+                    format!("/proc/self/mountinfo: {error}"),
+                    "mount /proc first: it is needed to start",
+                )
+            })
+    }
+
+    /// Reads lines in the format of mountinfo; lines that are not are passed over.
+    pub(crate) fn parse(text: &[u8]) -> Self {
+        Self(
+            text.split(|byte| *byte == b'\n')
+                .filter_map(parse_line)
+                .collect(),
+        )
+    }
+
+    /// Mounts strictly below a directory.
+    pub(crate) fn below<'a>(&'a self, directory: &'a Path) -> impl Iterator<Item = &'a Mount> {
+        self.0
+            .iter()
+            .filter(move |mount| mount.point != directory && mount.point.starts_with(directory))
+    }
+
+    /// The mount that a path lies on: the last one over the longest prefix.
+    pub(crate) fn holding(&self, path: &Path) -> Option<&Mount> {
+        self.0
+            .iter()
+            .filter(|mount| path.starts_with(&mount.point))
+            .max_by_key(|mount| mount.point.components().count())
+    }
+
+    /// Whether a mount id is there.
+    pub(crate) fn has(&self, id: u64) -> bool {
+        self.0.iter().any(|mount| mount.id == id)
+    }
+
+    /// Warns of every other path under which the export can be reached: the view covers one.
+    pub(crate) fn report_other_mounts(&self, export: &Path) {
+        for place in self.other_places(export) {
+            tracing::warn!(
+                export = %export.display(), also = %place.display(),
+                "another mount shows the export: the client sees there what its user may see"
+            );
+        }
+    }
+
+    fn other_places(&self, export: &Path) -> Vec<PathBuf> {
+        let Some(own) = self.holding(export) else {
+            return Vec::new();
+        };
+        let Ok(inner) = export.strip_prefix(&own.point) else {
+            return Vec::new();
+        };
+        let within = own.root.join(inner);
+        self.0
+            .iter()
+            .filter(|mount| mount.id != own.id && mount.device == own.device)
+            .filter_map(|mount| match within.strip_prefix(&mount.root) {
+                Ok(rest) => Some(mount.point.join(rest)),
+                Err(_) if mount.root.starts_with(&within) => Some(mount.point.clone()),
+                Err(_) => None,
+            })
+            .filter(|place| place != export)
+            .collect()
+    }
+}
+
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let device = String::from_utf8_lossy(fields.nth(1)?).into_owned();
+    let root = unescape(fields.next()?);
+    let point = unescape(fields.next()?);
+    let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
+    let kind = String::from_utf8_lossy(rest.next()?).into_owned();
+    Some(Mount {
+        id,
+        device,
+        root,
+        point,
+        kind,
+    })
+}
+
+/// The kernel writes space, tab, newline and backslash as three octal digits.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let octal = tail
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match octal {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &[u8] = b"\
+20 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw
+21 20 0:5 / /proc rw - proc proc rw
+22 20 8:1 /srv /mnt/a\\040b rw shared:1 master:2 - ext4 /dev/sda1 rw
+23 20 8:2 / /data rw - xfs /dev/sdb rw
+not a line
+";
+
+    #[test]
+    fn parse_escapes_and_optional_fields_are_understood() {
+        let table = Table::parse(TEXT);
+        assert_eq!(table.0.len(), 4);
+        assert_eq!(table.0[2].point, Path::new("/mnt/a b"));
+        assert_eq!(table.0[2].kind, "ext4");
+        assert_eq!(table.holding(Path::new("/data/x")).unwrap().id, 23);
+    }
+
+    #[test]
+    fn other_places_names_each_path_to_the_export() {
+        let table = Table::parse(TEXT);
+        assert_eq!(
+            table.other_places(Path::new("/srv/share")),
+            [Path::new("/mnt/a b/share")]
+        );
+        assert!(table.other_places(Path::new("/data/share")).is_empty());
+    }
+}

@@ -1,0 +1,400 @@
+//! From what was typed to what is meant: looked up once, early, before any privileged act.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use virtfs_mediator_core::policy::Policy;
+
+use crate::cli::{CacheOption, ViewOptions};
+use crate::error::{Class, Error, Result};
+use crate::identity::{self, Ids};
+use crate::{mounts, policies};
+
+/// All that is needed to start; nothing has been done yet.
+pub(crate) struct Plan {
+    pub(crate) client: Ids,
+    pub(crate) mediator: Ids,
+    pub(crate) views: Vec<ViewPlan>,
+    /// The client's command; `None` for a view without a client of its own.
+    pub(crate) command: Option<ClientCommand>,
+    pub(crate) shared: bool,
+    pub(crate) cache: CacheOption,
+    pub(crate) debug: bool,
+}
+
+/// One export and where it is seen.
+pub(crate) struct ViewPlan {
+    pub(crate) name: String,
+    /// The export's path on the host, without symbolic links.
+    pub(crate) export: PathBuf,
+    /// Opened once (`O_PATH`): every later step is compared with it.
+    pub(crate) export_fd: OwnedFd,
+    /// Where the view lies in its namespace, without symbolic links.
+    pub(crate) at: PathBuf,
+    pub(crate) policy: Policy,
+    pub(crate) policy_file: Option<PathBuf>,
+}
+
+/// The client's command line and where it starts.
+pub(crate) struct ClientCommand {
+    pub(crate) argv: Vec<OsString>,
+    /// The caller's working directory: resolved again by path once the view lies over it.
+    pub(crate) directory: PathBuf,
+    /// The caller's umask, which ours replaces meanwhile.
+    pub(crate) umask: rustix::fs::Mode,
+    /// Where to write the client's pid as the host numbers it.
+    pub(crate) pidfile: Option<PathBuf>,
+}
+
+/// Plans a start.
+///
+/// # Errors
+///
+/// Usage, configuration or privilege: one sentence each, nothing left behind.
+pub(crate) fn plan(
+    options: &ViewOptions,
+    exports: &[OsString],
+    command: Option<ClientCommand>,
+) -> Result<Plan> {
+    require_root()?;
+    if exports.len() > 1 && (options.name.is_some() || options.at.is_some()) {
+        return Err(Error::new(
+            Class::Usage,
+            "--name and --at speak of one export, but several are given",
+            "leave them out, or start one export",
+        ));
+    }
+    let client = identity::client(options.client.as_deref())?;
+    let mediator = identity::mediator(options.mediator_user.as_deref())?;
+    if mediator.uid == client.uid {
+        return Err(Error::new(
+            Class::Configuration,
+            format!("client and mediator would both be uid {}", client.uid),
+            "they must not be able to signal each other: choose another --mediator-user",
+        ));
+    }
+    if let Some(command) = &command {
+        refuse_pidfile_of_qemu(&command.argv)?;
+    }
+    let table = mounts::Table::read()?;
+    let mut views: Vec<ViewPlan> = Vec::new();
+    for export in exports {
+        let view = view(options, export, &table, &views)?;
+        refuse_inherited_descriptors(&view.export)?;
+        views.push(view);
+    }
+    Ok(Plan {
+        client,
+        mediator,
+        views,
+        command,
+        shared: options.shared,
+        cache: options.cache,
+        debug: options.debug,
+    })
+}
+
+/// Every command but `policy` needs root.
+pub(crate) fn require_root() -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Error::new(
+        Class::Privilege,
+        "mounting a view needs root",
+        "call it as `sudo virtfs-mediator ...` (what it starts runs without privilege)",
+    ))
+}
+
+/// The caller's working directory, by path.
+pub(crate) fn working_directory() -> PathBuf {
+    std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"))
+}
+
+/// The caller's umask, which can only be read by setting it.
+pub(crate) fn current_umask() -> rustix::fs::Mode {
+    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    rustix::process::umask(umask);
+    umask
+}
+
+fn view(
+    options: &ViewOptions,
+    export: &OsStr,
+    table: &mounts::Table,
+    earlier: &[ViewPlan],
+) -> Result<ViewPlan> {
+    let (typed, policy_file) = split_policy(export);
+    let policy_file = policy_file.or_else(|| options.policy.clone());
+    let (path, export_fd) = open_directory(&typed, "export")?;
+    refuse_unfit_export(&path, table)?;
+    let at = match &options.at {
+        Some(at) => open_directory(at, "place of the view (--at)")?.0,
+        None => path.clone(),
+    };
+    for other in earlier {
+        if at.starts_with(&other.at) || other.at.starts_with(&at) {
+            return Err(config(
+                format!(
+                    "the views of {} and {} would cover each other",
+                    path.display(),
+                    other.export.display()
+                ),
+                "share the upper directory alone, or start two clients",
+            ));
+        }
+    }
+    if at != path && at.starts_with(&path) {
+        return Err(config(
+            format!(
+                "the view at {} would lie inside its own export {}",
+                at.display(),
+                path.display()
+            ),
+            "choose a place outside the export",
+        ));
+    }
+    let mut policy = match &policy_file {
+        Some(file) => policies::load(file)?,
+        None => Policy::parity(),
+    };
+    if options.readonly {
+        policy.set_readonly();
+    }
+    let name = match &options.name {
+        Some(name) => checked_name(name)?,
+        None => derived_name(&path, earlier),
+    };
+    table.report_other_mounts(&path);
+    Ok(ViewPlan {
+        name,
+        export: path,
+        export_fd,
+        at,
+        policy,
+        policy_file,
+    })
+}
+
+/// `EXPORT=POLICY`, unless a directory of that very name exists.
+fn split_policy(export: &OsStr) -> (PathBuf, Option<PathBuf>) {
+    let bytes = export.as_bytes();
+    if !Path::new(export).exists()
+        && let Some(at) = bytes.iter().rposition(|byte| *byte == b'=')
+    {
+        let (path, policy) = (&bytes[..at], &bytes[at + 1..]);
+        return (
+            OsStr::from_bytes(path).into(),
+            Some(OsStr::from_bytes(policy).into()),
+        );
+    }
+    (export.into(), None)
+}
+
+/// Opens a directory without following a symbolic link in its last component, and tells its
+/// canonical path.
+fn open_directory(typed: &Path, what: &str) -> Result<(PathBuf, OwnedFd)> {
+    let shown = typed.display();
+    let meta = typed.symlink_metadata().map_err(|error| {
+        config(
+            format!("{what} {shown}: {error}"),
+            "name a directory that exists",
+        )
+    })?;
+    if meta.is_symlink() {
+        return Err(config(
+            format!("{what} {shown} is a symbolic link"),
+            "name the directory itself: a link could be changed to lead elsewhere",
+        ));
+    }
+    if !meta.is_dir() {
+        return Err(config(
+            format!("{what} {shown} is not a directory"),
+            "name a directory",
+        ));
+    }
+    let path = typed
+        .canonicalize()
+        .map_err(|error| config(format!("{what} {shown}: {error}"), ""))?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(CWD, &path, flags, Mode::empty())
+        .map_err(|errno| config(format!("{what} {shown}: {errno}"), ""))?;
+    Ok((path, fd))
+}
+
+fn refuse_unfit_export(path: &Path, table: &mounts::Table) -> Result<()> {
+    let shown = path.display();
+    if path == Path::new("/") {
+        return Err(config(
+            "the export is the root directory",
+            "share a directory below it: a view of everything protects nothing",
+        ));
+    }
+    for mount in table.below(path) {
+        if matches!(
+            mount.kind.as_str(),
+            "proc" | "sysfs" | "securityfs" | "debugfs"
+        ) {
+            return Err(config(
+                format!(
+                    "export {shown} contains {}, a {} mount",
+                    mount.point.display(),
+                    mount.kind
+                ),
+                "kernel file systems cannot be shared: choose another directory",
+            ));
+        }
+    }
+    let inside: Vec<String> = table
+        .below(path)
+        .map(|mount| mount.point.display().to_string())
+        .collect();
+    if !inside.is_empty() {
+        return Err(config(
+            format!(
+                "other file systems are mounted inside export {shown}: {}",
+                inside.join(", ")
+            ),
+            "share them one by one (several exports can be named), or unmount them",
+        ));
+    }
+    if let Some(mount) = table.holding(path)
+        && mount.kind.starts_with("fuse.virtfs-mediator")
+    {
+        return Err(config(
+            format!("export {shown} is itself a view"),
+            "share the original",
+        ));
+    }
+    Ok(())
+}
+
+/// Names become directories below /run: a hostile one must not leave it.
+pub(crate) fn checked_name(name: &str) -> Result<String> {
+    let fits = !name.is_empty()
+        && name.len() <= 64
+        && !name.starts_with('.')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    if fits {
+        return Ok(name.to_owned());
+    }
+    Err(config(
+        format!("the view name '{}' cannot be used", name.escape_debug()),
+        "use 1 to 64 letters, digits, '_', '-' or '.', not starting with '.'",
+    ))
+}
+
+/// The export's last component, made fit, and numbered if it is taken.
+fn derived_name(export: &Path, earlier: &[ViewPlan]) -> String {
+    let base: String = export
+        .file_name()
+        .unwrap_or_default()
+        .as_bytes()
+        .iter()
+        .take(48)
+        .map(|byte| {
+            if byte.is_ascii_alphanumeric() {
+                char::from(*byte)
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let taken = |name: &str| {
+        earlier.iter().any(|view| view.name == name) || crate::control::rundir::is_live(name)
+    };
+    if !base.is_empty() && !taken(&base) {
+        return base;
+    }
+    (2u32..)
+        .map(|number| format!("{base}-{number}"))
+        .find(|name| !taken(name))
+        .unwrap_or(base)
+}
+
+/// A descriptor that lies inside the export leads the client past the view (CVE-2024-21626's
+/// class). Only 0, 1 and 2 are handed on.
+fn refuse_inherited_descriptors(export: &Path) -> Result<()> {
+    for fd in 0..=2 {
+        if let Ok(target) = std::fs::read_link(format!("/proc/self/fd/{fd}"))
+            && target.starts_with(export)
+        {
+            return Err(config(
+                format!(
+                    "descriptor {fd} is {}, inside export {}",
+                    target.display(),
+                    export.display()
+                ),
+                "redirect it elsewhere: it would lead the client past the view",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// QEMU would write the number that its own pid namespace gives it, which means another process,
+/// or none, to whoever reads it on the host.
+fn refuse_pidfile_of_qemu(argv: &[OsString]) -> Result<()> {
+    let is_qemu = argv.first().is_some_and(|program| {
+        Path::new(program)
+            .file_name()
+            .is_some_and(|name| name.as_bytes().starts_with(b"qemu"))
+    });
+    let named = argv
+        .iter()
+        .skip(1)
+        .any(|arg| arg == "-pidfile" || arg == "--pidfile");
+    if is_qemu && named {
+        return Err(Error::new(
+            Class::Usage,
+            "QEMU's -pidfile would hold a number of its own pid namespace, not the host's",
+            "use `virtfs-mediator run --pidfile FILE` instead",
+        ));
+    }
+    Ok(())
+}
+
+fn config(what: impl Into<String>, cure: impl Into<String>) -> Error {
+    Error::new(Class::Configuration, what, cure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_that_could_leave_run_is_refused() {
+        for bad in [
+            "",
+            "..",
+            ".",
+            "../x",
+            "a/b",
+            "a b",
+            "$(id)",
+            "a\nb",
+            "é",
+            &"x".repeat(65),
+        ] {
+            assert!(checked_name(bad).is_err(), "{bad:?}");
+        }
+        for good in ["web", "a-b_c.d", "1"] {
+            assert_eq!(checked_name(good).unwrap(), good);
+        }
+    }
+
+    #[test]
+    fn qemu_pidfile_is_refused_and_only_qemus() {
+        let argv = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        assert!(
+            refuse_pidfile_of_qemu(&argv(&["/usr/bin/qemu-system-x86_64", "-pidfile", "x"]))
+                .is_err()
+        );
+        assert!(refuse_pidfile_of_qemu(&argv(&["mydaemon", "-pidfile", "x"])).is_ok());
+    }
+}

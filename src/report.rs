@@ -1,0 +1,121 @@
+//! What the processes of a start tell the launcher. Only our own code writes here: the mediator
+//! gives its end up before it serves, and the client never has one.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Class, Error, Result};
+use crate::sys;
+
+/// One message.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// Every view answers. Process ids as the host numbers them.
+    Ready {
+        init: i32,
+        wardens: Vec<i32>,
+        mount_ids: Vec<u64>,
+    },
+    /// The client runs; a pidfd comes along.
+    ClientStarted,
+    /// The client's first process ended well and left others behind: it went to the background.
+    Background,
+    /// A view ended before its client did; `cause` says why.
+    Ended { cause: String },
+    /// A start failed.
+    Failed { status: u8, what: String },
+}
+
+/// The sending end.
+#[derive(Debug)]
+pub(crate) struct Reporter(OwnedFd);
+
+/// The receiving end.
+#[derive(Debug)]
+pub(crate) struct Reports(OwnedFd);
+
+/// A new channel; datagrams, so that several senders do not mix.
+pub(crate) fn channel() -> Result<(Reporter, Reports)> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
+        .map(|(tx, rx)| (Reporter(tx), Reports(rx)))
+        .map_err(|errno| Error::step(Class::Confinement, "socketpair(AF_UNIX)", errno))
+}
+
+impl Reporter {
+    /// Tells the launcher; if it is gone, there is nobody to tell.
+    pub(crate) fn send(&self, report: &Report, fd: Option<BorrowedFd<'_>>) {
+        let Ok(text) = serde_json::to_vec(report) else {
+            return;
+        };
+        let fds: Vec<RawFd> = fd.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let rights = if fds.is_empty() {
+            &rights[..0]
+        } else {
+            &rights[..]
+        };
+        let sent = sendmsg::<()>(
+            self.0.as_raw_fd(),
+            &[IoSlice::new(&text)],
+            rights,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        );
+        if let Err(errno) = sent {
+            tracing::debug!(%errno, "the launcher is gone");
+        }
+    }
+
+    /// Tells of a failure.
+    pub(crate) fn fail(&self, error: &Error) {
+        let report = Report::Failed {
+            status: error.class().status(),
+            what: error.to_string(),
+        };
+        self.send(&report, None);
+    }
+
+    /// The number, for the list of descriptors to keep.
+    pub(crate) fn raw(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl Reports {
+    /// The next message; `None` when every sender is gone.
+    pub(crate) fn next(&self) -> Option<(Report, Option<OwnedFd>)> {
+        let mut text = [0u8; 4096];
+        let mut space = nix::cmsg_space!(RawFd);
+        let (len, fd) = {
+            let mut parts = [IoSliceMut::new(&mut text)];
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+            let message =
+                recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut space), flags).ok()?;
+            let fd = message.cmsgs().ok()?.find_map(|part| {
+                let ControlMessageOwned::ScmRights(fds) = part else {
+                    return None;
+                };
+                fds.first().copied().map(sys::own)
+            });
+            (message.bytes, fd)
+        };
+        if len == 0 {
+            return None;
+        }
+        serde_json::from_slice(text.get(..len)?)
+            .ok()
+            .map(|report| (report, fd))
+    }
+
+    /// For poll(2).
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.0)
+    }
+}
