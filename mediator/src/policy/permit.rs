@@ -23,7 +23,7 @@ impl<O: Operation> Permit<O> {
     /// A permit for the unit tests of the floors above, which have no policy to ask.
     #[cfg(test)]
     pub(crate) fn for_test(grant: O::Grant) -> Self {
-        Self::new(grant)
+        Self::new(grant, None, false)
     }
 
     /// What the export may do: arguments as the policy rewrote them, in host ids.

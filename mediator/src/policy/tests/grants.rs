@@ -239,12 +239,7 @@ fn needs_are_those_of_the_rules_for_the_operation() {
 
 #[test]
 fn dropbox_takes_files_and_gives_nothing_back() {
-    let text = SHIPPED
-        .iter()
-        .find(|shipped| shipped.name == "dropbox")
-        .unwrap()
-        .text;
-    let dropbox = policy(text);
+    let dropbox = policy(shipped::DROPBOX);
     let file = FileKind::Regular;
     assert_eq!(decide::<rows::Lookup>(&dropbox, &["/"], ()), Ok(()));
     let made = decide::<rows::Create>(&dropbox, &["/in/x"], birth(file, 0o4755)).unwrap();

@@ -11,11 +11,11 @@ use crate::op::*;
 struct Nobody;
 
 impl Users for Nobody {
-    fn uid(&self, _: &str) -> Option<u32> {
+    fn user(&self, _: &str) -> Option<u32> {
         None
     }
 
-    fn gid(&self, _: &str) -> Option<u32> {
+    fn group(&self, _: &str) -> Option<u32> {
         None
     }
 }
