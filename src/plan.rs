@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
-use virtfs_mediator_core::policy::Policy;
+use virtfs_mediator_core::policy::{CacheWord, Policy};
 
 use crate::cli::{CacheOption, ViewOptions};
 use crate::error::{Class, Error, Result};
@@ -21,7 +21,6 @@ pub(crate) struct Plan {
     /// The client's command; `None` for a view without a client of its own.
     pub(crate) command: Option<ClientCommand>,
     pub(crate) shared: bool,
-    pub(crate) cache: CacheOption,
     pub(crate) debug: bool,
 }
 
@@ -35,6 +34,8 @@ pub(crate) struct ViewPlan {
     /// Where the view lies in its namespace, without symbolic links.
     pub(crate) at: PathBuf,
     pub(crate) policy: Policy,
+    /// How long the kernel may remember: the command line's word, else the policy's.
+    pub(crate) cache: CacheOption,
     pub(crate) policy_file: Option<PathBuf>,
 }
 
@@ -67,7 +68,14 @@ pub(crate) fn plan(
             "leave them out, or start one export",
         ));
     }
-    let client = identity::client(options.client.as_deref())?;
+    let table = mounts::Table::read()?;
+    let mut views: Vec<ViewPlan> = Vec::new();
+    for export in exports {
+        let view = view(options, export, &table, &views)?;
+        refuse_inherited_descriptors(&view.export)?;
+        views.push(view);
+    }
+    let client = client(options, &views)?;
     let mediator = identity::mediator(options.mediator_user.as_deref())?;
     if mediator.uid == client.uid {
         return Err(Error::new(
@@ -79,22 +87,48 @@ pub(crate) fn plan(
     if let Some(command) = &command {
         refuse_pidfile_of_qemu(&command.argv)?;
     }
-    let table = mounts::Table::read()?;
-    let mut views: Vec<ViewPlan> = Vec::new();
-    for export in exports {
-        let view = view(options, export, &table, &views)?;
-        refuse_inherited_descriptors(&view.export)?;
-        views.push(view);
-    }
     Ok(Plan {
         client,
         mediator,
         views,
         command,
         shared: options.shared,
-        cache: options.cache,
         debug: options.debug,
     })
+}
+
+/// The command line's client, else the one that the policies name, else who called sudo.
+fn client(options: &ViewOptions, views: &[ViewPlan]) -> Result<Ids> {
+    if options.client.is_some() {
+        return identity::client(options.client.as_deref());
+    }
+    let mut named = views.iter().filter_map(|view| {
+        let settings = view.policy.settings();
+        let group = settings
+            .client_group
+            .map(|gid| format!(":{gid}"))
+            .unwrap_or_default();
+        settings.client_user.map(|uid| format!("{uid}{group}"))
+    });
+    let first = named.next();
+    if named.any(|other| Some(other) != first) {
+        return Err(config(
+            "the policies name different clients",
+            "one client uses all views of a start: name it with --client",
+        ));
+    }
+    identity::client(first.as_deref())
+}
+
+/// A policy that names its export is not used for another by mistake.
+fn refuse_other_export(path: &Path, policy: &Policy) -> Result<()> {
+    match &policy.settings().export {
+        Some(export) if Path::new(export) != path => Err(config(
+            format!("the policy is for export {export}, not {}", path.display()),
+            "name the policy's own export, or change `export` in the policy",
+        )),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Every command but `policy` needs root.
@@ -164,6 +198,12 @@ fn view(
     if options.readonly {
         policy.set_readonly();
     }
+    refuse_other_export(&path, &policy)?;
+    let cache = options.cache.unwrap_or(match policy.settings().cache {
+        Some(CacheWord::Auto) | None => CacheOption::Auto,
+        Some(CacheWord::None) => CacheOption::None,
+        Some(CacheWord::Exclusive) => CacheOption::Exclusive,
+    });
     let name = match &options.name {
         Some(name) => checked_name(name)?,
         None => derived_name(&path, earlier),
@@ -175,6 +215,7 @@ fn view(
         export_fd,
         at,
         policy,
+        cache,
         policy_file,
     })
 }

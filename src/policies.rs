@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use nix::unistd::{Group, User};
-use virtfs_mediator_core::policy::{Policy, SHIPPED, Users};
+use virtfs_mediator_core::policy::{Policy, Users, shipped};
 
 use crate::error::{Class, Error, Result};
 
@@ -11,14 +11,14 @@ use crate::error::{Class, Error, Result};
 struct Host;
 
 impl Users for Host {
-    fn uid(&self, name: &str) -> Option<u32> {
+    fn user(&self, name: &str) -> Option<u32> {
         User::from_name(name)
             .ok()
             .flatten()
             .map(|user| user.uid.as_raw())
     }
 
-    fn gid(&self, name: &str) -> Option<u32> {
+    fn group(&self, name: &str) -> Option<u32> {
         Group::from_name(name)
             .ok()
             .flatten()
@@ -67,7 +67,7 @@ pub(crate) fn check(files: &[impl AsRef<Path>]) -> u8 {
 /// `policy init`: a policy to start from, on stdout.
 #[allow(clippy::print_stdout, reason = "the command's output")]
 pub(crate) fn init(name: &str) {
-    for shipped in SHIPPED.iter().filter(|shipped| shipped.name == name) {
-        print!("{}", shipped.text);
+    for (_, text) in shipped::ALL.iter().filter(|(shipped, _)| *shipped == name) {
+        print!("{text}");
     }
 }

@@ -138,7 +138,7 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
                 life: life_end,
                 reporter: &given.reporter,
                 shared: plan.shared,
-                cache: plan.cache,
+                cache: view.cache,
                 debug: plan.debug,
             }),
             Forked::Parent(warden) => {
