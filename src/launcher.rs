@@ -308,10 +308,7 @@ impl Launcher {
 
     /// The keeper has ended: whatever it could not tidy up is ours to.
     fn finished(&mut self) -> Result<u8> {
-        let status = waitpid(self.keeper, None)
-            .ok()
-            .and_then(keep::init::ended)
-            .map_or(Class::Mount.status(), |(_, status)| status);
+        let ended = waitpid(self.keeper, None).ok();
         let run = rundir::open()?;
         for state in &self.states {
             rundir::remove_left_by(&state.keeper, &run, &state.view);
@@ -319,19 +316,18 @@ impl Launcher {
         if let Some(pidfile) = &self.pidfile {
             let _may_be_gone = std::fs::remove_file(pidfile);
         }
-        // A killed keeper says nothing.
-        if status == 128 + 9 && self.failure.is_none() {
-            self.fail(
-                Class::Mount.status(),
-                "the keeper was killed: the view and its client were ended".to_owned(),
-            );
+        // A killed keeper says nothing. Its own status may be 128+N too: then it is the client's.
+        if let Some(WaitStatus::Signaled(_, signal, _)) = ended {
+            let what = format!("the keeper was killed ({signal}): view and client have ended");
+            self.fail(Class::Mount.status(), what);
         }
+        let status = ended.and_then(keep::init::ended).map(|(_, status)| status);
         match self.failure.take() {
             Some((failed, what)) => {
                 tracing::error!("{what}");
                 Ok(failed)
             }
-            None => Ok(status),
+            None => Ok(status.unwrap_or(Class::Mount.status())),
         }
     }
 
