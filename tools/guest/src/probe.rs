@@ -88,3 +88,30 @@ fn enter(share: &Path, name: &str) -> Result<(), Errno> {
     }
     rustix::process::chdir(path.as_str())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_hold_no_mistake_and_enough_probes() {
+        assert!(load("matrix").unwrap().len() > 400);
+        assert!(!load("try").unwrap().is_empty());
+        assert!(load("other").is_err());
+    }
+
+    /// As root every operation of the scripts is exercised; without, most probes end early.
+    #[test]
+    fn run_on_a_plain_directory_knows_every_operation() {
+        let mounts = tempfile::tempdir().unwrap();
+        for share in ["share", "posix", "mmap", "cached"] {
+            std::fs::create_dir(mounts.path().join(share)).unwrap();
+        }
+        // The probes change ids, umask and working directory: of this test's process, since
+        // every test has its own under nextest, and this is the only one that does.
+        for probe in load("matrix").unwrap().iter().chain(&load("try").unwrap()) {
+            let outcome = run(probe, mounts.path());
+            assert!(!outcome.contains("BADSCRIPT"), "{}: {outcome}", probe.name);
+        }
+    }
+}

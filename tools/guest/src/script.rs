@@ -65,7 +65,7 @@ pub fn parse(text: &str) -> Result<Vec<Probe>, Mistake> {
             .as_ref()
             .ok_or_else(|| fail("a probe before any `[family]`".into()))?;
         let (pattern, body) = logical
-            .split_once(':')
+            .split_once(": ")
             .ok_or_else(|| fail("a probe is `name: step | step`".into()))?;
         for (name, values) in alternatives(pattern).map_err(fail)? {
             let name = format!("{family}/{name}");

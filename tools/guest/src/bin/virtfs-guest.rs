@@ -20,13 +20,20 @@ fn main() -> ExitCode {
         say(&Record::Error("usage: virtfs-guest matrix|try [--after PROBE] MOUNTS".into()));
         return ExitCode::from(2);
     };
-    let probes = match probe::load(script) {
+    let mut probes = match probe::load(script) {
         Ok(probes) => probes,
         Err(what) => {
             say(&Record::Error(what));
             return ExitCode::FAILURE;
         }
     };
+    // The host's path of the file that no guest may reach; only the host knows it.
+    let canary = std::env::var("CANARY").unwrap_or_else(|_| "/canary".into());
+    for arg in probes.iter_mut().flat_map(|p| &mut p.steps).flat_map(|step| &mut step.args) {
+        if let Some(before) = arg.strip_suffix(b"$CANARY") {
+            *arg = [before, canary.as_bytes()].concat();
+        }
+    }
     let mounts = PathBuf::from(mounts);
     let skip = after.map_or(0, |name| {
         probes.iter().position(|probe| probe.name == name).map_or(0, |at| at + 1)
