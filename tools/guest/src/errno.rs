@@ -49,8 +49,8 @@ pub fn name(errno: Errno) -> String {
         (Errno::CONNRESET, "ECONNRESET"),
         (Errno::TIMEDOUT, "ETIMEDOUT"),
     ];
-    NAMES
-        .iter()
-        .find(|(known, _)| *known == errno)
-        .map_or_else(|| format!("E{}", errno.raw_os_error()), |(_, name)| (*name).to_owned())
+    NAMES.iter().find(|(known, _)| *known == errno).map_or_else(
+        || format!("E{}", errno.raw_os_error()),
+        |(_, name)| (*name).to_owned(),
+    )
 }

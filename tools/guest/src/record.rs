@@ -76,7 +76,10 @@ mod tests {
             Record::Error("mount".into()),
             Record::End("9".into()),
         ] {
-            assert_eq!(Record::parse(&format!("\u{1b}[2J{record}\r\n")), Some(record));
+            assert_eq!(
+                Record::parse(&format!("\u{1b}[2J{record}\r\n")),
+                Some(record)
+            );
         }
     }
 

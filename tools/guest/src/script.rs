@@ -73,7 +73,11 @@ pub fn parse(text: &str) -> Result<Vec<Probe>, Mistake> {
                 return Err(fail(format!("{name} is there twice")));
             }
             let steps = steps(body, &values).map_err(fail)?;
-            probes.push(Probe { name, share: share.clone(), steps });
+            probes.push(Probe {
+                name,
+                share: share.clone(),
+                steps,
+            });
         }
     }
     Ok(probes)
@@ -103,8 +107,10 @@ fn alternatives(pattern: &str) -> Result<Vec<(String, Vec<String>)>, String> {
     let Some(open) = pattern.find('{') else {
         return Ok(vec![(pattern.trim().to_owned(), Vec::new())]);
     };
-    let close =
-        pattern[open..].find('}').ok_or_else(|| "an unfinished `{` in a name".to_owned())? + open;
+    let close = pattern[open..]
+        .find('}')
+        .ok_or_else(|| "an unfinished `{` in a name".to_owned())?
+        + open;
     let rest = alternatives(&pattern[close + 1..])?;
     let mut all = Vec::new();
     for choice in pattern[open + 1..close].split_whitespace() {
@@ -127,9 +133,14 @@ fn steps(body: &str, values: &[String]) -> Result<Vec<Step>, String> {
 
 fn step(text: &str) -> Result<Step, String> {
     let text = text.trim();
-    let (tolerate, text) = text.strip_prefix('?').map_or((false, text), |rest| (true, rest));
+    let (tolerate, text) = text
+        .strip_prefix('?')
+        .map_or((false, text), |rest| (true, rest));
     let mut words = text.split_whitespace();
-    let op = words.next().ok_or_else(|| "an empty step".to_owned())?.to_owned();
+    let op = words
+        .next()
+        .ok_or_else(|| "an empty step".to_owned())?
+        .to_owned();
     let args = words.map(unescape).collect::<Result<_, _>>()?;
     Ok(Step { tolerate, op, args })
 }
@@ -142,14 +153,18 @@ fn unescape(word: &str) -> Result<Vec<u8>, String> {
             out.push(b' ');
             rest = tail;
         } else if let Some(tail) = rest.strip_prefix("\\x") {
-            let digits = tail.get(..2).ok_or_else(|| format!("{word}: `\\xNN` needs two digits"))?;
+            let digits = tail
+                .get(..2)
+                .ok_or_else(|| format!("{word}: `\\xNN` needs two digits"))?;
             out.push(u8::from_str_radix(digits, 16).map_err(|e| format!("{word}: {e}"))?);
             rest = &tail[2..];
         } else if let Some(tail) = rest.strip_prefix('{') {
-            let (group, after) =
-                tail.split_once('}').ok_or_else(|| format!("{word}: an unfinished `{{`"))?;
-            let (unit, count) =
-                group.split_once('*').ok_or_else(|| format!("{word}: not `{{text*count}}`"))?;
+            let (group, after) = tail
+                .split_once('}')
+                .ok_or_else(|| format!("{word}: an unfinished `{{`"))?;
+            let (unit, count) = group
+                .split_once('*')
+                .ok_or_else(|| format!("{word}: not `{{text*count}}`"))?;
             let count: usize = count.parse().map_err(|e| format!("{word}: {e}"))?;
             out.extend(unit.as_bytes().repeat(count));
             rest = after;

@@ -49,10 +49,21 @@ pub(crate) fn map_and_write(fd: BorrowedFd<'_>, shared: bool, data: &[u8]) -> Re
     if data.len() > PAGE {
         return Err(Errno::INVAL);
     }
-    let flags = if shared { MapFlags::SHARED } else { MapFlags::PRIVATE };
+    let flags = if shared {
+        MapFlags::SHARED
+    } else {
+        MapFlags::PRIVATE
+    };
     // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing of ours.
     let page = unsafe {
-        mmap(ptr::null_mut(), PAGE, ProtFlags::READ | ProtFlags::WRITE, flags, fd, 0)?
+        mmap(
+            ptr::null_mut(),
+            PAGE,
+            ProtFlags::READ | ProtFlags::WRITE,
+            flags,
+            fd,
+            0,
+        )?
     };
     // SAFETY: the page is mapped writable, `data` fits, and the probes map files that are not
     // empty, so that the page exists behind the mapping.

@@ -17,7 +17,9 @@ fn main() -> ExitCode {
         (at < args.len()).then(|| args.remove(at))
     });
     let [script, mounts] = args.as_slice() else {
-        say(&Record::Error("usage: virtfs-guest matrix|try [--after PROBE] MOUNTS".into()));
+        say(&Record::Error(
+            "usage: virtfs-guest matrix|try [--after PROBE] MOUNTS".into(),
+        ));
         return ExitCode::from(2);
     };
     let mut probes = match probe::load(script) {
@@ -29,18 +31,28 @@ fn main() -> ExitCode {
     };
     // The host's path of the file that no guest may reach; only the host knows it.
     let canary = std::env::var("CANARY").unwrap_or_else(|_| "/canary".into());
-    for arg in probes.iter_mut().flat_map(|p| &mut p.steps).flat_map(|step| &mut step.args) {
+    for arg in probes
+        .iter_mut()
+        .flat_map(|p| &mut p.steps)
+        .flat_map(|step| &mut step.args)
+    {
         if let Some(before) = arg.strip_suffix(b"$CANARY") {
             *arg = [before, canary.as_bytes()].concat();
         }
     }
     let mounts = PathBuf::from(mounts);
     let skip = after.map_or(0, |name| {
-        probes.iter().position(|probe| probe.name == name).map_or(0, |at| at + 1)
+        probes
+            .iter()
+            .position(|probe| probe.name == name)
+            .map_or(0, |at| at + 1)
     });
     for probe in &probes[skip..] {
         say(&Record::Begin(probe.name.clone()));
-        say(&Record::Probe(probe.name.clone(), probe::run(probe, &mounts)));
+        say(&Record::Probe(
+            probe.name.clone(),
+            probe::run(probe, &mounts),
+        ));
     }
     ExitCode::SUCCESS
 }
@@ -48,5 +60,7 @@ fn main() -> ExitCode {
 /// One write for a whole line, so that the kernel's messages do not fall into it. A console that
 /// cannot be written to leaves nobody to tell.
 fn say(record: &Record) {
-    let _ = std::io::stdout().lock().write_all(format!("{record}\n").as_bytes());
+    let _ = std::io::stdout()
+        .lock()
+        .write_all(format!("{record}\n").as_bytes());
 }

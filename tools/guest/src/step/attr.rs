@@ -20,7 +20,9 @@ pub(super) fn run(context: &mut Context, op: &str, args: &Args<'_>) -> Option<Ou
     let outcome = match op {
         "stat" => stat_path(args, AtFlags::SYMLINK_NOFOLLOW),
         "statfollow" => stat_path(args, AtFlags::empty()),
-        "fstat" => context.file(args, 0).and_then(|fd| Ok(Some(facts(&fstat(fd)?)))),
+        "fstat" => context
+            .file(args, 0)
+            .and_then(|fd| Ok(Some(facts(&fstat(fd)?)))),
         "chown" => chown(args, AtFlags::empty()),
         "lchown" => chown(args, AtFlags::SYMLINK_NOFOLLOW),
         "fchown" => context.file(args, 0).and_then(|fd| {
@@ -105,7 +107,10 @@ fn utimens(args: &Args<'_>, flags: AtFlags) -> Outcome {
         };
         Ok(Timespec { tv_sec, tv_nsec })
     };
-    let times = Timestamps { last_access: time(1)?, last_modification: time(2)? };
+    let times = Timestamps {
+        last_access: time(1)?,
+        last_modification: time(2)?,
+    };
     utimensat(CWD, args.path(0)?, &times, flags)?;
     Ok(None)
 }
@@ -113,7 +118,10 @@ fn utimens(args: &Args<'_>, flags: AtFlags) -> Outcome {
 /// `times PATH`: both times, `now` for those of today so that outcomes repeat.
 fn times(args: &Args<'_>) -> Outcome {
     let stat = statat(CWD, args.path(0)?, AtFlags::SYMLINK_NOFOLLOW)?;
-    let today = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+    let today = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .as_secs();
     let word = |seconds: i64, nanos: u64| {
         if u64::try_from(seconds).is_ok_and(|then| then.abs_diff(today) < 86_400) {
             "now".to_owned()
@@ -162,7 +170,9 @@ fn times_of(args: &Args<'_>) -> Result<Times, Failure> {
 
 /// `mark PATH`: remembers its times, and waits until the host's clock tick (10 ms at most) is over.
 fn mark(context: &mut Context, args: &Args<'_>) -> Outcome {
-    context.marks.insert(args.bytes(0)?.to_vec(), times_of(args)?);
+    context
+        .marks
+        .insert(args.bytes(0)?.to_vec(), times_of(args)?);
     std::thread::sleep(Duration::from_millis(20));
     Ok(None)
 }
@@ -176,7 +186,15 @@ fn since(context: &mut Context, args: &Args<'_>) -> Outcome {
     let now = times_of(args)?;
     Ok(Some(format!(
         "mtime={} ctime={}",
-        if before.modified == now.modified { "kept" } else { "moved" },
-        if before.changed == now.changed { "kept" } else { "moved" }
+        if before.modified == now.modified {
+            "kept"
+        } else {
+            "moved"
+        },
+        if before.changed == now.changed {
+            "kept"
+        } else {
+            "moved"
+        }
     )))
 }

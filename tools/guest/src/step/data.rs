@@ -20,7 +20,9 @@ pub(super) fn run(context: &mut Context, op: &str, args: &Args<'_>) -> Option<Ou
         }),
         "put" => put(args),
         "cat" => cat(args),
-        "write" => on(context, args, |fd, args| Ok(write(fd, args.bytes(1)?).map(|_| None)?)),
+        "write" => on(context, args, |fd, args| {
+            Ok(write(fd, args.bytes(1)?).map(|_| None)?)
+        }),
         "pwrite" => on(context, args, |fd, args| {
             Ok(pwrite(fd, args.bytes(2)?, args.number(1)?).map(|_| None)?)
         }),
@@ -35,9 +37,9 @@ pub(super) fn run(context: &mut Context, op: &str, args: &Args<'_>) -> Option<Ou
             Ok(Some(contents(&buffer[..got])))
         }),
         "truncate" => truncate(args),
-        "ftruncate" => {
-            on(context, args, |fd, args| Ok(ftruncate(fd, args.number(1)?).map(|()| None)?))
-        }
+        "ftruncate" => on(context, args, |fd, args| {
+            Ok(ftruncate(fd, args.number(1)?).map(|()| None)?)
+        }),
         "fsync" => on(context, args, |fd, _| Ok(fsync(fd).map(|()| None)?)),
         "fdatasync" => on(context, args, |fd, _| Ok(fdatasync(fd).map(|()| None)?)),
         "fallocate" => on(context, args, allocate),
@@ -117,7 +119,9 @@ fn contents(bytes: &[u8]) -> String {
     if bytes.len() <= 40 {
         return format!("\"{}\"", bytes.escape_ascii());
     }
-    let sum = bytes.iter().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
+    let sum = bytes.iter().fold(0_u32, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add((*byte).into())
+    });
     format!("bytes={} sum={sum:08x}", bytes.len())
 }
 

@@ -116,9 +116,16 @@ fn become_root() -> Result<(), Errno> {
 
 /// `UID:GID`, either may be `-` for "as it is".
 fn owner(text: &str) -> Result<(Option<Uid>, Option<Gid>), Failure> {
-    let (uid, gid) =
-        text.split_once(':').ok_or_else(|| Failure::Script(format!("{text} is not UID:GID")))?;
-    let id = |text: &str| if text == "-" { Ok(None) } else { number(text).map(Some) };
+    let (uid, gid) = text
+        .split_once(':')
+        .ok_or_else(|| Failure::Script(format!("{text} is not UID:GID")))?;
+    let id = |text: &str| {
+        if text == "-" {
+            Ok(None)
+        } else {
+            number(text).map(Some)
+        }
+    };
     Ok((id(uid)?.map(Uid::from_raw), id(gid)?.map(Gid::from_raw)))
 }
 
@@ -156,7 +163,11 @@ impl<'a> Args<'a> {
     }
 
     fn optional(&self, index: usize) -> Result<&'a str, Failure> {
-        if index < self.0.len() { self.text(index) } else { Ok("") }
+        if index < self.0.len() {
+            self.text(index)
+        } else {
+            Ok("")
+        }
     }
 
     fn number<T: TryFrom<i64>>(&self, index: usize) -> Result<T, Failure> {

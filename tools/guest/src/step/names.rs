@@ -149,11 +149,19 @@ fn entries(dir: impl std::os::fd::AsFd) -> Result<Vec<(Vec<u8>, u64)>, Failure> 
 
 /// `list PATH`: the names in order, many or long ones by their number.
 fn list(args: &Args<'_>) -> Outcome {
-    let dir = open(args.path(0)?, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+    let dir = open(
+        args.path(0)?,
+        OFlags::RDONLY | OFlags::DIRECTORY,
+        Mode::empty(),
+    )?;
     let mut names: Vec<_> = entries(dir)?.into_iter().map(|(name, _)| name).collect();
     names.sort();
     let twice = names.windows(2).filter(|pair| pair[0] == pair[1]).count();
-    let all = names.iter().map(|n| n.escape_ascii().to_string()).collect::<Vec<_>>().join(",");
+    let all = names
+        .iter()
+        .map(|n| n.escape_ascii().to_string())
+        .collect::<Vec<_>>()
+        .join(",");
     Ok(Some(if all.len() > 60 {
         format!("entries={} twice={twice}", names.len())
     } else {
@@ -163,7 +171,11 @@ fn list(args: &Args<'_>) -> Outcome {
 
 /// `seekdir PATH`: reads all, goes back to the middle and to the start, compares.
 fn seekdir(args: &Args<'_>) -> Outcome {
-    let dir = open(args.path(0)?, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+    let dir = open(
+        args.path(0)?,
+        OFlags::RDONLY | OFlags::DIRECTORY,
+        Mode::empty(),
+    )?;
     let all = entries(&dir)?;
     let middle = all.len() / 2;
     let Some((_, cookie)) = all.get(middle) else {
@@ -171,7 +183,10 @@ fn seekdir(args: &Args<'_>) -> Outcome {
     };
     seek(&dir, SeekFrom::Start(*cookie))?;
     let tail = entries(&dir)?;
-    let same_tail = tail.iter().map(|e| &e.0).eq(all[middle + 1..].iter().map(|e| &e.0));
+    let same_tail = tail
+        .iter()
+        .map(|e| &e.0)
+        .eq(all[middle + 1..].iter().map(|e| &e.0));
     seek(&dir, SeekFrom::Start(0))?;
     let same_all = entries(&dir)? == all;
     Ok(Some(format!("tail={same_tail} rewound={same_all}")))

@@ -1,8 +1,6 @@
 //! Steps on extended attributes and POSIX ACLs.
 
-use rustix::fs::{
-    XattrFlags, getxattr, lgetxattr, llistxattr, lremovexattr, lsetxattr, setxattr,
-};
+use rustix::fs::{XattrFlags, getxattr, lgetxattr, llistxattr, lremovexattr, lsetxattr, setxattr};
 
 use super::{Args, Failure, Outcome, unknown};
 
@@ -26,13 +24,23 @@ pub(super) fn run(op: &str, args: &Args<'_>) -> Option<Outcome> {
 
 /// `setxattr PATH NAME VALUE [create|replace]`
 fn set(args: &Args<'_>) -> Outcome {
-    setxattr(args.path(0)?, args.bytes(1)?, args.bytes(2)?, flags(args.optional(3)?)?)?;
+    setxattr(
+        args.path(0)?,
+        args.bytes(1)?,
+        args.bytes(2)?,
+        flags(args.optional(3)?)?,
+    )?;
     Ok(None)
 }
 
 /// The same on a symbolic link itself.
 fn lset(args: &Args<'_>) -> Outcome {
-    lsetxattr(args.path(0)?, args.bytes(1)?, args.bytes(2)?, flags(args.optional(3)?)?)?;
+    lsetxattr(
+        args.path(0)?,
+        args.bytes(1)?,
+        args.bytes(2)?,
+        flags(args.optional(3)?)?,
+    )?;
     Ok(None)
 }
 
@@ -123,7 +131,11 @@ fn set_acl(args: &Args<'_>) -> Outcome {
                 _ => 0,
             }
         });
-        let id: u32 = if id.is_empty() { u32::MAX } else { super::number(id)? };
+        let id: u32 = if id.is_empty() {
+            u32::MAX
+        } else {
+            super::number(id)?
+        };
         bytes.extend(tag.to_le_bytes());
         bytes.extend(permission.to_le_bytes());
         bytes.extend(id.to_le_bytes());
@@ -137,7 +149,9 @@ fn get_acl(args: &Args<'_>) -> Outcome {
     let bytes = value(args, acl_name(args)?.as_bytes())?;
     let mut entries = Vec::new();
     for entry in bytes.get(4..).unwrap_or_default().chunks_exact(8) {
-        let [tag, _, permission, _, id @ ..] = entry else { continue };
+        let [tag, _, permission, _, id @ ..] = entry else {
+            continue;
+        };
         let kind = match tag {
             0x01 | 0x02 => "u",
             0x04 | 0x08 => "g",
@@ -149,7 +163,12 @@ fn get_acl(args: &Args<'_>) -> Outcome {
             _ => String::new(),
         };
         let letter = |bit: u8, letter: char| if permission & bit == 0 { '-' } else { letter };
-        entries.push(format!("{kind}:{id}:{}{}{}", letter(4, 'r'), letter(2, 'w'), letter(1, 'x')));
+        entries.push(format!(
+            "{kind}:{id}:{}{}{}",
+            letter(4, 'r'),
+            letter(2, 'w'),
+            letter(1, 'x')
+        ));
     }
     Ok(Some(entries.join(",")))
 }
