@@ -209,7 +209,12 @@ fn act(action: Action) -> Result<ExitCode, Error> {
             Ok(expectations.map_or(ExitCode::SUCCESS, |expected| verdict(&expected, &results)))
         }
         Action::Try { columns, common } => {
-            let results = Bench::new(&common, &columns)?.run(&columns, "try", PLAIN_SHARES)?;
+            let bench = Bench::new(&common, &columns)?;
+            let results = bench.run(&columns, "try", PLAIN_SHARES)?;
+            for column in &columns {
+                // A console is of use after a failure only.
+                let _ = std::fs::remove_file(matrix::console(&bench.kept, *column));
+            }
             println!("\n{}", demo::table(&results)?);
             Ok(ExitCode::SUCCESS)
         }

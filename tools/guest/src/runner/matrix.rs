@@ -1,7 +1,7 @@
 //! Runs the matrix: one column after the other, resumed behind a probe that broke the guest.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Error;
@@ -57,6 +57,12 @@ impl Results {
     }
 }
 
+/// Where a column's console output lies.
+#[must_use]
+pub fn console(kept: &Path, column: Column) -> PathBuf {
+    kept.join(format!("{}.console", column.name()))
+}
+
 /// A guest that breaks more often than this tells nothing more.
 const BOOTS: usize = 8;
 
@@ -70,11 +76,11 @@ pub fn run_column(
     setup: &Setup<'_>,
     column: Column,
     limits: Limits,
-    kept: &std::path::Path,
+    kept: &Path,
 ) -> Result<(), Error> {
     let started = Instant::now();
     let export = setup.workspace.export(column.name())?;
-    let console: PathBuf = kept.join(format!("{}.console", column.name()));
+    let console = console(kept, column);
     let _ = std::fs::remove_file(&console);
     let mut broken = Vec::new();
     let mut after: Option<String> = None;
@@ -83,15 +89,18 @@ pub fn run_column(
         what,
         console: console.clone(),
     };
+    let mut reported = false;
     for boot in 1.. {
         let plan = setup.plan(column, &export, after.as_deref())?;
         let end = boot::run(plan, limits, &console, |record| {
             if let Record::Probe(name, outcome) = record {
                 results.add(column, name, outcome);
+                reported = true;
             }
         })?;
         match end {
-            End::Complete => break,
+            End::Complete if reported => break,
+            End::Complete => return Err(failed("no probe ran".into())),
             End::Broken {
                 what,
                 during: Some(probe),

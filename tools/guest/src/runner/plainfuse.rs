@@ -1,13 +1,15 @@
 //! A plain FUSE mount for a client, to show what any FUSE server meets.
 //!
 //! bindfs would mount with `default_permissions`; so we mount and hand it the descriptor, as
-//! libfuse 3 takes it (`/dev/fd/N`). Runs in a mount namespace of its own.
+//! libfuse 3 takes it (`/dev/fd/N`). Runs in a mount namespace of its own, with a `/dev` of its
+//! own: bindfs resolves its mount point first, and only where `/dev/fd/N` is a real directory
+//! does that leave the name that libfuse knows.
 
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat, open};
 use rustix::mount::{MountFlags, mount};
 
 use super::Error;
@@ -43,10 +45,28 @@ pub fn run(
         options.as_c_str(),
     )
     .map_err(|e| Error::io(format!("mount {}", at.display()))(e.into()))?;
+    let fd_dir = format!("/dev/fd/{}", device.as_raw_fd());
+    mount(
+        "dev",
+        "/dev",
+        "tmpfs",
+        MountFlags::NOSUID,
+        None::<&std::ffi::CStr>,
+    )
+    .map_err(|e| Error::io("mount a tmpfs on /dev")(e.into()))?;
+    std::fs::create_dir_all(&fd_dir).map_err(Error::io(fd_dir.clone()))?;
+    mknodat(
+        CWD,
+        "/dev/null",
+        FileType::CharacterDevice,
+        Mode::from_raw_mode(0o666),
+        makedev(1, 3),
+    )
+    .map_err(|e| Error::io("/dev/null")(e.into()))?;
     let mut server = Command::new("setpriv")
         .args(["--pdeathsig=KILL", "--", "bindfs", "-f"])
         .arg(source)
-        .arg(format!("/dev/fd/{}", device.as_raw_fd()))
+        .arg(fd_dir)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
