@@ -3,8 +3,11 @@
 
 mod kernel;
 
+use std::io::{BufRead, BufReader, Write};
+
 use kernel::{Body, ROOT, View, op};
 use virtfs_mediator_core::Cache;
+use virtfs_mediator_core::control::Answer;
 use virtfs_mediator_core::policy::Policy;
 
 #[test]
@@ -357,7 +360,7 @@ fn attributes_of_a_set_id_file_are_not_remembered() {
     let chmod = Body::new()
         .u32(1)
         .u32(0)
-        .bytes(&[0; 56])
+        .bytes(&[0; 60])
         .u32(0o104_755)
         .bytes(&[0; 16]);
     view.ask(op::SETATTR, node, chmod).ok();
@@ -374,5 +377,36 @@ fn readonly_view_refuses_changes_with_erofs() {
     let mkdir = Body::new().u32(0o755).u32(0).name(b"dir");
     assert_eq!(view.ask(op::MKDIR, ROOT, mkdir).errno, libc::EROFS);
     view.still_serves();
+    view.end().unwrap();
+}
+
+#[test]
+fn control_socket_tells_what_was_done_and_refused() {
+    let mut policy = Policy::parity();
+    policy.set_readonly();
+    let view = View::with(policy, Cache::None);
+    let mkdir = Body::new().u32(0o755).u32(0).name(b"dir");
+    assert_eq!(view.ask(op::MKDIR, ROOT, mkdir).errno, libc::EROFS);
+    view.still_serves();
+
+    let mut control = view.control();
+    control.write_all(b"{\"ask\":\"status\"}\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(control).read_line(&mut line).unwrap();
+    let Answer::Status(status) = serde_json::from_str(&line).unwrap() else {
+        panic!("{line}");
+    };
+    assert_eq!(
+        (status.view.as_str(), status.cache.as_str()),
+        ("test", "none")
+    );
+    assert!(status.readonly);
+    let count = |name: &str| {
+        let found = status.operations.iter().find(|row| row.operation == name);
+        found.map(|row| (row.done, row.refused, row.failed))
+    };
+    assert_eq!(count("mkdir"), Some((0, 1, 0)));
+    assert_eq!(count("getattr"), Some((1, 0, 0)));
+    assert_eq!(count("write"), None);
     view.end().unwrap();
 }

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
@@ -15,109 +16,112 @@ use virtfs_mediator_core::policy::Policy;
 use virtfs_mediator_core::{Cache, ServeError, Service, ViewMode, serve};
 
 /// Opcodes (`enum fuse_opcode`).
-pub mod op {
-    pub const LOOKUP: u32 = 1;
-    pub const FORGET: u32 = 2;
-    pub const GETATTR: u32 = 3;
-    pub const SETATTR: u32 = 4;
-    pub const SYMLINK: u32 = 6;
-    pub const MKNOD: u32 = 8;
-    pub const MKDIR: u32 = 9;
-    pub const UNLINK: u32 = 10;
-    pub const RMDIR: u32 = 11;
-    pub const RENAME: u32 = 12;
-    pub const LINK: u32 = 13;
-    pub const OPEN: u32 = 14;
-    pub const READ: u32 = 15;
-    pub const WRITE: u32 = 16;
-    pub const RELEASE: u32 = 18;
-    pub const GETXATTR: u32 = 22;
-    pub const LISTXATTR: u32 = 23;
-    pub const FLUSH: u32 = 25;
-    pub const INIT: u32 = 26;
-    pub const OPENDIR: u32 = 27;
-    pub const READDIR: u32 = 28;
-    pub const CREATE: u32 = 35;
-    pub const BMAP: u32 = 37;
-    pub const DESTROY: u32 = 38;
-    pub const IOCTL: u32 = 39;
-    pub const FALLOCATE: u32 = 43;
-    pub const READDIRPLUS: u32 = 44;
-    pub const RENAME2: u32 = 45;
-    pub const LSEEK: u32 = 46;
-    pub const COPY_FILE_RANGE: u32 = 47;
+pub(crate) mod op {
+    pub(crate) const LOOKUP: u32 = 1;
+    pub(crate) const FORGET: u32 = 2;
+    pub(crate) const GETATTR: u32 = 3;
+    pub(crate) const SETATTR: u32 = 4;
+    pub(crate) const SYMLINK: u32 = 6;
+    pub(crate) const MKNOD: u32 = 8;
+    pub(crate) const MKDIR: u32 = 9;
+    pub(crate) const UNLINK: u32 = 10;
+    pub(crate) const RMDIR: u32 = 11;
+    pub(crate) const RENAME: u32 = 12;
+    pub(crate) const LINK: u32 = 13;
+    pub(crate) const OPEN: u32 = 14;
+    pub(crate) const READ: u32 = 15;
+    pub(crate) const WRITE: u32 = 16;
+    pub(crate) const RELEASE: u32 = 18;
+    pub(crate) const GETXATTR: u32 = 22;
+    pub(crate) const LISTXATTR: u32 = 23;
+    pub(crate) const FLUSH: u32 = 25;
+    pub(crate) const INIT: u32 = 26;
+    pub(crate) const OPENDIR: u32 = 27;
+    pub(crate) const READDIR: u32 = 28;
+    pub(crate) const CREATE: u32 = 35;
+    pub(crate) const BMAP: u32 = 37;
+    pub(crate) const DESTROY: u32 = 38;
+    pub(crate) const IOCTL: u32 = 39;
+    pub(crate) const FALLOCATE: u32 = 43;
+    pub(crate) const READDIRPLUS: u32 = 44;
+    pub(crate) const RENAME2: u32 = 45;
+    pub(crate) const LSEEK: u32 = 46;
+    pub(crate) const COPY_FILE_RANGE: u32 = 47;
 }
 
-pub const ROOT: u64 = 1;
+pub(crate) const ROOT: u64 = 1;
 
 /// A message's body, field by field.
 #[derive(Default, Clone)]
-pub struct Body(Vec<u8>);
+pub(crate) struct Body(Vec<u8>);
 
 impl Body {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
-    pub fn u32(mut self, value: u32) -> Self {
+    pub(crate) fn u32(mut self, value: u32) -> Self {
         self.0.extend_from_slice(&value.to_ne_bytes());
         self
     }
-    pub fn u64(mut self, value: u64) -> Self {
+    pub(crate) fn u64(mut self, value: u64) -> Self {
         self.0.extend_from_slice(&value.to_ne_bytes());
         self
     }
-    pub fn bytes(mut self, value: &[u8]) -> Self {
+    pub(crate) fn bytes(mut self, value: &[u8]) -> Self {
         self.0.extend_from_slice(value);
         self
     }
     /// A NUL-terminated name.
-    pub fn name(self, value: &[u8]) -> Self {
+    pub(crate) fn name(self, value: &[u8]) -> Self {
         self.bytes(value).bytes(b"\0")
     }
 }
 
 /// What came back.
 #[derive(Debug)]
-pub struct Reply {
+pub(crate) struct Reply {
     /// 0 or a positive errno.
-    pub errno: i32,
-    pub body: Vec<u8>,
+    pub(crate) errno: i32,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Reply {
-    pub fn u64_at(&self, at: usize) -> u64 {
+    pub(crate) fn u64_at(&self, at: usize) -> u64 {
         u64::from_ne_bytes(self.body[at..at + 8].try_into().unwrap())
     }
-    pub fn u32_at(&self, at: usize) -> u32 {
+    pub(crate) fn u32_at(&self, at: usize) -> u32 {
         u32::from_ne_bytes(self.body[at..at + 4].try_into().unwrap())
     }
     #[track_caller]
-    pub fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         assert_eq!(self.errno, 0);
         self
     }
     /// The node id of an entry reply.
     #[track_caller]
-    pub fn node(self) -> u64 {
+    pub(crate) fn node(self) -> u64 {
         self.ok().u64_at(0)
     }
 }
 
 /// A served view without a kernel.
-pub struct View {
+pub(crate) struct View {
     socket: OwnedFd,
     unique: Cell<u64>,
     served: Option<JoinHandle<Result<(), ServeError>>>,
     dir: TempDir,
+    run: TempDir,
 }
 
 impl View {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with(Policy::parity(), Cache::Auto)
     }
 
-    pub fn with(policy: Policy, cache: Cache) -> Self {
+    pub(crate) fn with(policy: Policy, cache: Cache) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let run = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(run.path().join("control")).unwrap();
         let (socket, device) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -135,7 +139,7 @@ impl View {
             device,
             root: path(dir.path()),
             proc_fd: path(Path::new("/proc/self/fd")),
-            control: None,
+            control: Some(listener.into()),
             policy,
             cache,
             mode: ViewMode::Client,
@@ -150,6 +154,7 @@ impl View {
             unique: Cell::new(0),
             served: Some(served),
             dir,
+            run,
         };
         view.init();
         view
@@ -169,8 +174,13 @@ impl View {
         assert_eq!(reply.u32_at(0), 7);
     }
 
+    /// A connection to the control socket.
+    pub(crate) fn control(&self) -> UnixStream {
+        UnixStream::connect(self.run.path().join("control")).unwrap()
+    }
+
     /// A file's path on the host's side.
-    pub fn host(&self, name: &str) -> PathBuf {
+    pub(crate) fn host(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -194,7 +204,7 @@ impl View {
         unique
     }
 
-    pub fn ask(&self, opcode: u32, node: u64, body: Body) -> Reply {
+    pub(crate) fn ask(&self, opcode: u32, node: u64, body: Body) -> Reply {
         let unique = self.send(opcode, node, &body);
         let mut buf = vec![0; 1 << 21];
         let (count, _) = recv(&self.socket, &mut buf[..], RecvFlags::empty()).unwrap();
@@ -210,20 +220,20 @@ impl View {
     }
 
     /// FORGET has no answer.
-    pub fn forget(&self, node: u64, count: u64) {
+    pub(crate) fn forget(&self, node: u64, count: u64) {
         self.send(op::FORGET, node, &Body::new().u64(count));
     }
 
-    pub fn lookup(&self, parent: u64, name: &[u8]) -> Reply {
+    pub(crate) fn lookup(&self, parent: u64, name: &[u8]) -> Reply {
         self.ask(op::LOOKUP, parent, Body::new().name(name))
     }
 
-    pub fn getattr(&self, node: u64) -> Reply {
+    pub(crate) fn getattr(&self, node: u64) -> Reply {
         self.ask(op::GETATTR, node, Body::new().u32(0).u32(0).u64(0))
     }
 
     /// Node and handle of a new file.
-    pub fn create(&self, name: &[u8]) -> (u64, u64) {
+    pub(crate) fn create(&self, name: &[u8]) -> (u64, u64) {
         let flags = u32::try_from(libc::O_RDWR | libc::O_CREAT).unwrap();
         let body = Body::new()
             .u32(flags)
@@ -236,7 +246,7 @@ impl View {
         (reply.u64_at(0), reply.u64_at(128))
     }
 
-    pub fn write(&self, node: u64, handle: u64, offset: u64, data: &[u8]) -> Reply {
+    pub(crate) fn write(&self, node: u64, handle: u64, offset: u64, data: &[u8]) -> Reply {
         let size = u32::try_from(data.len()).unwrap();
         let body = Body::new()
             .u64(handle)
@@ -249,7 +259,7 @@ impl View {
         self.ask(op::WRITE, node, body.bytes(data))
     }
 
-    pub fn read(&self, node: u64, handle: u64, offset: u64, size: u32) -> Reply {
+    pub(crate) fn read(&self, node: u64, handle: u64, offset: u64, size: u32) -> Reply {
         let body = Body::new()
             .u64(handle)
             .u64(offset)
@@ -261,7 +271,7 @@ impl View {
         self.ask(op::READ, node, body)
     }
 
-    pub fn readdir(&self, opcode: u32, handle: u64, cookie: u64, size: u32) -> Reply {
+    pub(crate) fn readdir(&self, opcode: u32, handle: u64, cookie: u64, size: u32) -> Reply {
         let body = Body::new()
             .u64(handle)
             .u64(cookie)
@@ -275,12 +285,12 @@ impl View {
 
     /// Proves that the view still answers.
     #[track_caller]
-    pub fn still_serves(&self) {
+    pub(crate) fn still_serves(&self) {
         self.getattr(ROOT).ok();
     }
 
     /// Ends the connection and returns how serving ended.
-    pub fn end(mut self) -> Result<(), ServeError> {
+    pub(crate) fn end(mut self) -> Result<(), ServeError> {
         self.ask(op::DESTROY, 0, Body::new());
         self.served.take().unwrap().join().unwrap()
     }
