@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use virtfs_mediator_core::policy::shipped;
 
 /// Share a host directory with a stock QEMU guest, safely, through a mediated FUSE view.
 #[derive(Debug, Parser)]
@@ -107,20 +109,9 @@ pub(crate) enum PolicyCommand {
     /// Print a policy to start from.
     Init {
         /// Which one.
-        #[arg(value_enum)]
-        kind: PolicyKind,
+        #[arg(value_parser = PossibleValuesParser::new(shipped::ALL.iter().map(|(name, _)| *name)))]
+        name: String,
     },
-}
-
-/// The policies that `policy init` prints.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum PolicyKind {
-    /// What QEMU as root would allow.
-    Parity,
-    /// Nothing may be changed.
-    Readonly,
-    /// Files can be put in, and not be changed or read again.
-    Dropbox,
 }
 
 /// Options of a view.
@@ -144,9 +135,9 @@ pub(crate) struct ViewOptions {
     /// A general mount: every user may use it, and the kernel enforces the mode bits.
     #[arg(long)]
     pub(crate) shared: bool,
-    /// How long the kernel may remember names and attributes.
-    #[arg(long, value_enum, default_value_t = CacheOption::Auto)]
-    pub(crate) cache: CacheOption,
+    /// How long the kernel may remember names and attributes; default: as the policy says, or auto.
+    #[arg(long, value_enum)]
+    pub(crate) cache: Option<CacheOption>,
     /// Refuse every change.
     #[arg(long)]
     pub(crate) readonly: bool,

@@ -50,7 +50,11 @@ pub(crate) struct Error {
 impl Error {
     /// `what` went wrong; `cure` says what to do (may be empty where nothing can be done).
     pub(crate) fn new(class: Class, what: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self { class, what: what.into(), cure: cure.into() }
+        Self {
+            class,
+            what: what.into(),
+            cure: cure.into(),
+        }
     }
 
     /// A system call of a privileged step failed: `call` is shown as strace would.

@@ -49,12 +49,16 @@ pub(crate) fn mediator(asked: Option<&str>) -> Result<Ids> {
     let mut ids = match asked {
         Some(text) => parse(text)?,
         None => match User::from_name(MEDIATOR_USER) {
-            Ok(Some(user)) => {
-                Ids { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups: Vec::new() }
-            }
-            Ok(None) | Err(_) => {
-                Ids { uid: MEDIATOR_FALLBACK, gid: MEDIATOR_FALLBACK, groups: Vec::new() }
-            }
+            Ok(Some(user)) => Ids {
+                uid: user.uid.as_raw(),
+                gid: user.gid.as_raw(),
+                groups: Vec::new(),
+            },
+            Ok(None) | Err(_) => Ids {
+                uid: MEDIATOR_FALLBACK,
+                gid: MEDIATOR_FALLBACK,
+                groups: Vec::new(),
+            },
         },
     };
     ids.groups.clear();
@@ -69,7 +73,11 @@ pub(crate) fn mediator(asked: Option<&str>) -> Result<Ids> {
 }
 
 fn caller_of_sudo() -> Result<Ids> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|value| value.parse::<u32>().ok())
+    };
     match (number("SUDO_UID"), number("SUDO_GID")) {
         (Some(uid), Some(gid)) if uid != 0 => Ok(of_user(uid, Some(gid))),
         _ => Err(Error::new(
@@ -108,15 +116,27 @@ fn of_user(uid: u32, gid: Option<u32>) -> Ids {
                 .ok()
                 .and_then(|name| getgrouplist(&name, Gid::from_raw(gid)).ok())
                 .unwrap_or_default();
-            Ids { uid, gid, groups: groups.into_iter().map(Gid::as_raw).collect() }
+            Ids {
+                uid,
+                gid,
+                groups: groups.into_iter().map(Gid::as_raw).collect(),
+            }
         }
-        Ok(None) | Err(_) => Ids { uid, gid: gid.unwrap_or(uid), groups: Vec::new() },
+        Ok(None) | Err(_) => Ids {
+            uid,
+            gid: gid.unwrap_or(uid),
+            groups: Vec::new(),
+        },
     }
 }
 
 fn resolve_group(text: &str) -> Result<u32> {
     if let Ok(gid) = text.parse::<u32>() {
-        return if gid == u32::MAX { Err(unknown("group", text)) } else { Ok(gid) };
+        return if gid == u32::MAX {
+            Err(unknown("group", text))
+        } else {
+            Ok(gid)
+        };
     }
     match Group::from_name(text) {
         Ok(Some(found)) => Ok(found.gid.as_raw()),
@@ -146,8 +166,19 @@ mod tests {
 
     #[test]
     fn client_root_or_unknown_is_refused() {
-        for bad in ["root", "0", "0:5", "no-such-user", "nobody:no-such-group", "4294967295"] {
-            assert_eq!(client(Some(bad)).unwrap_err().class(), Class::Configuration, "{bad}");
+        for bad in [
+            "root",
+            "0",
+            "0:5",
+            "no-such-user",
+            "nobody:no-such-group",
+            "4294967295",
+        ] {
+            assert_eq!(
+                client(Some(bad)).unwrap_err().class(),
+                Class::Configuration,
+                "{bad}"
+            );
         }
     }
 }

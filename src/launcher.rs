@@ -55,20 +55,37 @@ fn launch(plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -> Re
         controls.push(rundir::claim(&run, &view.name)?);
         names.push(view.name.clone());
     }
-    let pidfile = plan.command.as_ref().and_then(|command| command.pidfile.clone());
-    let mut states: Vec<State> = plan.views.iter().map(|view| describe(&plan, view)).collect();
+    let pidfile = plan
+        .command
+        .as_ref()
+        .and_then(|command| command.pidfile.clone());
+    let mut states: Vec<State> = plan
+        .views
+        .iter()
+        .map(|view| describe(&plan, view))
+        .collect();
     let signals = block_signals()?;
     let (reporter, reports) = report::channel()?;
     let (orders, to_keeper) = pipe()?;
     match sys::clone_process(0)
         .map_err(|error| Error::step(Class::Confinement, "fork(keeper)", error))?
     {
-        Forked::Child => keep::keeper(plan, Given { reporter, orders, controls, run }),
+        Forked::Child => keep::keeper(
+            plan,
+            Given {
+                reporter,
+                orders,
+                controls,
+                run,
+            },
+        ),
         Forked::Parent(keeper) => {
             drop((reporter, orders, controls, run, plan));
             for state in &mut states {
-                state.keeper = Process::find(keeper.as_raw())
-                    .unwrap_or(Process { pid: keeper.as_raw(), started: 0 });
+                state.keeper = Process::find(keeper.as_raw()).unwrap_or(Process {
+                    pid: keeper.as_raw(),
+                    started: 0,
+                });
             }
             let mut launcher = Launcher {
                 keeper,
@@ -96,7 +113,10 @@ fn describe(plan: &Plan, view: &ViewPlan) -> State {
         client_uid: plan.client.uid,
         client_gid: plan.client.gid,
         client_groups: plan.client.groups.clone(),
-        command: plan.command.iter().flat_map(|command| &command.argv)
+        command: plan
+            .command
+            .iter()
+            .flat_map(|command| &command.argv)
             .map(|word| word.to_string_lossy().into_owned())
             .collect(),
         shared: plan.shared,
@@ -143,7 +163,10 @@ impl Launcher {
 
     fn step(&mut self) -> Result<Option<u8>> {
         let (signalled, reported) = self.poll()?;
-        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if self
+            .deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
+        {
             tracing::warn!("the client did not end in time: it is killed");
             self.stop();
         }
@@ -173,17 +196,28 @@ impl Launcher {
             Err(errno) => return Err(Error::step(Class::Confinement, "poll", errno)),
         }
         let any = |at: usize| {
-            fds.get(at).and_then(PollFd::revents).is_some_and(|events| !events.is_empty())
+            fds.get(at)
+                .and_then(PollFd::revents)
+                .is_some_and(|events| !events.is_empty())
         };
         Ok((any(0), any(1)))
     }
 
     /// Takes one report; a status ends the launcher.
     fn hear(&mut self) -> Result<Option<u8>> {
-        let Some(reports) = &self.reports else { return Ok(None) };
+        let Some(reports) = &self.reports else {
+            return Ok(None);
+        };
         match reports.next() {
             None => self.reports = None,
-            Some((Report::Ready { init, wardens, mount_ids: _ }, _)) => {
+            Some((
+                Report::Ready {
+                    init,
+                    wardens,
+                    mount_ids: _,
+                },
+                _,
+            )) => {
                 for (state, warden) in self.states.iter_mut().zip(wardens) {
                     state.init = Some(init);
                     state.warden = Some(warden);
@@ -233,14 +267,16 @@ impl Launcher {
         let mut child = false;
         while let Ok(Some(info)) = self.signals.read_signal() {
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
-            let Ok(signal) = Signal::try_from(number) else { continue };
+            let Ok(signal) = Signal::try_from(number) else {
+                continue;
+            };
             if signal == Signal::SIGCHLD {
                 child = true;
                 continue;
             }
             self.forward(signal, info.ssi_code == FROM_TERMINAL);
         }
-        child && matches!(self.keeper_status(WaitPidFlag::WNOWAIT), Some(_))
+        child && self.keeper_has_ended()
     }
 
     fn forward(&mut self, signal: Signal, had_it: bool) {
@@ -253,53 +289,73 @@ impl Launcher {
             let _may_be_gone = rustix::process::Signal::from_named_raw(signal as i32)
                 .map(|signal| rustix::process::pidfd_send_signal(client, signal));
         }
-        let ends = matches!(signal, Signal::SIGTERM | Signal::SIGHUP) || (signal == Signal::SIGINT && !had_it);
+        let ends = matches!(signal, Signal::SIGTERM | Signal::SIGHUP)
+            || (signal == Signal::SIGINT && !had_it);
         if ends && self.deadline.is_none() {
             self.deadline = Some(Instant::now() + GRACE);
         }
     }
 
-    fn keeper_status(&self, how: WaitPidFlag) -> Option<WaitStatus> {
-        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WEXITED | how;
-        match nix::sys::wait::waitid(nix::sys::wait::Id::Pid(self.keeper), flags) {
-            Ok(WaitStatus::StillAlive) | Err(_) => None,
-            Ok(status) => Some(status),
-        }
+    /// Only looks: [`Launcher::finished`] reaps it.
+    fn keeper_has_ended(&self) -> bool {
+        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        let keeper = nix::sys::wait::Id::Pid(self.keeper);
+        !matches!(
+            nix::sys::wait::waitid(keeper, flags),
+            Ok(WaitStatus::StillAlive) | Err(_)
+        )
     }
 
     /// The keeper has ended: whatever it could not tidy up is ours to.
     fn finished(&mut self) -> Result<u8> {
-        let status = waitpid(self.keeper, None)
-            .ok()
-            .and_then(keep::init::ended)
-            .map_or(Class::Mount.status(), |(_, status)| status);
-        let names: Vec<String> = self.states.iter().map(|state| state.view.clone()).collect();
-        rundir::remove_all(&rundir::open()?, &names);
+        let ended = waitpid(self.keeper, None).ok();
+        let run = rundir::open()?;
+        for state in &self.states {
+            rundir::remove_left_by(&state.keeper, &run, &state.view);
+        }
         if let Some(pidfile) = &self.pidfile {
             let _may_be_gone = std::fs::remove_file(pidfile);
         }
-        // A killed keeper says nothing.
-        if status == 128 + 9 && self.failure.is_none() {
-            self.fail(Class::Mount.status(), "the keeper was killed: the view and its client were ended".to_owned());
+        // A killed keeper says nothing. Its own status may be 128+N too: then it is the client's.
+        if let Some(WaitStatus::Signaled(_, signal, _)) = ended {
+            let what = format!("the keeper was killed ({signal}): view and client have ended");
+            self.fail(Class::Mount.status(), what);
         }
+        let status = ended.and_then(keep::init::ended).map(|(_, status)| status);
         match self.failure.take() {
             Some((failed, what)) => {
                 tracing::error!("{what}");
                 Ok(failed)
             }
-            None => Ok(status),
+            None => Ok(status.unwrap_or(Class::Mount.status())),
         }
     }
 
     fn write_pidfile(&self) -> Result<()> {
-        let (Some(path), Some(client)) = (&self.pidfile, &self.client) else { return Ok(()) };
-        let fdinfo = format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(client));
+        let (Some(path), Some(client)) = (&self.pidfile, &self.client) else {
+            return Ok(());
+        };
+        let fdinfo = format!(
+            "/proc/self/fdinfo/{}",
+            std::os::fd::AsRawFd::as_raw_fd(client)
+        );
         let pid = std::fs::read_to_string(fdinfo)
             .ok()
-            .and_then(|text| Some(text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().to_owned()))
+            .and_then(|text| {
+                Some(
+                    text.lines()
+                        .find_map(|line| line.strip_prefix("Pid:"))?
+                        .trim()
+                        .to_owned(),
+                )
+            })
             .unwrap_or_default();
         std::fs::write(path, format!("{pid}\n")).map_err(|error| {
-            Error::new(Class::Configuration, format!("--pidfile {}: {error}", path.display()), "name a file that can be written")
+            Error::new(
+                Class::Configuration,
+                format!("--pidfile {}: {error}", path.display()),
+                "name a file that can be written",
+            )
         })
     }
 }

@@ -1,5 +1,7 @@
 //! One subscriber for all processes of a start: they inherit it.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::LogFormat;
@@ -21,6 +23,7 @@ pub(crate) fn start(level: &str, format: LogFormat) -> Result<()> {
     }
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(EnvFilter::new(level))
         .with_target(false);
     match format {

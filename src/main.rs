@@ -31,7 +31,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let _nowhere_to_tell = error.print();
-            let status = if error.use_stderr() { Class::Usage.status() } else { 0 };
+            let status = if error.use_stderr() {
+                Class::Usage.status()
+            } else {
+                0
+            };
             return ExitCode::from(status);
         }
     };
@@ -45,14 +49,22 @@ fn main() -> ExitCode {
 }
 
 /// On stderr, whatever the log level: an error is never silent.
-#[allow(clippy::print_stderr, reason = "the one place where a command's failure is told")]
+#[allow(
+    clippy::print_stderr,
+    reason = "the one place where a command's failure is told"
+)]
 fn tell(error: &error::Error) {
     eprintln!("virtfs-mediator: {error}");
 }
 
 fn run(command: Command) -> Result<u8> {
     match command {
-        Command::Run { options, pidfile, exports, command } => {
+        Command::Run {
+            options,
+            pidfile,
+            exports,
+            command,
+        } => {
             let client = ClientCommand {
                 argv: command,
                 directory: plan::working_directory(),
@@ -61,7 +73,11 @@ fn run(command: Command) -> Result<u8> {
             };
             launcher::start(plan::plan(&options, &exports, Some(client))?, false)
         }
-        Command::Mount { options, foreground, export } => {
+        Command::Mount {
+            options,
+            foreground,
+            export,
+        } => {
             let plan = plan::plan(&options, std::slice::from_ref(&export), None)?;
             launcher::start(plan, !foreground)
         }
@@ -69,9 +85,13 @@ fn run(command: Command) -> Result<u8> {
         Command::Unmount { view, force } => commands::unmount(&view, force).map(|()| 0),
         Command::List { json } => show::list(json).map(|()| 0),
         Command::Status { view, json } => show::status(&view, json).map(|()| 0),
-        Command::Policy { command: PolicyCommand::Check { files } } => Ok(policies::check(&files)),
-        Command::Policy { command: PolicyCommand::Init { kind } } => {
-            policies::init(kind);
+        Command::Policy {
+            command: PolicyCommand::Check { files },
+        } => Ok(policies::check(&files)),
+        Command::Policy {
+            command: PolicyCommand::Init { name },
+        } => {
+            policies::init(&name);
             Ok(0)
         }
     }

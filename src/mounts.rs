@@ -32,25 +32,31 @@ impl Table {
     ///
     /// Confinement: /proc is not mounted.
     pub(crate) fn read() -> Result<Self> {
-        std::fs::read("/proc/self/mountinfo").map(|text| Self::parse(&text)).map_err(|error| {
-            Error::new(
-                Class::Confinement,
-                format!("/proc/self/mountinfo: {error}"),
-                "mount /proc first: it is needed to start",
-            )
-        })
+        std::fs::read("/proc/self/mountinfo")
+            .map(|text| Self::parse(&text))
+            .map_err(|error| {
+                Error::new(
+                    Class::Confinement,
+                    format!("/proc/self/mountinfo: {error}"),
+                    "mount /proc first: it is needed to start",
+                )
+            })
     }
 
     /// Reads lines in the format of mountinfo; lines that are not are passed over.
     pub(crate) fn parse(text: &[u8]) -> Self {
-        Self(text.split(|byte| *byte == b'\n').filter_map(parse_line).collect())
+        Self(
+            text.split(|byte| *byte == b'\n')
+                .filter_map(parse_line)
+                .collect(),
+        )
     }
 
     /// Mounts strictly below a directory.
     pub(crate) fn below<'a>(&'a self, directory: &'a Path) -> impl Iterator<Item = &'a Mount> {
-        self.0.iter().filter(move |mount| {
-            mount.point != directory && mount.point.starts_with(directory)
-        })
+        self.0
+            .iter()
+            .filter(move |mount| mount.point != directory && mount.point.starts_with(directory))
     }
 
     /// The mount that a path lies on: the last one over the longest prefix.
@@ -77,8 +83,12 @@ impl Table {
     }
 
     fn other_places(&self, export: &Path) -> Vec<PathBuf> {
-        let Some(own) = self.holding(export) else { return Vec::new() };
-        let Ok(inner) = export.strip_prefix(&own.point) else { return Vec::new() };
+        let Some(own) = self.holding(export) else {
+            return Vec::new();
+        };
+        let Ok(inner) = export.strip_prefix(&own.point) else {
+            return Vec::new();
+        };
         let within = own.root.join(inner);
         self.0
             .iter()
@@ -101,7 +111,13 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let point = unescape(fields.next()?);
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = String::from_utf8_lossy(rest.next()?).into_owned();
-    Some(Mount { id, device, root, point, kind })
+    Some(Mount {
+        id,
+        device,
+        root,
+        point,
+        kind,
+    })
 }
 
 /// The kernel writes space, tab, newline and backslash as three octal digits.
@@ -152,7 +168,10 @@ not a line
     #[test]
     fn other_places_names_each_path_to_the_export() {
         let table = Table::parse(TEXT);
-        assert_eq!(table.other_places(Path::new("/srv/share")), [Path::new("/mnt/a b/share")]);
+        assert_eq!(
+            table.other_places(Path::new("/srv/share")),
+            [Path::new("/mnt/a b/share")]
+        );
         assert!(table.other_places(Path::new("/data/share")).is_empty());
     }
 }

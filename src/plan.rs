@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
-use virtfs_mediator_core::policy::Policy;
+use virtfs_mediator_core::policy::{CacheWord, Policy};
 
 use crate::cli::{CacheOption, ViewOptions};
 use crate::error::{Class, Error, Result};
@@ -21,7 +21,6 @@ pub(crate) struct Plan {
     /// The client's command; `None` for a view without a client of its own.
     pub(crate) command: Option<ClientCommand>,
     pub(crate) shared: bool,
-    pub(crate) cache: CacheOption,
     pub(crate) debug: bool,
 }
 
@@ -35,6 +34,8 @@ pub(crate) struct ViewPlan {
     /// Where the view lies in its namespace, without symbolic links.
     pub(crate) at: PathBuf,
     pub(crate) policy: Policy,
+    /// How long the kernel may remember: the command line's word, else the policy's.
+    pub(crate) cache: CacheOption,
     pub(crate) policy_file: Option<PathBuf>,
 }
 
@@ -67,7 +68,14 @@ pub(crate) fn plan(
             "leave them out, or start one export",
         ));
     }
-    let client = identity::client(options.client.as_deref())?;
+    let table = mounts::Table::read()?;
+    let mut views: Vec<ViewPlan> = Vec::new();
+    for export in exports {
+        let view = view(options, export, &table, &views)?;
+        refuse_inherited_descriptors(&view.export)?;
+        views.push(view);
+    }
+    let client = client(options, &views)?;
     let mediator = identity::mediator(options.mediator_user.as_deref())?;
     if mediator.uid == client.uid {
         return Err(Error::new(
@@ -79,22 +87,48 @@ pub(crate) fn plan(
     if let Some(command) = &command {
         refuse_pidfile_of_qemu(&command.argv)?;
     }
-    let table = mounts::Table::read()?;
-    let mut views: Vec<ViewPlan> = Vec::new();
-    for export in exports {
-        let view = view(options, export, &table, &views)?;
-        refuse_inherited_descriptors(&view.export)?;
-        views.push(view);
-    }
     Ok(Plan {
         client,
         mediator,
         views,
         command,
         shared: options.shared,
-        cache: options.cache,
         debug: options.debug,
     })
+}
+
+/// The command line's client, else the one that the policies name, else who called sudo.
+fn client(options: &ViewOptions, views: &[ViewPlan]) -> Result<Ids> {
+    if options.client.is_some() {
+        return identity::client(options.client.as_deref());
+    }
+    let mut named = views.iter().filter_map(|view| {
+        let settings = view.policy.settings();
+        let group = settings
+            .client_group
+            .map(|gid| format!(":{gid}"))
+            .unwrap_or_default();
+        settings.client_user.map(|uid| format!("{uid}{group}"))
+    });
+    let first = named.next();
+    if named.any(|other| Some(other) != first) {
+        return Err(config(
+            "the policies name different clients",
+            "one client uses all views of a start: name it with --client",
+        ));
+    }
+    identity::client(first.as_deref())
+}
+
+/// A policy that names its export is not used for another by mistake.
+fn refuse_other_export(path: &Path, policy: &Policy) -> Result<()> {
+    match &policy.settings().export {
+        Some(export) if Path::new(export) != path => Err(config(
+            format!("the policy is for export {export}, not {}", path.display()),
+            "name the policy's own export, or change `export` in the policy",
+        )),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Every command but `policy` needs root.
@@ -138,14 +172,22 @@ fn view(
     for other in earlier {
         if at.starts_with(&other.at) || other.at.starts_with(&at) {
             return Err(config(
-                format!("the views of {} and {} would cover each other", path.display(), other.export.display()),
+                format!(
+                    "the views of {} and {} would cover each other",
+                    path.display(),
+                    other.export.display()
+                ),
                 "share the upper directory alone, or start two clients",
             ));
         }
     }
     if at != path && at.starts_with(&path) {
         return Err(config(
-            format!("the view at {} would lie inside its own export {}", at.display(), path.display()),
+            format!(
+                "the view at {} would lie inside its own export {}",
+                at.display(),
+                path.display()
+            ),
             "choose a place outside the export",
         ));
     }
@@ -156,12 +198,26 @@ fn view(
     if options.readonly {
         policy.set_readonly();
     }
+    refuse_other_export(&path, &policy)?;
+    let cache = options.cache.unwrap_or(match policy.settings().cache {
+        Some(CacheWord::Auto) | None => CacheOption::Auto,
+        Some(CacheWord::None) => CacheOption::None,
+        Some(CacheWord::Exclusive) => CacheOption::Exclusive,
+    });
     let name = match &options.name {
         Some(name) => checked_name(name)?,
         None => derived_name(&path, earlier),
     };
     table.report_other_mounts(&path);
-    Ok(ViewPlan { name, export: path, export_fd, at, policy, policy_file })
+    Ok(ViewPlan {
+        name,
+        export: path,
+        export_fd,
+        at,
+        policy,
+        cache,
+        policy_file,
+    })
 }
 
 /// `EXPORT=POLICY`, unless a directory of that very name exists.
@@ -171,7 +227,10 @@ fn split_policy(export: &OsStr) -> (PathBuf, Option<PathBuf>) {
         && let Some(at) = bytes.iter().rposition(|byte| *byte == b'=')
     {
         let (path, policy) = (&bytes[..at], &bytes[at + 1..]);
-        return (OsStr::from_bytes(path).into(), Some(OsStr::from_bytes(policy).into()));
+        return (
+            OsStr::from_bytes(path).into(),
+            Some(OsStr::from_bytes(policy).into()),
+        );
     }
     (export.into(), None)
 }
@@ -181,7 +240,10 @@ fn split_policy(export: &OsStr) -> (PathBuf, Option<PathBuf>) {
 fn open_directory(typed: &Path, what: &str) -> Result<(PathBuf, OwnedFd)> {
     let shown = typed.display();
     let meta = typed.symlink_metadata().map_err(|error| {
-        config(format!("{what} {shown}: {error}"), "name a directory that exists")
+        config(
+            format!("{what} {shown}: {error}"),
+            "name a directory that exists",
+        )
     })?;
     if meta.is_symlink() {
         return Err(config(
@@ -190,9 +252,14 @@ fn open_directory(typed: &Path, what: &str) -> Result<(PathBuf, OwnedFd)> {
         ));
     }
     if !meta.is_dir() {
-        return Err(config(format!("{what} {shown} is not a directory"), "name a directory"));
+        return Err(config(
+            format!("{what} {shown} is not a directory"),
+            "name a directory",
+        ));
     }
-    let path = typed.canonicalize().map_err(|error| config(format!("{what} {shown}: {error}"), ""))?;
+    let path = typed
+        .canonicalize()
+        .map_err(|error| config(format!("{what} {shown}: {error}"), ""))?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(CWD, &path, flags, Mode::empty())
         .map_err(|errno| config(format!("{what} {shown}: {errno}"), ""))?;
@@ -208,25 +275,40 @@ fn refuse_unfit_export(path: &Path, table: &mounts::Table) -> Result<()> {
         ));
     }
     for mount in table.below(path) {
-        if matches!(mount.kind.as_str(), "proc" | "sysfs" | "securityfs" | "debugfs") {
+        if matches!(
+            mount.kind.as_str(),
+            "proc" | "sysfs" | "securityfs" | "debugfs"
+        ) {
             return Err(config(
-                format!("export {shown} contains {}, a {} mount", mount.point.display(), mount.kind),
+                format!(
+                    "export {shown} contains {}, a {} mount",
+                    mount.point.display(),
+                    mount.kind
+                ),
                 "kernel file systems cannot be shared: choose another directory",
             ));
         }
     }
-    let inside: Vec<String> =
-        table.below(path).map(|mount| mount.point.display().to_string()).collect();
+    let inside: Vec<String> = table
+        .below(path)
+        .map(|mount| mount.point.display().to_string())
+        .collect();
     if !inside.is_empty() {
         return Err(config(
-            format!("other file systems are mounted inside export {shown}: {}", inside.join(", ")),
+            format!(
+                "other file systems are mounted inside export {shown}: {}",
+                inside.join(", ")
+            ),
             "share them one by one (several exports can be named), or unmount them",
         ));
     }
     if let Some(mount) = table.holding(path)
         && mount.kind.starts_with("fuse.virtfs-mediator")
     {
-        return Err(config(format!("export {shown} is itself a view"), "share the original"));
+        return Err(config(
+            format!("export {shown} is itself a view"),
+            "share the original",
+        ));
     }
     Ok(())
 }
@@ -236,7 +318,9 @@ pub(crate) fn checked_name(name: &str) -> Result<String> {
     let fits = !name.is_empty()
         && name.len() <= 64
         && !name.starts_with('.')
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     if fits {
         return Ok(name.to_owned());
     }
@@ -254,7 +338,13 @@ fn derived_name(export: &Path, earlier: &[ViewPlan]) -> String {
         .as_bytes()
         .iter()
         .take(48)
-        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(*byte) } else { '-' })
+        .map(|byte| {
+            if byte.is_ascii_alphanumeric() {
+                char::from(*byte)
+            } else {
+                '-'
+            }
+        })
         .collect();
     let taken = |name: &str| {
         earlier.iter().any(|view| view.name == name) || crate::control::rundir::is_live(name)
@@ -276,7 +366,11 @@ fn refuse_inherited_descriptors(export: &Path) -> Result<()> {
             && target.starts_with(export)
         {
             return Err(config(
-                format!("descriptor {fd} is {}, inside export {}", target.display(), export.display()),
+                format!(
+                    "descriptor {fd} is {}, inside export {}",
+                    target.display(),
+                    export.display()
+                ),
                 "redirect it elsewhere: it would lead the client past the view",
             ));
         }
@@ -288,9 +382,14 @@ fn refuse_inherited_descriptors(export: &Path) -> Result<()> {
 /// or none, to whoever reads it on the host.
 fn refuse_pidfile_of_qemu(argv: &[OsString]) -> Result<()> {
     let is_qemu = argv.first().is_some_and(|program| {
-        Path::new(program).file_name().is_some_and(|name| name.as_bytes().starts_with(b"qemu"))
+        Path::new(program)
+            .file_name()
+            .is_some_and(|name| name.as_bytes().starts_with(b"qemu"))
     });
-    let named = argv.iter().skip(1).any(|arg| arg == "-pidfile" || arg == "--pidfile");
+    let named = argv
+        .iter()
+        .skip(1)
+        .any(|arg| arg == "-pidfile" || arg == "--pidfile");
     if is_qemu && named {
         return Err(Error::new(
             Class::Usage,
@@ -311,7 +410,18 @@ mod tests {
 
     #[test]
     fn name_that_could_leave_run_is_refused() {
-        for bad in ["", "..", ".", "../x", "a/b", "a b", "$(id)", "a\nb", "é", &"x".repeat(65)] {
+        for bad in [
+            "",
+            "..",
+            ".",
+            "../x",
+            "a/b",
+            "a b",
+            "$(id)",
+            "a\nb",
+            "é",
+            &"x".repeat(65),
+        ] {
             assert!(checked_name(bad).is_err(), "{bad:?}");
         }
         for good in ["web", "a-b_c.d", "1"] {
@@ -322,7 +432,10 @@ mod tests {
     #[test]
     fn qemu_pidfile_is_refused_and_only_qemus() {
         let argv = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
-        assert!(refuse_pidfile_of_qemu(&argv(&["/usr/bin/qemu-system-x86_64", "-pidfile", "x"])).is_err());
+        assert!(
+            refuse_pidfile_of_qemu(&argv(&["/usr/bin/qemu-system-x86_64", "-pidfile", "x"]))
+                .is_err()
+        );
         assert!(refuse_pidfile_of_qemu(&argv(&["mydaemon", "-pidfile", "x"])).is_ok());
     }
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 use nix::unistd::{Group, User};
 use virtfs_mediator_core::policy::{Policy, Users, shipped};
 
-use crate::cli::PolicyKind;
 use crate::error::{Class, Error, Result};
 
 /// The host's user database.
@@ -13,11 +12,17 @@ struct Host;
 
 impl Users for Host {
     fn user(&self, name: &str) -> Option<u32> {
-        User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
+        User::from_name(name)
+            .ok()
+            .flatten()
+            .map(|user| user.uid.as_raw())
     }
 
     fn group(&self, name: &str) -> Option<u32> {
-        Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
+        Group::from_name(name)
+            .ok()
+            .flatten()
+            .map(|group| group.gid.as_raw())
     }
 }
 
@@ -29,14 +34,22 @@ impl Users for Host {
 pub(crate) fn load(file: &Path) -> Result<Policy> {
     let shown = file.display().to_string();
     let text = std::fs::read_to_string(file).map_err(|error| {
-        Error::new(Class::Configuration, format!("policy {shown}: {error}"), "name a TOML file (see `virtfs-mediator policy init --help`)")
+        Error::new(
+            Class::Configuration,
+            format!("policy {shown}: {error}"),
+            "name a TOML file (see `virtfs-mediator policy init --help`)",
+        )
     })?;
     Policy::parse(&shown, &text, &Host)
         .map_err(|mistakes| Error::new(Class::Configuration, mistakes.to_string().trim_end(), ""))
 }
 
 /// `policy check`: every mistake of every file on stderr; the status tells whether there was one.
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "the command's output")]
+#[allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the command's output"
+)]
 pub(crate) fn check(files: &[impl AsRef<Path>]) -> u8 {
     let mut status = 0;
     for file in files {
@@ -53,13 +66,8 @@ pub(crate) fn check(files: &[impl AsRef<Path>]) -> u8 {
 
 /// `policy init`: a policy to start from, on stdout.
 #[allow(clippy::print_stdout, reason = "the command's output")]
-pub(crate) fn init(kind: PolicyKind) {
-    print!(
-        "{}",
-        match kind {
-            PolicyKind::Parity => shipped::PARITY,
-            PolicyKind::Readonly => shipped::READONLY,
-            PolicyKind::Dropbox => shipped::DROPBOX,
-        }
-    );
+pub(crate) fn init(name: &str) {
+    for (_, text) in shipped::ALL.iter().filter(|(shipped, _)| *shipped == name) {
+        print!("{text}");
+    }
 }

@@ -17,7 +17,11 @@ use crate::sys;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
     /// Every view answers. Process ids as the host numbers them.
-    Ready { init: i32, wardens: Vec<i32>, mount_ids: Vec<u64> },
+    Ready {
+        init: i32,
+        wardens: Vec<i32>,
+        mount_ids: Vec<u64>,
+    },
     /// The client runs; a pidfd comes along.
     ClientStarted,
     /// The client's first process ended well and left others behind: it went to the background.
@@ -47,10 +51,16 @@ pub(crate) fn channel() -> Result<(Reporter, Reports)> {
 impl Reporter {
     /// Tells the launcher; if it is gone, there is nobody to tell.
     pub(crate) fn send(&self, report: &Report, fd: Option<BorrowedFd<'_>>) {
-        let Ok(text) = serde_json::to_vec(report) else { return };
+        let Ok(text) = serde_json::to_vec(report) else {
+            return;
+        };
         let fds: Vec<RawFd> = fd.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&fds)];
-        let rights = if fds.is_empty() { &rights[..0] } else { &rights[..] };
+        let rights = if fds.is_empty() {
+            &rights[..0]
+        } else {
+            &rights[..]
+        };
         let sent = sendmsg::<()>(
             self.0.as_raw_fd(),
             &[IoSlice::new(&text)],
@@ -65,7 +75,10 @@ impl Reporter {
 
     /// Tells of a failure.
     pub(crate) fn fail(&self, error: &Error) {
-        let report = Report::Failed { status: error.class().status(), what: error.to_string() };
+        let report = Report::Failed {
+            status: error.class().status(),
+            what: error.to_string(),
+        };
         self.send(&report, None);
     }
 
@@ -85,16 +98,20 @@ impl Reports {
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
             let message =
                 recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut space), flags).ok()?;
-            let fd = message.cmsgs().ok()?.find_map(|part| match part {
-                ControlMessageOwned::ScmRights(fds) => fds.first().copied().map(sys::own),
-                _ => None,
+            let fd = message.cmsgs().ok()?.find_map(|part| {
+                let ControlMessageOwned::ScmRights(fds) = part else {
+                    return None;
+                };
+                fds.first().copied().map(sys::own)
             });
             (message.bytes, fd)
         };
         if len == 0 {
             return None;
         }
-        serde_json::from_slice(text.get(..len)?).ok().map(|report| (report, fd))
+        serde_json::from_slice(text.get(..len)?)
+            .ok()
+            .map(|report| (report, fd))
     }
 
     /// For poll(2).

@@ -1,6 +1,9 @@
 //! The few system calls that neither nix nor rustix wraps safely, and the only unsafe code of
 //! this crate.
-#![allow(unsafe_code, reason = "fork, mount_setattr and close_range have no safe wrapper")]
+#![allow(
+    unsafe_code,
+    reason = "fork, mount_setattr and close_range have no safe wrapper"
+)]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -53,7 +56,12 @@ fn thread_count() -> io::Result<usize> {
 ///
 /// The errno of mount_setattr(2); ENOSYS before Linux 5.12.
 pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64) -> io::Result<()> {
-    let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
+    let attr = libc::mount_attr {
+        attr_set: set,
+        attr_clr: 0,
+        propagation,
+        userns_fd: 0,
+    };
     // SAFETY: the path is a NUL-terminated literal, and `attr` lives through the call and is
     // passed with its own size.
     let result = unsafe {
@@ -66,7 +74,11 @@ pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64) -
             size_of::<libc::mount_attr>(),
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Closes every descriptor above 2 that is not in `keep` (`close_range(2)`).
@@ -78,7 +90,10 @@ pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64) -
 ///
 /// The errno of close_range(2); ENOSYS before Linux 5.9.
 pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
-    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .filter_map(|fd| u32::try_from(*fd).ok())
+        .collect();
     keep.retain(|fd| *fd > 2);
     keep.sort_unstable();
     keep.dedup();
@@ -96,7 +111,11 @@ fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: close_range takes numbers only; that nobody uses the closed descriptors again is
     // the documented contract of `close_all_but`.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Ends the process without running destructors: after a fork, the parent's values are not ours

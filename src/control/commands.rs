@@ -99,14 +99,22 @@ fn run_fusermount(state: &State, force: bool) -> Result<()> {
         return Ok(());
     }
     let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Error::new(Class::Mount, told, "end what uses the view, or use --force"))
+    Err(Error::new(
+        Class::Mount,
+        told,
+        "end what uses the view, or use --force",
+    ))
 }
 
 /// Processes of the client's pid namespace besides its init, as the host numbers them.
 pub(crate) fn clients(state: &State) -> Vec<i32> {
-    let Some(init) = state.init else { return Vec::new() };
+    let Some(init) = state.init else {
+        return Vec::new();
+    };
     let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let Some(own) = namespace(init) else { return Vec::new() };
+    let Some(own) = namespace(init) else {
+        return Vec::new();
+    };
     let mut found: Vec<i32> = std::fs::read_dir("/proc")
         .into_iter()
         .flatten()
@@ -127,5 +135,9 @@ fn join(namespace: &File, kind: CloneFlags) -> Result<()> {
 }
 
 fn ended(view: &str) -> Error {
-    Error::new(Class::Configuration, format!("view '{view}' is starting or ending"), "try again")
+    Error::new(
+        Class::Configuration,
+        format!("view '{view}' is starting or ending"),
+        "try again",
+    )
 }

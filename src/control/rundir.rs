@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,10 @@ impl Process {
         if fields.next()? == "Z" {
             return None;
         }
-        Some(Self { pid, started: fields.nth(18)?.parse().ok()? })
+        Some(Self {
+            pid,
+            started: fields.nth(18)?.parse().ok()?,
+        })
     }
 
     /// Whether it still runs.
@@ -67,7 +70,11 @@ impl Process {
 /// Opens the directory of all views, making it if need be.
 pub(crate) fn open() -> Result<OwnedFd> {
     let failed = |error: &dyn std::fmt::Display| {
-        Error::new(Class::Configuration, format!("{RUN}: {error}"), "it must be root's own directory")
+        Error::new(
+            Class::Configuration,
+            format!("{RUN}: {error}"),
+            "it must be root's own directory",
+        )
     };
     match fs::DirBuilder::new().mode(0o700).create(RUN) {
         Ok(()) => {}
@@ -78,7 +85,9 @@ pub(crate) fn open() -> Result<OwnedFd> {
     let fd = rustix::fs::openat(CWD, RUN, flags, Mode::empty()).map_err(|errno| failed(&errno))?;
     let stat = rustix::fs::fstat(&fd).map_err(|errno| failed(&errno))?;
     if stat.st_uid != 0 || stat.st_mode & 0o022 != 0 {
-        return Err(failed(&"it belongs to someone else, or others may write to it"));
+        return Err(failed(
+            &"it belongs to someone else, or others may write to it",
+        ));
     }
     Ok(fd)
 }
@@ -96,7 +105,11 @@ pub(crate) fn claim(run: &OwnedFd, name: &str) -> Result<OwnedFd> {
         )
     };
     let failed = |error: io::Error| {
-        Error::new(Class::Configuration, format!("{}: {error}", path.display()), "")
+        Error::new(
+            Class::Configuration,
+            format!("{}: {error}", path.display()),
+            "",
+        )
     };
     // The second try follows the removal of what a dead one left.
     for last in [false, true] {
@@ -117,22 +130,44 @@ pub(crate) fn claim(run: &OwnedFd, name: &str) -> Result<OwnedFd> {
     Ok(listener.into())
 }
 
-/// Records what is known of a view, whole or not at all.
+/// Records what is known of a view, whole or not at all. If its directory is gone, it has ended
+/// meanwhile, and there is nothing to record.
 pub(crate) fn record(state: &State) -> Result<()> {
     let directory = Path::new(RUN).join(&state.view);
-    let failed = |error: &dyn std::fmt::Display| {
-        Error::new(Class::Configuration, format!("{}: {error}", directory.display()), "")
-    };
-    let text = serde_json::to_vec_pretty(state).map_err(|error| failed(&error))?;
     let fresh = directory.join("state.json.new");
-    fs::write(&fresh, text).map_err(|error| failed(&error))?;
-    fs::rename(&fresh, directory.join("state.json")).map_err(|error| failed(&error))?;
-    let namespace = directory.join("ns");
-    match std::os::unix::fs::symlink(format!("/proc/{}/ns/mnt", state.keeper.pid), namespace) {
+    let written = serde_json::to_vec_pretty(state)
+        .map_err(io::Error::from)
+        .and_then(|text| fs::write(&fresh, text))
+        .and_then(|()| fs::rename(&fresh, directory.join("state.json")))
+        .and_then(|()| {
+            let target = format!("/proc/{}/ns/mnt", state.keeper.pid);
+            std::os::unix::fs::symlink(target, directory.join("ns"))
+        });
+    match written {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(failed(&error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => {
+            let what = format!("{}: {error}", directory.display());
+            Err(Error::new(
+                Class::Configuration,
+                what,
+                "it must be root's own directory",
+            ))
+        }
     }
+}
+
+/// Removes what a keeper left, unless the name has a new owner by now.
+pub(crate) fn remove_left_by(keeper: &Process, run: &OwnedFd, name: &str) {
+    let recorded = read_state(name);
+    if recorded.is_some_and(|state| state.keeper == *keeper) {
+        remove_all(run, &[name.to_owned()]);
+    }
+}
+
+fn read_state(name: &str) -> Option<State> {
+    let text = fs::read(Path::new(RUN).join(name).join("state.json")).ok()?;
+    serde_json::from_slice(&text).ok()
 }
 
 /// Reads a view's record.
@@ -142,10 +177,7 @@ pub(crate) fn record(state: &State) -> Result<()> {
 /// Configuration: no such view runs.
 pub(crate) fn load(name: &str) -> Result<State> {
     let name = crate::plan::checked_name(name)?;
-    let path = Path::new(RUN).join(&name).join("state.json");
-    fs::read(&path)
-        .ok()
-        .and_then(|text| serde_json::from_slice::<State>(&text).ok())
+    read_state(&name)
         .filter(|state| state.keeper.lives())
         .ok_or_else(|| {
             Error::new(
@@ -214,7 +246,9 @@ pub(crate) fn remove_all(run: &OwnedFd, names: &[String]) {
 /// Waits until a process is gone, at most `limit_ms` milliseconds; tells whether it is.
 pub(crate) fn await_end(process: &Process, limit_ms: u16) -> bool {
     use nix::poll::{PollFd, PollFlags, PollTimeout};
-    let Some(pid) = rustix::process::Pid::from_raw(process.pid) else { return true };
+    let Some(pid) = rustix::process::Pid::from_raw(process.pid) else {
+        return true;
+    };
     let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
         return true;
     };
@@ -222,7 +256,6 @@ pub(crate) fn await_end(process: &Process, limit_ms: u16) -> bool {
         return true;
     }
     let fd = std::os::fd::AsFd::as_fd(&pidfd);
-    debug_assert!(fd.as_raw_fd() >= 0);
     loop {
         let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
         match nix::poll::poll(&mut fds, PollTimeout::from(limit_ms)) {

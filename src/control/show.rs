@@ -68,7 +68,8 @@ pub(crate) fn status(view: &str, as_json: bool) -> Result<()> {
         processes.insert(format!("client {pid}"), walls(pid));
     }
     told["processes"] = json!(processes);
-    told["mediator"] = ask(&state.view).unwrap_or_else(|error| json!({ "error": error.to_string() }));
+    told["mediator"] =
+        ask(&state.view).unwrap_or_else(|error| json!({ "error": error.to_string() }));
     if as_json {
         println!("{told}");
     } else {
@@ -79,8 +80,17 @@ pub(crate) fn status(view: &str, as_json: bool) -> Result<()> {
 
 /// A process as /proc/PID/status and /proc/PID/ns show it.
 fn walls(pid: i32) -> Value {
-    const FIELDS: [&str; 9] =
-        ["Uid", "Gid", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp"];
+    const FIELDS: [&str; 9] = [
+        "Uid",
+        "Gid",
+        "CapInh",
+        "CapPrm",
+        "CapEff",
+        "CapBnd",
+        "CapAmb",
+        "NoNewPrivs",
+        "Seccomp",
+    ];
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let mut told = json!({ "pid": pid });
     for line in text.lines() {
@@ -99,7 +109,9 @@ fn walls(pid: i32) -> Value {
         .collect();
     told["own_namespaces"] = json!(foreign.join(" "));
     told["root"] = json!(
-        std::fs::read_link(format!("/proc/{pid}/root")).map(|root| escaped(&root)).unwrap_or_default()
+        std::fs::read_link(format!("/proc/{pid}/root"))
+            .map(|root| escaped(&root))
+            .unwrap_or_default()
     );
     told
 }
@@ -116,17 +128,32 @@ fn children(pid: i32) -> Vec<i32> {
 /// time and size, and only shown.
 fn ask(view: &str) -> Result<Value> {
     let failed = |error: &dyn std::fmt::Display| {
-        Error::new(Class::Mount, format!("the mediator does not answer: {error}"), "")
+        Error::new(
+            Class::Mount,
+            format!("the mediator does not answer: {error}"),
+            "",
+        )
     };
     let path = Path::new(rundir::RUN).join(view).join("control");
     let mut stream = UnixStream::connect(path).map_err(|error| failed(&error))?;
     let limit = Some(Duration::from_secs(2));
-    stream.set_read_timeout(limit).map_err(|error| failed(&error))?;
-    stream.set_write_timeout(limit).map_err(|error| failed(&error))?;
-    stream.write_all(b"{\"ask\":\"status\"}\n").map_err(|error| failed(&error))?;
-    stream.shutdown(std::net::Shutdown::Write).map_err(|error| failed(&error))?;
+    stream
+        .set_read_timeout(limit)
+        .map_err(|error| failed(&error))?;
+    stream
+        .set_write_timeout(limit)
+        .map_err(|error| failed(&error))?;
+    stream
+        .write_all(b"{\"ask\":\"status\"}\n")
+        .map_err(|error| failed(&error))?;
+    stream
+        .shutdown(std::net::Shutdown::Write)
+        .map_err(|error| failed(&error))?;
     let mut text = Vec::new();
-    stream.take(ANSWER_LIMIT).read_to_end(&mut text).map_err(|error| failed(&error))?;
+    stream
+        .take(ANSWER_LIMIT)
+        .read_to_end(&mut text)
+        .map_err(|error| failed(&error))?;
     serde_json::from_slice(&text).map_err(|error| failed(&error))
 }
 
@@ -145,7 +172,9 @@ fn print_tree(value: &Value, depth: usize) {
                 print_tree(value, depth + 2);
             }
             Value::String(text) => println!("{:depth$}{key}: {}", "", text.escape_debug()),
-            other => println!("{:depth$}{key}: {}", "", other.to_string().escape_debug()),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
+                println!("{:depth$}{key}: {}", "", value.to_string().escape_debug());
+            }
         }
     }
 }

@@ -54,12 +54,7 @@ pub(crate) fn client_init(
     sys::exit_now(status)
 }
 
-fn start(
-    plan: &Plan,
-    reporter: &Reporter,
-    life: &OwnedFd,
-    run: &OwnedFd,
-) -> Result<Option<Pid>> {
+fn start(plan: &Plan, reporter: &Reporter, life: &OwnedFd, run: &OwnedFd) -> Result<Option<Pid>> {
     let keep = [reporter.raw(), life.as_raw_fd(), run.as_raw_fd()];
     sys::close_all_but(&keep)
         .map_err(|error| Error::step(Class::Confinement, "close_range", error))?;
@@ -133,7 +128,10 @@ fn reap(
 fn has_children() -> bool {
     // WNOWAIT: only looks.
     let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-    !matches!(nix::sys::wait::waitid(nix::sys::wait::Id::All, flags), Err(Errno::ECHILD))
+    !matches!(
+        nix::sys::wait::waitid(nix::sys::wait::Id::All, flags),
+        Err(Errno::ECHILD)
+    )
 }
 
 /// A child that ended, with the status that a shell would give it: 128+N for signal N.
@@ -143,7 +141,11 @@ pub(crate) fn ended(status: WaitStatus) -> Option<(Pid, u8)> {
         WaitStatus::Signaled(pid, signal, _) => {
             Some((pid, u8::try_from(128 + signal as i32).unwrap_or(255)))
         }
-        _ => None,
+        WaitStatus::Stopped(..)
+        | WaitStatus::PtraceEvent(..)
+        | WaitStatus::PtraceSyscall(_)
+        | WaitStatus::Continued(_)
+        | WaitStatus::StillAlive => None,
     }
 }
 

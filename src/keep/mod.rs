@@ -111,7 +111,11 @@ fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, Fi
     given.reporter.send(
         &Report::Ready {
             init: spawned.init.as_raw(),
-            wardens: spawned.views.iter().map(|view| view.warden.as_raw()).collect(),
+            wardens: spawned
+                .views
+                .iter()
+                .map(|view| view.warden.as_raw())
+                .collect(),
             mount_ids: spawned.views.iter().map(|view| view.mount_id).collect(),
         },
         None,
@@ -123,7 +127,12 @@ fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, Fi
 /// forked, so that none is lost.
 fn block_signals() -> Result<SignalFd> {
     let mut set = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+    ] {
         set.add(signal);
     }
     set.thread_block()
@@ -162,6 +171,8 @@ impl Keeper {
         rundir::remove_all(&self.run, &names);
         let status = match end {
             End::Client(status) => status,
+            // A client that had to be killed ended as one that was.
+            End::Stopped if self.has_client => 128 + 9,
             End::Stopped => 0,
             End::Lost { cause, fault } => {
                 self.reporter.send(&Report::Ended { cause }, None);
@@ -184,11 +195,16 @@ impl Keeper {
             match nix::poll::poll(&mut fds, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => {
-                    return Some(End::Lost { cause: format!("keeper: poll: {errno}"), fault: true });
+                    return Some(End::Lost {
+                        cause: format!("keeper: poll: {errno}"),
+                        fault: true,
+                    });
                 }
             }
             let any = |at: usize| {
-                fds.get(at).and_then(PollFd::revents).is_some_and(|events| !events.is_empty())
+                fds.get(at)
+                    .and_then(PollFd::revents)
+                    .is_some_and(|events| !events.is_empty())
             };
             (any(0), any(2))
         };
@@ -205,7 +221,10 @@ impl Keeper {
         let table = mounts::Table::parse(&text);
         let gone = self.views.iter().find(|view| !table.has(view.mount_id))?;
         // Under a client's feet it is a fault; a view without one just ends.
-        Some(End::Lost { cause: format!("view {} was unmounted", gone.name), fault: self.has_client })
+        Some(End::Lost {
+            cause: format!("view {} was unmounted", gone.name),
+            fault: self.has_client,
+        })
     }
 
     fn signalled(&mut self) -> Option<End> {
@@ -216,8 +235,12 @@ impl Keeper {
             }
         }
         loop {
-            let reaped = waitpid(None, Some(WaitPidFlag::WNOHANG)).ok().and_then(init::ended);
-            let Some((pid, status)) = reaped else { return end };
+            let reaped = waitpid(None, Some(WaitPidFlag::WNOHANG))
+                .ok()
+                .and_then(init::ended);
+            let Some((pid, status)) = reaped else {
+                return end;
+            };
             if let Some(found) = self.ended(pid, status) {
                 return Some(found);
             }

@@ -31,15 +31,9 @@ pub(crate) fn execute(
     }
 }
 
-fn prepare(
-    ids: &Ids,
-    directory: &Path,
-    umask: rustix::fs::Mode,
-    keep: &[RawFd],
-) -> Result<()> {
-    let failed = |call: &'static str| {
-        move |errno: Errno| Error::step(Class::ClientNotStarted, call, errno)
-    };
+fn prepare(ids: &Ids, directory: &Path, umask: rustix::fs::Mode, keep: &[RawFd]) -> Result<()> {
+    let failed =
+        |call: &'static str| move |errno: Errno| Error::step(Class::ClientNotStarted, call, errno);
     let groups: Vec<Gid> = ids.groups.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(ids.uid), Gid::from_raw(ids.gid));
     // Bounding set first: it needs SETPCAP, which goes with the ids.
@@ -60,24 +54,61 @@ fn prepare(
     rustix::process::umask(umask);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(failed("sigprocmask"))?;
-    sys::close_all_but(keep).map_err(|error| Error::step(Class::ClientNotStarted, "close_range", error))
+    sys::close_all_but(keep)
+        .map_err(|error| Error::step(Class::ClientNotStarted, "close_range", error))
 }
 
 fn exec(argv: &[OsString]) -> Error {
-    let shown = argv.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
-    let words: std::result::Result<Vec<CString>, _> =
-        argv.iter().map(|word| CString::new(word.as_bytes())).collect();
+    let shown = argv
+        .first()
+        .map(|program| program.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let words: std::result::Result<Vec<CString>, _> = argv
+        .iter()
+        .map(|word| CString::new(word.as_bytes()))
+        .collect();
     let (Ok(words), true) = (words, !argv.is_empty()) else {
-        return Error::new(Class::ClientNotStarted, "the command has a NUL byte or is empty", "");
+        return Error::new(
+            Class::ClientNotStarted,
+            "the command has a NUL byte or is empty",
+            "",
+        );
     };
     let errno = match nix::unistd::execvp(&words[0], &words) {
         Ok(never) => match never {},
         Err(errno) => errno,
     };
-    let (class, cure) = if errno == Errno::ENOENT {
-        (Class::ClientNotFound, "install it (Debian: apt-get install qemu-system-x86), or give its path")
+    let (class, cure) = if errno == Errno::ENOENT || !is_anywhere(Path::new(&argv[0])) {
+        (
+            Class::ClientNotFound,
+            "install it (Debian: apt-get install qemu-system-x86), or give its path",
+        )
     } else {
-        (Class::ClientNotStarted, "the client's user must be able to execute it")
+        (
+            Class::ClientNotStarted,
+            "the client's user must be able to execute it",
+        )
     };
-    Error::new(class, format!("cannot run '{shown}': {}", errno.desc()), cure)
+    Error::new(
+        class,
+        format!(
+            "cannot run '{shown}': {}",
+            if class == Class::ClientNotFound {
+                "not found"
+            } else {
+                errno.desc()
+            }
+        ),
+        cure,
+    )
+}
+
+/// Whether a command exists at all: execvp(3) answers EACCES for one that is nowhere, if the
+/// client may not search one of the directories of PATH (root's own, often).
+fn is_anywhere(program: &Path) -> bool {
+    if program.components().count() > 1 {
+        return program.exists();
+    }
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|at| at.join(program).exists()))
 }

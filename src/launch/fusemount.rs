@@ -34,8 +34,13 @@ pub(crate) fn mount(view: &ViewPlan, client: &Ids, shared: bool) -> Result<Mount
     let context = rustix::mount::fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)
         .map_err(|errno| Error::step(Class::Mount, "fsopen(fuse)", errno))?;
     let set = |key: &str, value: &str| {
-        rustix::mount::fsconfig_set_string(context.as_fd(), key, value)
-            .map_err(|errno| Error::step(Class::Mount, format!("fsconfig(fuse, {key}={value})"), errno))
+        rustix::mount::fsconfig_set_string(context.as_fd(), key, value).map_err(|errno| {
+            Error::step(
+                Class::Mount,
+                format!("fsconfig(fuse, {key}={value})"),
+                errno,
+            )
+        })
     };
     set("source", &view.name)?;
     set("subtype", "virtfs-mediator")?;
@@ -45,8 +50,9 @@ pub(crate) fn mount(view: &ViewPlan, client: &Ids, shared: bool) -> Result<Mount
     set("group_id", &client.gid.to_string())?;
     if shared {
         for key in ["allow_other", "default_permissions"] {
-            rustix::mount::fsconfig_set_flag(context.as_fd(), key)
-                .map_err(|errno| Error::step(Class::Mount, format!("fsconfig(fuse, {key})"), errno))?;
+            rustix::mount::fsconfig_set_flag(context.as_fd(), key).map_err(|errno| {
+                Error::step(Class::Mount, format!("fsconfig(fuse, {key})"), errno)
+            })?;
         }
     }
     rustix::mount::fsconfig_create(context.as_fd())

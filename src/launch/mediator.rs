@@ -84,9 +84,8 @@ fn raise(start: Start<'_>) -> Result<(nix::unistd::Pid, OwnedFd)> {
         }
         Forked::Parent(mediator) => {
             drop((asked, answer));
-            await_byte(&ask).map_err(|why| {
-                Error::new(Class::Confinement, format!("the mediator {why}"), "")
-            })?;
+            await_byte(&ask)
+                .map_err(|why| Error::new(Class::Confinement, format!("the mediator {why}"), ""))?;
             map_ids(&proc, mediator.as_raw())?;
             nix::unistd::write(&answered, b"m")
                 .map_err(|errno| Error::step(Class::Confinement, "write(pipe)", errno))?;
@@ -108,7 +107,11 @@ fn map_ids(proc: &OwnedFd, mediator: i32) -> Result<()> {
     for file in ["uid_map", "gid_map"] {
         let path = format!("{mediator}/{file}");
         let failed = |errno: &dyn std::fmt::Display| {
-            Error::step(Class::Confinement, format!("write(/proc/{path}, 0 0 4294967295)"), errno)
+            Error::step(
+                Class::Confinement,
+                format!("write(/proc/{path}, 0 0 4294967295)"),
+                errno,
+            )
         };
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let map = rustix::fs::openat(proc, path.as_str(), flags, Mode::empty())
@@ -169,24 +172,33 @@ fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<
         control: Some(start.control),
         policy: start.policy,
         cache: start.cache.into(),
-        mode: if start.shared { ViewMode::Shared } else { ViewMode::Client },
+        mode: if start.shared {
+            ViewMode::Shared
+        } else {
+            ViewMode::Client
+        },
         debug: start.debug,
         view: start.view,
         // Room for open handles besides: a node's descriptor can be re-opened, a handle cannot.
         max_descriptors: usize::try_from(files / 2).unwrap_or(1024).max(64),
         threads: 2,
     };
-    let mut ready = Some(ready);
-    virtfs_mediator_core::serve(service, || {
+    let served = virtfs_mediator_core::serve(service, || {
         // From here on untrusted bytes are read: nothing of the launcher's may stay in reach.
         drop(sys::own(reporter));
-        if let Some(ready) = ready.take()
-            && let Err(errno) = nix::unistd::write(ready.as_fd(), b"r")
-        {
+        if let Err(errno) = nix::unistd::write(ready.as_fd(), b"r") {
             tracing::warn!(%errno, "the keeper is gone");
         }
-    })
-    .map_err(|error| Error::new(Class::Mount, format!("serving the view: {error}"), ""))
+        drop(ready);
+    });
+    match served {
+        Ok(()) => Ok(()),
+        // The way to the launcher may be closed by now, and its number another descriptor's.
+        Err(error) => {
+            tracing::error!("serving the view: {error}");
+            sys::exit_now(Class::Mount.status())
+        }
+    }
 }
 
 /// No groups: a group that a file happens to have must not count for the mediator.

@@ -28,9 +28,9 @@ pub(crate) fn own_mounts() -> Result<()> {
 pub(crate) fn reopen(path: &Path, planned: &OwnedFd) -> Result<OwnedFd> {
     let found = open_plain(path)?;
     let identity = |fd: &OwnedFd| {
-        rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).map_err(|errno| {
-            step(&format!("fstat({})", path.display()), errno)
-        })
+        rustix::fs::fstat(fd)
+            .map(|stat| (stat.st_dev, stat.st_ino))
+            .map_err(|errno| step(&format!("fstat({})", path.display()), errno))
     };
     if identity(&found)? != identity(planned)? {
         return Err(Error::new(
@@ -76,7 +76,10 @@ pub(crate) fn fresh_proc() -> Result<()> {
 /// A read-only directory with nothing in it, mounted nowhere: a root for processes that need no
 /// file.
 pub(crate) fn empty_root() -> Result<OwnedFd> {
-    detached("tmpfs", MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_RDONLY)
+    detached(
+        "tmpfs",
+        MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_RDONLY,
+    )
 }
 
 fn detached(kind: &str, extra: MountAttrFlags) -> Result<OwnedFd> {
@@ -84,8 +87,7 @@ fn detached(kind: &str, extra: MountAttrFlags) -> Result<OwnedFd> {
         .map_err(|errno| step(&format!("fsopen({kind})"), errno))?;
     rustix::mount::fsconfig_create(&context)
         .map_err(|errno| step(&format!("fsconfig({kind}, create)"), errno))?;
-    let attributes =
-        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | extra;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | extra;
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         .map_err(|errno| step(&format!("fsmount({kind})"), errno))
 }

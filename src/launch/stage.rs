@@ -69,23 +69,38 @@ pub(crate) fn clean(plan: &Plan, given: &Given) -> Result<Clean> {
 /// From here on nothing we mount is seen on the host, at any moment.
 pub(crate) fn isolate(_clean: Clean) -> Result<Isolated> {
     namespace::own_mounts()?;
+    // The caller's working directory would stay ours, and every child's, below what is mounted
+    // over it, and through every pivot_root.
+    nix::unistd::chdir("/").map_err(|errno| Error::step(Class::Confinement, "chdir(/)", errno))?;
     Ok(Isolated(()))
 }
 
 /// Clones each export, then lays its view over it.
 pub(crate) fn mount(_isolated: Isolated, plan: &Plan) -> Result<Mounted> {
-    let views = plan.views.iter().map(|view| prepare(plan, view)).collect::<Result<_>>()?;
+    let views = plan
+        .views
+        .iter()
+        .map(|view| prepare(plan, view))
+        .collect::<Result<_>>()?;
     Ok(Mounted { views })
 }
 
 fn prepare(plan: &Plan, view: &ViewPlan) -> Result<Prepared> {
     let export = namespace::reopen(&view.export, &view.export_fd)?;
     let tree = namespace::clone_export(&export, view.policy.readonly())?;
-    let place = if view.at == view.export { export } else { namespace::open_plain(&view.at)? };
+    let place = if view.at == view.export {
+        export
+    } else {
+        namespace::open_plain(&view.at)?
+    };
     let mounted = fusemount::mount(view, &plan.client, plan.shared)?;
     let mount_id = fusemount::mount_id(&mounted.mount)?;
     namespace::attach(&mounted.mount, &place, &view.at.display().to_string())?;
-    Ok(Prepared { device: mounted.device, tree, mount_id })
+    Ok(Prepared {
+        device: mounted.device,
+        tree,
+        mount_id,
+    })
 }
 
 /// Starts the mediators, waits until each answers, then lets the client go.
@@ -93,7 +108,11 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
     let (life_end, life) = pipe()?;
     let mut views = Vec::new();
     let mut ready = Vec::new();
-    let sources = plan.views.drain(..).zip(mounted.views).zip(given.controls.drain(..));
+    let sources = plan
+        .views
+        .drain(..)
+        .zip(mounted.views)
+        .zip(given.controls.drain(..));
     let mut devices = Vec::new();
     for ((view, prepared), control) in sources {
         let (ready_end, ready_tx) = pipe()?;
@@ -119,11 +138,15 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
                 life: life_end,
                 reporter: &given.reporter,
                 shared: plan.shared,
-                cache: plan.cache,
+                cache: view.cache,
                 debug: plan.debug,
             }),
             Forked::Parent(warden) => {
-                views.push(KeptView { name: view.name, warden, mount_id: prepared.mount_id });
+                views.push(KeptView {
+                    name: view.name,
+                    warden,
+                    mount_id: prepared.mount_id,
+                });
                 devices.push(prepared.device);
                 ready.push(ready_end);
             }
@@ -134,15 +157,17 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
     drop(devices);
     for (end, view) in ready.iter().zip(&views) {
         await_byte(end).map_err(|why| {
-            Error::new(Class::Confinement, format!("view {}: its mediator {why}", view.name), "")
+            Error::new(
+                Class::Confinement,
+                format!("view {}: its mediator {why}", view.name),
+                "",
+            )
         })?;
     }
     let init = match sys::clone_process(libc::CLONE_NEWPID)
         .map_err(|error| Error::step(Class::Confinement, "clone(CLONE_NEWPID)", error))?
     {
-        Forked::Child => {
-            init::client_init(plan, &given.reporter, &life_end, &given.run, &views)
-        }
+        Forked::Child => init::client_init(plan, &given.reporter, &life_end, &given.run, &views),
         Forked::Parent(init) => init,
     };
     Ok(Spawned { views, init, life })

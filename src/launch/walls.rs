@@ -84,7 +84,10 @@ fn verify(keep: &CapsHashSet) -> Result<()> {
     for (set, expected) in wanted {
         let found = caps::read(None, set).map_err(|error| wall("reading capabilities", &error))?;
         if found != *expected {
-            return Err(wall("capabilities", &format!("{set:?} is {found:?}, not {expected:?}")));
+            return Err(wall(
+                "capabilities",
+                &format!("{set:?} is {found:?}, not {expected:?}"),
+            ));
         }
     }
     match rustix::thread::no_new_privs() {
@@ -116,9 +119,7 @@ pub(crate) fn not_dumpable() -> Result<()> {
 /// No core file and no locked memory; as many descriptors as the host lets anyone have. Returns
 /// how many descriptors that is.
 pub(crate) fn limit_resources() -> Result<u64> {
-    let set = |what, name, value| {
-        setrlimit(what, value, value).map_err(|errno| wall(name, &errno))
-    };
+    let set = |what, name, value| setrlimit(what, value, value).map_err(|errno| wall(name, &errno));
     set(Resource::RLIMIT_CORE, "RLIMIT_CORE", 0)?;
     set(Resource::RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK", 0)?;
     let (_soft, hard) =

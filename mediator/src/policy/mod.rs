@@ -15,7 +15,7 @@ mod owners;
 mod parse;
 mod paths;
 mod permit;
-mod shipped;
+pub mod shipped;
 
 pub use facts::{Facts, Needs, Requester};
 pub use grant::Judged;
@@ -23,7 +23,6 @@ pub use mistake::{Mistake, Mistakes};
 pub use model::{CacheWord, Policy, Settings};
 pub use parse::Users;
 pub use permit::{Permit, Refusal};
-pub use shipped::{SHIPPED, Shipped};
 
 #[cfg(test)]
 mod props;

@@ -1,26 +1,15 @@
-//! The policies that ship with the program, for `policy init`.
+//! The policies that ship with the program: files to start from, for `policy init`.
 
-/// A policy file to start from.
-#[derive(Clone, Copy, Debug)]
-pub struct Shipped {
-    /// Its name on the command line.
-    pub name: &'static str,
-    /// The file's text.
-    pub text: &'static str,
-}
+/// As if QEMU were root on the directory itself.
+pub const PARITY: &str = include_str!("../../../tools/policies/parity.toml");
+/// Everything is seen, nothing is changed.
+pub const READONLY: &str = include_str!("../../../tools/policies/readonly.toml");
+/// Files are put down and not read back.
+pub const DROPBOX: &str = include_str!("../../../tools/policies/dropbox.toml");
 
-/// Every shipped policy.
-pub const SHIPPED: &[Shipped] = &[
-    Shipped {
-        name: "parity",
-        text: include_str!("../../../tools/policies/parity.toml"),
-    },
-    Shipped {
-        name: "readonly",
-        text: include_str!("../../../tools/policies/readonly.toml"),
-    },
-    Shipped {
-        name: "dropbox",
-        text: include_str!("../../../tools/policies/dropbox.toml"),
-    },
+/// Every shipped policy, by its name on the command line.
+pub const ALL: &[(&str, &str)] = &[
+    ("parity", PARITY),
+    ("readonly", READONLY),
+    ("dropbox", DROPBOX),
 ];

@@ -14,9 +14,9 @@ use super::model::Policy;
 /// Resolves names of users and groups; the caller's, so that the policy does no I/O.
 pub trait Users {
     /// A user's host uid.
-    fn uid(&self, name: &str) -> Option<u32>;
+    fn user(&self, name: &str) -> Option<u32>;
     /// A group's host gid.
-    fn gid(&self, name: &str) -> Option<u32>;
+    fn group(&self, name: &str) -> Option<u32>;
 }
 
 /// What every reader of the file needs.

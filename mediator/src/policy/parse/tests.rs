@@ -1,14 +1,14 @@
-use super::super::SHIPPED;
+use super::super::shipped;
 use super::*;
 
 struct Here;
 
 impl Users for Here {
-    fn uid(&self, name: &str) -> Option<u32> {
+    fn user(&self, name: &str) -> Option<u32> {
         (name == "qemu").then_some(64055)
     }
 
-    fn gid(&self, name: &str) -> Option<u32> {
+    fn group(&self, name: &str) -> Option<u32> {
         (name == "kvm").then_some(104)
     }
 }
@@ -25,8 +25,8 @@ fn mistakes(text: &str) -> Vec<String> {
 
 #[test]
 fn shipped_policies_parse() {
-    for shipped in SHIPPED {
-        if let Err(mistakes) = Policy::parse(shipped.name, shipped.text, &Here) {
+    for (name, text) in shipped::ALL {
+        if let Err(mistakes) = Policy::parse(name, text, &Here) {
             panic!("{mistakes}");
         }
     }

@@ -114,13 +114,13 @@ impl Reader<'_, '_> {
     /// A user by name or number.
     pub(super) fn uid(&mut self, value: &Value<'_>, key: &str) -> Option<u32> {
         let users = self.users;
-        self.id(value, key, "user", |name| users.uid(name))
+        self.id(value, key, "user", |name| users.user(name))
     }
 
     /// A group by name or number.
     pub(super) fn gid(&mut self, value: &Value<'_>, key: &str) -> Option<u32> {
         let users = self.users;
-        self.id(value, key, "group", |name| users.gid(name))
+        self.id(value, key, "group", |name| users.group(name))
     }
 
     fn id(

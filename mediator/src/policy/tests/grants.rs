@@ -1,0 +1,269 @@
+//! What is granted, and by which facts, by table.
+
+use super::*;
+
+#[test]
+fn set_id_is_stripped_allowed_or_denied_but_for_directories() {
+    for (word, file, directory) in [
+        ("strip", Ok(0o755), Ok(0o2755)),
+        ("allow", Ok(0o6755), Ok(0o2755)),
+        ("deny", Err(Errno::PERM), Ok(0o2755)),
+    ] {
+        let policy = policy(&format!("default = \"allow\"\nset_id = \"{word}\"\n"));
+        let chmod = |mode| ChangesAsk {
+            mode: Some(Mode::new(mode)),
+            ..NO_CHANGE
+        };
+        let mode = |made: Result<Changes, Errno>| made.map(|it| it.mode.unwrap().bits());
+        assert_eq!(
+            mode(setattr(&policy, "/a", FileKind::Regular, chmod(0o6755))),
+            file
+        );
+        assert_eq!(
+            mode(setattr(&policy, "/a", FileKind::Directory, chmod(0o2755))),
+            directory
+        );
+        let made = decide::<rows::Create>(&policy, &["/a"], birth(FileKind::Regular, 0o6755));
+        assert_eq!(made.map(|it| it.mode.bits()), file);
+        let made = decide::<rows::Mkdir>(&policy, &["/a"], birth(FileKind::Directory, 0o2755));
+        assert_eq!(made.map(|it| it.mode.bits()), directory);
+    }
+}
+
+#[test]
+fn allowing_rule_decides_owner_and_mode() {
+    let policy = policy(
+        "default = \"allow\"\n[[rule]]\npath = \"/in/**\"\naction = \"allow\"\n\
+         owner = { uid = 990, gid = 991 }\nmode = { force = \"0640\", strip = \"0007\" }\n",
+    );
+    let made = decide::<rows::Create>(&policy, &["/in/x"], birth(FileKind::Regular, 0o607));
+    let made = made.unwrap();
+    assert_eq!(
+        made.owner,
+        HostOwner {
+            uid: HostUid(990),
+            gid: HostGid(991)
+        }
+    );
+    assert!(made.owner_is_forced);
+    assert_eq!(made.mode.bits(), 0o640);
+    let chown = ChangesAsk {
+        uid: Some(GuestUid(5)),
+        ..NO_CHANGE
+    };
+    let changed = setattr(&policy, "/in/x", FileKind::Regular, chown).unwrap();
+    assert_eq!((changed.uid, changed.gid), (Some(HostUid(990)), None));
+    let made = decide::<rows::Create>(&policy, &["/x"], birth(FileKind::Regular, 0o607)).unwrap();
+    assert_eq!(
+        (made.owner.uid, made.owner_is_forced),
+        (HostUid(64055), false)
+    );
+}
+
+#[test]
+fn conditions_hold_by_their_facts_and_fail_closed() {
+    let names = [b"/a".as_slice()];
+    let at = Facts {
+        names: &names,
+        ..Facts::of(Op::Unlink, CLIENT)
+    };
+    let old = HostOwner {
+        uid: HostUid(0),
+        gid: HostGid(5),
+    };
+    for (when, facts, denied) in [
+        (
+            "type = \"file\"",
+            Facts {
+                kind: Some(FileKind::Regular),
+                ..at.clone()
+            },
+            true,
+        ),
+        (
+            "type = \"file\"",
+            Facts {
+                kind: Some(FileKind::Fifo),
+                ..at.clone()
+            },
+            false,
+        ),
+        ("type = \"file\"", at.clone(), true),
+        (
+            "owner = { uid = 0 }",
+            Facts {
+                owner: Some(old),
+                ..at.clone()
+            },
+            true,
+        ),
+        (
+            "owner = { uid = [0], gid = 6 }",
+            Facts {
+                owner: Some(old),
+                ..at.clone()
+            },
+            false,
+        ),
+        (
+            "mode = { any = \"6000\" }",
+            Facts {
+                mode: Some(Mode::new(0o4755)),
+                ..at.clone()
+            },
+            true,
+        ),
+        (
+            "mode = { none = \"0022\" }",
+            Facts {
+                mode: Some(Mode::new(0o775)),
+                ..at.clone()
+            },
+            false,
+        ),
+        (
+            "size = { min = 10 }",
+            Facts {
+                size: Some(10),
+                ..at.clone()
+            },
+            true,
+        ),
+        (
+            "size = { min = 10 }",
+            Facts {
+                size: Some(9),
+                ..at.clone()
+            },
+            false,
+        ),
+        (
+            "nlink = { min = 2 }",
+            Facts {
+                nlink: Some(1),
+                ..at.clone()
+            },
+            false,
+        ),
+        (
+            "birth = true",
+            Facts {
+                birth: true,
+                ..at.clone()
+            },
+            true,
+        ),
+        ("submount = true", at.clone(), false),
+        ("requester = { uid = 64055 }", at.clone(), true),
+        ("requester = { gid = 1 }", at.clone(), false),
+    ] {
+        let text =
+            format!("default = \"allow\"\n[[rule]]\naction = \"deny\"\nwhen = {{ {when} }}\n");
+        let got = policy(&text).decide::<rows::Unlink>(&facts, ());
+        assert_eq!(got.is_err(), denied, "{when}: {got:?}");
+    }
+}
+
+#[test]
+fn symlink_is_judged_by_its_target() {
+    let text = "default = \"allow\"\n[[rule]]\naction = \"deny\"\nwhen = { target = [\"/**\", \"**/../**\"] }\n";
+    let policy = policy(text);
+    for (target, good) in [
+        ("/etc/passwd", false),
+        ("a/../../b", false),
+        ("..", false),
+        ("a/b", true),
+    ] {
+        let facts = Facts {
+            target: Some(target.as_bytes()),
+            ..Facts::of(Op::Symlink, CLIENT)
+        };
+        let got = policy.decide::<rows::Symlink>(&facts, birth(FileKind::Symlink, 0o777));
+        assert_eq!(got.is_ok(), good, "{target}");
+    }
+}
+
+#[test]
+fn xattr_rules_go_by_name_and_the_first_decides() {
+    let policy = policy(
+        "default = \"allow\"\n[[xattr]]\nmatch = \"user.*\"\naction = \"allow\"\n\
+         [[xattr]]\nmatch = \"system.*\"\naction = \"deny\"\n\
+         [[xattr]]\nmatch = \"*\"\naction = \"unsupported\"\n",
+    );
+    for (name, want) in [
+        ("user.a", Ok(())),
+        ("system.posix_acl_access", Err(Errno::ACCESS)),
+        ("security.capability", Err(Errno::NOTSUP)),
+    ] {
+        let facts = Facts {
+            xattr: Some((name.as_bytes(), 0)),
+            ..Facts::of(Op::Getxattr, CLIENT)
+        };
+        let ask = XattrName::new(name.as_bytes()).unwrap();
+        let got = policy.decide::<rows::Getxattr>(&facts, ask);
+        assert_eq!(got.map(|_| ()).map_err(|no| no.errno), want, "{name}");
+        assert_eq!(policy.xattr_shown(name.as_bytes()), want.is_ok());
+    }
+}
+
+#[test]
+fn needs_are_those_of_the_rules_for_the_operation() {
+    let none = Needs::default();
+    let both = Needs {
+        path: true,
+        attr: true,
+    };
+    for op in Op::ALL {
+        assert_eq!(Policy::parity().needs(*op), none, "{op:?}");
+    }
+    let policy = policy(
+        "default = \"allow\"\nset_id = \"allow\"\n\
+         [[rule]]\npath = \"/a\"\ndo = \"write\"\naction = \"deny\"\n\
+         [[rule]]\ndo = \"time\"\nwhen = { size = { min = 1 } }\naction = \"deny\"\n",
+    );
+    assert_eq!(
+        policy.needs(Op::Write),
+        Needs {
+            path: true,
+            attr: false
+        }
+    );
+    assert_eq!(policy.needs(Op::Lookup), none);
+    assert_eq!(policy.needs(Op::Setattr), both);
+    assert_eq!(
+        policy.needs(Op::Rename),
+        both,
+        "carrying goes by path and type"
+    );
+}
+
+#[test]
+fn dropbox_takes_files_and_gives_nothing_back() {
+    let dropbox = policy(shipped::DROPBOX);
+    let file = FileKind::Regular;
+    assert_eq!(decide::<rows::Lookup>(&dropbox, &["/"], ()), Ok(()));
+    let made = decide::<rows::Create>(&dropbox, &["/in/x"], birth(file, 0o4755)).unwrap();
+    assert_eq!(made.mode.bits(), 0o755);
+    let chown = ChangesAsk {
+        uid: Some(GuestUid(0)),
+        ..NO_CHANGE
+    };
+    assert!(setattr(&dropbox, "/in/x", file, chown).is_ok());
+    assert_eq!(
+        decide::<rows::Read>(&dropbox, &["/in/x"], ()),
+        Err(Errno::ACCESS)
+    );
+    assert_eq!(
+        decide::<rows::Unlink>(&dropbox, &["/in/x"], ()),
+        Err(Errno::ACCESS)
+    );
+    assert_eq!(
+        rename(&dropbox, "/in/x", "/in/y", file),
+        Ok(RenameHow::NoReplace)
+    );
+    assert_eq!(rename(&dropbox, "/in/x", "/y", file), Err(Errno::ACCESS));
+    assert_eq!(
+        decide::<rows::Lookup>(&dropbox, &["/etc"], ()),
+        Err(Errno::ACCESS)
+    );
+}
