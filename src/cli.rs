@@ -23,7 +23,8 @@ pub(crate) struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  sudo virtfs-mediator run --client qemu /srv/share -- qemu-system-x86_64 -m 1G disk.img \\
+  sudo virtfs-mediator run --client qemu --isolate --bind disk.img /srv/share -- \\
+      qemu-system-x86_64 -m 1G disk.img \\
       -virtfs local,path=/srv/share,mount_tag=share,security_model=passthrough
   sudo virtfs-mediator run /srv/share=share.toml /srv/docs -- ./start-vm.sh
   sudo virtfs-mediator mount --client qemu --name web /srv/web
@@ -132,6 +133,16 @@ pub(crate) struct ViewOptions {
     /// Where the view is seen, instead of over the export's own path.
     #[arg(long, value_name = "DIR")]
     pub(crate) at: Option<PathBuf>,
+    /// Give the client a root of its own: read-only /usr and libraries, /proc, /dev/null, /dev/kvm,
+    /// an empty /tmp, the view, and what --bind names.
+    #[arg(long)]
+    pub(crate) isolate: bool,
+    /// With --isolate: let the client see this file or directory too, and change what its user may.
+    #[arg(long, value_name = "PATH", requires = "isolate")]
+    pub(crate) bind: Vec<PathBuf>,
+    /// With --isolate: the same, read-only.
+    #[arg(long, value_name = "PATH", requires = "isolate")]
+    pub(crate) bind_ro: Vec<PathBuf>,
     /// A general mount: every user may use it, and the kernel enforces the mode bits.
     #[arg(long)]
     pub(crate) shared: bool,

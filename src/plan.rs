@@ -11,6 +11,7 @@ use virtfs_mediator_core::policy::{CacheWord, Policy};
 use crate::cli::{CacheOption, ViewOptions};
 use crate::error::{Class, Error, Result};
 use crate::identity::{self, Ids};
+use crate::launch::isolate::Bind;
 use crate::{mounts, policies};
 
 /// All that is needed to start; nothing has been done yet.
@@ -21,6 +22,8 @@ pub(crate) struct Plan {
     /// The client's command; `None` for a view without a client of its own.
     pub(crate) command: Option<ClientCommand>,
     pub(crate) shared: bool,
+    /// What the client sees of the host besides, if it gets a root of its own.
+    pub(crate) isolate: Option<Vec<Bind>>,
     pub(crate) debug: bool,
 }
 
@@ -87,7 +90,13 @@ pub(crate) fn plan(
     if let Some(command) = &command {
         refuse_pidfile_of_qemu(&command.argv)?;
     }
+    let isolate = if options.isolate {
+        Some(binds(options, &views)?)
+    } else {
+        None
+    };
     Ok(Plan {
+        isolate,
         client,
         mediator,
         views,
@@ -118,6 +127,38 @@ fn client(options: &ViewOptions, views: &[ViewPlan]) -> Result<Ids> {
         ));
     }
     identity::client(first.as_deref())
+}
+
+/// What `--bind` and `--bind-ro` name.
+fn binds(options: &ViewOptions, views: &[ViewPlan]) -> Result<Vec<Bind>> {
+    let writable = options.bind.iter().map(|path| (path, false));
+    let readonly = options.bind_ro.iter().map(|path| (path, true));
+    let mut found = Vec::new();
+    for (typed, readonly) in writable.chain(readonly) {
+        let path = typed.canonicalize().map_err(|error| {
+            config(
+                format!("--bind {}: {error}", typed.display()),
+                "name what exists",
+            )
+        })?;
+        for view in views {
+            let export = &view.export;
+            if path.starts_with(export) || export.starts_with(&path) || view.at.starts_with(&path) {
+                return Err(config(
+                    format!(
+                        "--bind {} would show export {}",
+                        path.display(),
+                        export.display()
+                    ),
+                    "the client sees it through the view: bind what lies elsewhere",
+                ));
+            }
+        }
+        found.push(Bind { path, readonly });
+    }
+    // What lies above others comes first, and does not cover them.
+    found.sort_by_key(|bind| bind.path.components().count());
+    Ok(found)
 }
 
 /// A policy that names its export is not used for another by mistake.

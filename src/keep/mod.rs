@@ -82,11 +82,11 @@ fn raise(
     mut given: Given,
 ) -> std::result::Result<Keeper, (Error, Reporter, OwnedFd)> {
     match raise_inner(&mut plan, &mut given) {
-        Ok((spawned, mountinfo, signals)) => Ok(Keeper {
+        Ok((spawned, signals)) => Ok(Keeper {
             views: spawned.views,
             init: spawned.init,
             _life: spawned.life,
-            mountinfo,
+            mountinfo: spawned.mountinfo,
             signals,
             orders: Some(given.orders),
             run: given.run,
@@ -97,13 +97,10 @@ fn raise(
     }
 }
 
-fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, File, SignalFd)> {
+fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, SignalFd)> {
     let clean = stage::clean(plan, given)?;
     let isolated = stage::isolate(clean)?;
     let mounted = stage::mount(isolated, plan)?;
-    // Opened before the client's fresh procfs covers /proc, where we are not to be seen.
-    let mountinfo = File::open("/proc/self/mountinfo")
-        .map_err(|error| Error::step(Class::Confinement, "open(/proc/self/mountinfo)", error))?;
     let root = namespace::empty_root()?;
     let signals = block_signals()?;
     let spawned = stage::spawn(mounted, plan, given)?;
@@ -120,7 +117,7 @@ fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, Fi
         },
         None,
     );
-    Ok((spawned, mountinfo, signals))
+    Ok((spawned, signals))
 }
 
 /// The signals that the keeper and the inits wait for by descriptor. Blocked before anyone is

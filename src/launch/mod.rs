@@ -6,6 +6,7 @@
 
 pub(crate) mod client;
 pub(crate) mod fusemount;
+pub(crate) mod isolate;
 pub(crate) mod mediator;
 pub(crate) mod namespace;
 pub(crate) mod stage;

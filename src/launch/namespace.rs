@@ -99,15 +99,20 @@ pub(crate) fn attach(mount: &OwnedFd, over: &OwnedFd, shown: &str) -> Result<()>
         .map_err(|errno| step(&format!("move_mount({shown})"), errno))
 }
 
-/// Makes `tree` the root directory and lets go of the old one for good.
-///
-/// `pivot_root(".", ".")` (pivot_root(2), NOTES) puts the old root over the new one, from where it
-/// is detached: no directory for it is needed inside the export, and nothing leads back.
+/// Makes a detached `tree` the root directory; see [`pivot`].
 pub(crate) fn pivot_onto(tree: &OwnedFd) -> Result<()> {
     // Any directory will do to attach it to: /proc has been used by then, and is never missing.
-    attach(tree, &open_plain(Path::new("/proc"))?, "export")?;
-    rustix::process::fchdir(tree).map_err(|errno| step("fchdir(export)", errno))?;
-    rustix::process::pivot_root(".", ".").map_err(|errno| step("pivot_root(export)", errno))?;
+    attach(tree, &open_plain(Path::new("/proc"))?, "new root")?;
+    pivot(tree)
+}
+
+/// Makes an attached mount the root directory and lets go of the old one for good.
+///
+/// `pivot_root(".", ".")` (pivot_root(2), NOTES) puts the old root over the new one, from where it
+/// is detached: no directory for it is needed inside, and nothing leads back.
+pub(crate) fn pivot(root: &OwnedFd) -> Result<()> {
+    rustix::process::fchdir(root).map_err(|errno| step("fchdir(new root)", errno))?;
+    rustix::process::pivot_root(".", ".").map_err(|errno| step("pivot_root(new root)", errno))?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)
         .map_err(|errno| step("umount2(old root, MNT_DETACH)", errno))?;
     rustix::process::chdir("/").map_err(|errno| step("chdir(/)", errno))

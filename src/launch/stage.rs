@@ -3,7 +3,10 @@
 //! Each stage takes the token of the one before, so that a wrong order does not compile:
 //! planned -> [`Clean`] -> [`Isolated`] -> [`Mounted`] -> [`Spawned`].
 
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use std::path::Path;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::unistd::Pid;
@@ -11,7 +14,7 @@ use nix::unistd::Pid;
 use crate::cli::CacheOption;
 use crate::error::{Class, Error, Result};
 use crate::keep::{KeptView, init};
-use crate::launch::{fusemount, mediator, namespace};
+use crate::launch::{fusemount, isolate, mediator, namespace};
 use crate::plan::{Plan, ViewPlan};
 use crate::report::Reporter;
 use crate::sys::{self, Forked};
@@ -37,12 +40,17 @@ pub(crate) struct Isolated(());
 /// Every view is mounted; none is served yet.
 pub(crate) struct Mounted {
     views: Vec<Prepared>,
+    /// Of this namespace; opened while /proc still is the host's.
+    mountinfo: File,
 }
 
 struct Prepared {
     device: OwnedFd,
     tree: OwnedFd,
+    mount: OwnedFd,
     mount_id: u64,
+    /// Where the view is to lie in a root that stays the host's.
+    place: OwnedFd,
 }
 
 /// Everything runs.
@@ -51,6 +59,8 @@ pub(crate) struct Spawned {
     pub(crate) init: Pid,
     /// While it is open the inits live; they end when its last copy, the keeper's, closes.
     pub(crate) life: OwnedFd,
+    /// To see by that a view was unmounted.
+    pub(crate) mountinfo: File,
 }
 
 /// Closes what the caller left open and sets what children inherit.
@@ -75,32 +85,54 @@ pub(crate) fn isolate(_clean: Clean) -> Result<Isolated> {
     Ok(Isolated(()))
 }
 
-/// Clones each export, then lays its view over it.
+/// Clones each export and lays its view over it, in a minimal root if one is asked for.
 pub(crate) fn mount(_isolated: Isolated, plan: &Plan) -> Result<Mounted> {
-    let views = plan
+    let views: Vec<Prepared> = plan
         .views
         .iter()
         .map(|view| prepare(plan, view))
         .collect::<Result<_>>()?;
-    Ok(Mounted { views })
+    let mountinfo = if let Some(binds) = &plan.isolate {
+        let proc = isolate::host_proc()?;
+        let places: Vec<&Path> = plan.views.iter().map(|view| view.at.as_path()).collect();
+        isolate::enter(binds, &places)?;
+        isolate::with_proc(&proc, mountinfo)?
+    } else {
+        mountinfo()?
+    };
+    for (view, prepared) in plan.views.iter().zip(&views) {
+        let shown = view.at.display().to_string();
+        if plan.isolate.is_some() {
+            namespace::attach(&prepared.mount, &namespace::open_plain(&view.at)?, &shown)?;
+        } else {
+            namespace::attach(&prepared.mount, &prepared.place, &shown)?;
+        }
+    }
+    Ok(Mounted { views, mountinfo })
 }
 
 fn prepare(plan: &Plan, view: &ViewPlan) -> Result<Prepared> {
     let export = namespace::reopen(&view.export, &view.export_fd)?;
     let tree = namespace::clone_export(&export, view.policy.readonly())?;
+    let mounted = fusemount::mount(view, &plan.client, plan.shared)?;
+    let mount_id = fusemount::mount_id(&mounted.mount)?;
     let place = if view.at == view.export {
         export
     } else {
         namespace::open_plain(&view.at)?
     };
-    let mounted = fusemount::mount(view, &plan.client, plan.shared)?;
-    let mount_id = fusemount::mount_id(&mounted.mount)?;
-    namespace::attach(&mounted.mount, &place, &view.at.display().to_string())?;
     Ok(Prepared {
         device: mounted.device,
         tree,
+        mount: mounted.mount,
         mount_id,
+        place,
     })
+}
+
+fn mountinfo() -> Result<File> {
+    File::open("/proc/self/mountinfo")
+        .map_err(|error| Error::step(Class::Confinement, "open(/proc/self/mountinfo)", error))
 }
 
 /// Starts the mediators, waits until each answers, then lets the client go.
@@ -170,7 +202,12 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
         Forked::Child => init::client_init(plan, &given.reporter, &life_end, &given.run, &views),
         Forked::Parent(init) => init,
     };
-    Ok(Spawned { views, init, life })
+    Ok(Spawned {
+        views,
+        init,
+        life,
+        mountinfo: mounted.mountinfo,
+    })
 }
 
 pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
