@@ -414,3 +414,36 @@ fn readdir_resumes_at_any_cookie_and_hides_what_is_above() {
         .unwrap();
     assert_eq!(rest, 502 - 251);
 }
+
+#[test]
+fn creation_that_cannot_be_finished_leaves_nothing() {
+    let w = World::new();
+    let root = w.root();
+    // An owner that no inode can have: the step after the making fails.
+    let unfinished = |kind| Birth {
+        owner: HostOwner {
+            uid: HostUid(u32::MAX),
+            ..OWNER
+        },
+        ..birth(kind, 0o755)
+    };
+    let n = name("x");
+    for no_tmpfile in [false, true] {
+        w.export
+            .no_tmpfile
+            .store(no_tmpfile, std::sync::atomic::Ordering::Relaxed);
+        let permit = Permit::for_test(unfinished(FileKind::Regular));
+        assert_eq!(errno(w.export.create(permit, &root, &n)), Errno::INVAL);
+        let permit = Permit::for_test(unfinished(FileKind::Regular));
+        assert_eq!(errno(w.export.mknod(permit, &root, &n)), Errno::INVAL);
+    }
+    let permit = Permit::for_test(unfinished(FileKind::Directory));
+    assert_eq!(errno(w.export.mkdir(permit, &root, &n)), Errno::INVAL);
+    let permit = Permit::for_test(unfinished(FileKind::Fifo));
+    assert_eq!(errno(w.export.mknod(permit, &root, &n)), Errno::INVAL);
+    let permit = Permit::for_test(unfinished(FileKind::Symlink));
+    let link = w.export.symlink(permit, &root, &n, b"target");
+    assert_eq!(errno(link), Errno::INVAL);
+    assert_eq!(std::fs::read_dir(w.dir.path()).unwrap().count(), 0);
+    assert_eq!((w.export.known_nodes(), w.export.open_handles()), (1, 0));
+}
