@@ -154,11 +154,11 @@ impl Export {
         let mine = sys::stat(fd).and_then(|st| Seen::new(&st));
         let there = sys::stat_at(parent.fd(), name.as_c_str(), AtFlags::empty());
         let there = there.and_then(|st| Seen::new(&st));
-        if let (Ok(mine), Ok(there)) = (mine, there) {
-            if mine.identity == there.identity {
-                // The fault that led here is what is told; nothing better can be done with this.
-                let _ = rustix::fs::unlinkat(parent.fd(), name.as_c_str(), flags);
-            }
+        if let (Ok(mine), Ok(there)) = (mine, there)
+            && mine.identity == there.identity
+        {
+            // The fault that led here is what is told; nothing better can be done with this.
+            let _ = rustix::fs::unlinkat(parent.fd(), name.as_c_str(), flags);
         }
     }
 
@@ -309,7 +309,7 @@ impl Export {
         let child = self.child(parent, name)?;
         let attr = child.attr();
         let mine = attr.owner.uid.0 == rustix::process::geteuid().as_raw();
-        if attr.kind != birth.kind || !mine || child.node.is_some() {
+        if attr.kind != birth.kind || !mine {
             return Err((Errno::STALE, "openat").into());
         }
         let flags = if birth.kind == FileKind::Directory {

@@ -84,6 +84,10 @@ impl Export {
         let handle = self.handle(handle)?;
         let fd = handle.readable().call("pread")?;
         signed(offset).call("pread")?;
+        // The kernel refuses a range that ends beyond 2^63; there is nothing to read there.
+        let room = usize::try_from(MAX_OFFSET - offset).unwrap_or(usize::MAX);
+        let asked = buf.len().min(room);
+        let buf = buf.get_mut(..asked).unwrap_or_default();
         let mut done = 0;
         // A short read means the end of the file to FUSE, and only to FUSE.
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
@@ -235,17 +239,23 @@ impl Export {
     }
 }
 
-/// Offsets are `off_t`: below 2^63.
+/// Offsets are `off_t`, in bytes.
+const MAX_OFFSET: u64 = i64::MAX.cast_unsigned();
+
 fn signed(offset: u64) -> Result<(), Errno> {
-    i64::try_from(offset)
-        .map(|_| ())
-        .map_err(|_large| Errno::INVAL)
+    if offset <= MAX_OFFSET {
+        Ok(())
+    } else {
+        Err(Errno::INVAL)
+    }
 }
 
 fn range(offset: u64, length: u64) -> Result<(), Errno> {
     signed(offset)?;
-    let end = offset.checked_add(length).ok_or(Errno::FBIG)?;
-    i64::try_from(end).map(|_| ()).map_err(|_large| Errno::FBIG)
+    match offset.checked_add(length) {
+        Some(end) if end <= MAX_OFFSET => Ok(()),
+        _ => Err(Errno::FBIG),
+    }
 }
 
 fn allocation(mode: i32) -> Result<FallocateFlags, Errno> {

@@ -21,6 +21,7 @@ mod handle;
 mod io;
 mod link;
 mod lookup;
+mod names;
 mod node;
 mod setattr;
 mod table;

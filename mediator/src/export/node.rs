@@ -17,7 +17,7 @@ use super::descriptor::{NONE, Worth};
 use crate::ids::{FileKind, NodeId};
 
 /// Names up to this length are kept in the record.
-const INLINE: usize = 51;
+pub(super) const INLINE: usize = 51;
 const CHUNK: usize = 1024;
 const SYNTHETIC: u64 = 1 << 63;
 /// The device part of numbers that come from a counter.
@@ -28,9 +28,9 @@ const INO_BITS: u64 = 1 << 48;
 pub(super) const ROOT: u32 = 0;
 
 /// The recorded name does not lead to the node any more.
-const GONE: u8 = 1;
+pub(super) const GONE: u8 = 1;
 /// Not a directory, and has several names.
-const LINKED: u8 = 2;
+pub(super) const LINKED: u8 = 2;
 /// Lies on another mount than the root.
 const SUBMOUNT: u8 = 4;
 /// Made through this view, and not yet both owned and moded.
@@ -40,22 +40,25 @@ const BIRTH_MODED: u8 = 32;
 
 /// One known inode.
 #[derive(Clone, Copy)]
-struct Record {
+pub(super) struct Record {
     id: u64,
     ino: u64,
     birth: u64,
     lookups: u64,
-    parent: u32,
+    pub(super) parent: u32,
     /// Records that have this one as a parent, by any of their names.
-    children: u32,
+    pub(super) children: u32,
     descriptor: u32,
     handles: u32,
     device: u16,
-    flags: u8,
+    pub(super) flags: u8,
     kind: u8,
-    name_len: u8,
-    name: [u8; INLINE],
+    pub(super) name_len: u8,
+    pub(super) name: [u8; INLINE],
 }
+
+/// A further name: parent and component.
+pub(super) type Further = (u32, Box<[u8]>);
 
 /// Slab and indices.
 pub(super) struct Nodes {
@@ -67,9 +70,9 @@ pub(super) struct Nodes {
     /// Identities whose node id does not follow from them: the root's, and collisions.
     odd: HashMap<(u16, u64), u32>,
     /// Names longer than the record has room for.
-    long: HashMap<u32, Box<[u8]>>,
+    pub(super) long: HashMap<u32, Box<[u8]>>,
     /// Further names of hard links: parent and name.
-    further: HashMap<u32, Vec<(u32, Box<[u8]>)>>,
+    pub(super) further: HashMap<u32, Vec<Further>>,
     devices: Vec<u64>,
     counter: u64,
 }
@@ -111,11 +114,11 @@ impl Nodes {
         self.len
     }
 
-    fn at(&self, slot: u32) -> &Record {
+    pub(super) fn at(&self, slot: u32) -> &Record {
         &self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
     }
 
-    fn at_mut(&mut self, slot: u32) -> &mut Record {
+    pub(super) fn at_mut(&mut self, slot: u32) -> &mut Record {
         &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
     }
 
@@ -359,169 +362,6 @@ impl Nodes {
         self.len -= 1;
         Some((parents, record.descriptor))
     }
-
-    fn store_name(&mut self, slot: u32, name: &[u8]) {
-        let record = self.at_mut(slot);
-        record.flags &= !GONE;
-        if name.len() <= INLINE {
-            record.name[..name.len()].copy_from_slice(name);
-            record.name_len = u8::try_from(name.len()).unwrap_or(0);
-            self.long.remove(&slot);
-        } else {
-            record.name_len = u8::MAX;
-            self.long.insert(slot, name.into());
-        }
-    }
-
-    fn name(&self, slot: u32) -> &[u8] {
-        let record = self.at(slot);
-        record
-            .name
-            .get(..usize::from(record.name_len))
-            .or_else(|| self.long.get(&slot).map(|name| &**name))
-            .unwrap_or_default()
-    }
-
-    fn is_named(&self, slot: u32, parent: u32, name: &[u8]) -> bool {
-        self.at(slot).parent == parent && self.name(slot) == name
-    }
-
-    /// Whether `slot` is `ancestor` or hangs below it.
-    fn is_below(&self, mut slot: u32, ancestor: u32) -> bool {
-        while slot != ancestor && slot != ROOT {
-            slot = self.at(slot).parent;
-        }
-        slot == ancestor
-    }
-
-    fn name_again(&mut self, slot: u32, parent: u32, name: &[u8]) -> Result<(), Errno> {
-        if slot == ROOT {
-            return Ok(());
-        }
-        let flags = self.at(slot).flags;
-        if self.is_named(slot, parent, name) {
-            self.at_mut(slot).flags &= !GONE;
-        } else if flags & LINKED != 0 && flags & GONE == 0 {
-            let further = self.further.entry(slot).or_default();
-            if !further.iter().any(|(p, n)| *p == parent && **n == *name) {
-                further.push((parent, name.into()));
-                self.at_mut(parent).children += 1;
-            }
-        } else {
-            self.rename(slot, parent, name)?;
-            // It has this one name only: what else was known of it is over.
-            for (parent, _name) in self.further.remove(&slot).unwrap_or_default() {
-                self.at_mut(parent).children -= 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// Replaces the first name. ESTALE if it would hang the node below itself.
-    fn rename(&mut self, slot: u32, parent: u32, name: &[u8]) -> Result<(), Errno> {
-        if self.is_below(parent, slot) {
-            return Err(Errno::STALE);
-        }
-        let old = self.at(slot).parent;
-        self.at_mut(parent).children += 1;
-        self.at_mut(slot).parent = parent;
-        self.at_mut(old).children -= 1;
-        self.store_name(slot, name);
-        Ok(())
-    }
-
-    /// Takes a name away. A node without any keeps its last one to be judged and told by, and is
-    /// no longer sought there.
-    pub(super) fn drop_name(&mut self, slot: u32, parent: u32, name: &[u8]) {
-        if let Some(further) = self.further.get_mut(&slot) {
-            if let Some(at) = further
-                .iter()
-                .position(|(p, n)| *p == parent && **n == *name)
-            {
-                further.swap_remove(at);
-                self.at_mut(parent).children -= 1;
-                return;
-            }
-        }
-        if !self.is_named(slot, parent, name) {
-            return;
-        }
-        match self.further.get_mut(&slot).and_then(Vec::pop) {
-            // A non-directory cannot be above another node: this rename cannot fail.
-            Some((parent, name)) => {
-                if self.rename(slot, parent, &name).is_ok() {
-                    self.at_mut(parent).children -= 1;
-                }
-            }
-            None => self.at_mut(slot).flags |= GONE,
-        }
-    }
-
-    /// A view's rename: `from` becomes `to`. A move that the table's older names contradict leaves
-    /// the node without a name.
-    pub(super) fn move_name(&mut self, slot: u32, from: (u32, &[u8]), to: (u32, &[u8])) {
-        if self.is_named(slot, from.0, from.1) {
-            if self.rename(slot, to.0, to.1).is_err() {
-                self.at_mut(slot).flags |= GONE;
-            }
-            return;
-        }
-        self.drop_name(slot, from.0, from.1);
-        if self.name_again(slot, to.0, to.1).is_err() {
-            self.at_mut(slot).flags |= GONE;
-        }
-    }
-
-    /// The parent and name number `which` of a node, the first being 0; a name that is gone is
-    /// left out, not skipped.
-    pub(super) fn nth_name(&self, slot: u32, which: usize) -> Option<(u32, &[u8])> {
-        match which.checked_sub(1) {
-            None => Some((self.at(slot).parent, self.name(slot)))
-                .filter(|_| self.at(slot).flags & GONE == 0),
-            Some(at) => {
-                let (parent, name) = self.further.get(&slot)?.get(at)?;
-                Some((*parent, name))
-            }
-        }
-    }
-
-    /// How many names there are to try.
-    pub(super) fn names(&self, slot: u32) -> usize {
-        1 + self.further.get(&slot).map_or(0, Vec::len)
-    }
-
-    /// Appends `/a/b`; `/` for the root.
-    pub(super) fn write_path(&self, slot: u32, out: &mut Vec<u8>) {
-        if slot == ROOT {
-            out.push(b'/');
-            return;
-        }
-        let mut above = Vec::new();
-        let mut at = slot;
-        while at != ROOT {
-            above.push(at);
-            at = self.at(at).parent;
-        }
-        for slot in above.iter().rev() {
-            out.push(b'/');
-            out.extend_from_slice(self.name(*slot));
-        }
-    }
-
-    /// The further names as paths.
-    pub(super) fn other_names(&self, slot: u32) -> Vec<Vec<u8>> {
-        let further = self.further.get(&slot).map(Vec::as_slice);
-        let path = |(parent, name): &(u32, Box<[u8]>)| {
-            let mut path = Vec::new();
-            self.write_path(*parent, &mut path);
-            if path.last() != Some(&b'/') {
-                path.push(b'/');
-            }
-            path.extend_from_slice(name);
-            path
-        };
-        further.unwrap_or_default().iter().map(path).collect()
-    }
 }
 
 fn kind_to_u8(kind: FileKind) -> u8 {
@@ -549,5 +389,66 @@ mod tests {
         assert_ne!(Nodes::natural(0, 1), Some(NodeId::ROOT.0));
         assert_eq!(Nodes::natural(1, 1 << 60), None);
         assert_eq!(Nodes::natural(0, u64::MAX), None);
+    }
+
+    /// An inode as it might be; ext4 uses a number again after seconds only, tmpfs never.
+    fn seen(dev: u64, ino: u64, birth: u64) -> Seen {
+        let zero = crate::ids::Timestamp::default();
+        Seen {
+            identity: Identity { dev, ino, birth },
+            mount: 1,
+            attr: crate::export::Attr {
+                ino,
+                kind: FileKind::Regular,
+                mode: crate::ids::Mode::new(0o644),
+                nlink: 1,
+                owner: crate::ids::HostOwner {
+                    uid: crate::ids::HostUid(0),
+                    gid: crate::ids::HostGid(0),
+                },
+                rdev: 0,
+                size: 0,
+                blocks: 0,
+                blksize: 4096,
+                atime: zero,
+                mtime: zero,
+                ctime: zero,
+                btime: zero,
+            },
+        }
+    }
+
+    #[test]
+    fn inode_number_used_again_is_another_node() {
+        let mut nodes = Nodes::new(&seen(9, 2, 1).identity);
+        let (old, new) = (seen(9, 77, 10), seen(9, 77, 20));
+        let first = nodes.enter(&old, false, ROOT, b"a").unwrap();
+        nodes.count_lookup(first);
+        let second = nodes.enter(&new, false, ROOT, b"b").unwrap();
+        nodes.count_lookup(second);
+        assert_eq!(nodes.id(first), NodeId(77));
+        assert_ne!(nodes.id(second), nodes.id(first));
+        assert_eq!(nodes.find(&old.identity), Some(first));
+        assert_eq!(nodes.find(&new.identity), Some(second));
+        nodes.forget(first, 1);
+        assert!(nodes.remove_unused(first).is_some());
+        assert_eq!(nodes.find(&old.identity), None);
+        assert_eq!(nodes.find(&new.identity), Some(second));
+        nodes.forget(second, 1);
+        assert!(nodes.remove_unused(second).is_some());
+        let third = nodes.enter(&new, false, ROOT, b"b").unwrap();
+        assert_eq!(nodes.id(third), NodeId(77), "the number is free again");
+    }
+
+    #[test]
+    fn same_number_on_two_devices_is_two_nodes() {
+        let mut nodes = Nodes::new(&seen(9, 2, 1).identity);
+        let here = nodes.enter(&seen(9, 77, 10), false, ROOT, b"a").unwrap();
+        let there = nodes.enter(&seen(8, 77, 10), true, ROOT, b"b").unwrap();
+        assert_ne!(nodes.id(here), nodes.id(there));
+        assert!(nodes.is_submount(there) && !nodes.is_submount(here));
+        // An inode of another device with the root's number is not the root.
+        let other = nodes.enter(&seen(8, 2, 1), true, ROOT, b"c").unwrap();
+        assert_ne!(other, ROOT);
     }
 }

@@ -72,10 +72,10 @@ impl Export {
         }
         if let Some(id) = handle {
             let handle = self.with(|table| table.handle(id)).call("handle")?;
-            if handle.node == pin.node {
-                if let Ok(fd) = handle.writable() {
-                    return rustix::fs::ftruncate(fd, size).call("ftruncate");
-                }
+            if let Ok(fd) = handle.writable()
+                && handle.node == pin.node
+            {
+                return rustix::fs::ftruncate(fd, size).call("ftruncate");
             }
         }
         let fd = self.open_regular(pin, OFlags::WRONLY)?;

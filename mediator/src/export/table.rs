@@ -124,13 +124,18 @@ impl Table {
         name: &[u8],
         fd: Option<Arc<OwnedFd>>,
     ) -> Result<u32, Errno> {
-        let parent = self.slot(parent)?;
-        let slot = self.nodes.enter(seen, submount, parent, name)?;
-        self.nodes.count_lookup(slot);
-        if let Some(fd) = fd {
-            self.hold(slot, fd);
+        let entered = self
+            .slot(parent)
+            .and_then(|parent| self.nodes.enter(seen, submount, parent, name));
+        if let Ok(slot) = entered {
+            self.nodes.count_lookup(slot);
         }
-        Ok(slot)
+        match (entered, fd) {
+            (Ok(slot), Some(fd)) => self.hold(slot, fd),
+            (Err(_), Some(fd)) => self.dead.push(fd),
+            (_, None) => {}
+        }
+        entered
     }
 
     pub(super) fn forget(&mut self, node: NodeId, count: u64) {
@@ -178,6 +183,11 @@ impl Table {
 
     /// ENFILE when the budget is spent on handles.
     pub(super) fn open(&mut self, handle: Handle) -> Result<HandleId, Errno> {
+        let fd = handle.fd.clone();
+        self.keep(handle).inspect_err(|_refused| self.dead.push(fd))
+    }
+
+    fn keep(&mut self, handle: Handle) -> Result<HandleId, Errno> {
         let slot = self.slot(handle.node)?;
         if self.handles.len() + FOR_NODES >= self.limit {
             return Err(Errno::NFILE);
