@@ -1,0 +1,67 @@
+# shellcheck shell=bash
+# What tools/try and tools/test share. Sourced with the checkout as working directory.
+
+target=${CARGO_TARGET_DIR:-$PWD/target}
+
+die() {
+  echo "${0##*/}: $*" >&2
+  exit 1
+}
+
+# Only what needs root is run so. As a user, sudo asks once; SUDO_UID tells who QEMU should be.
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then
+    "$@"
+  else
+    command -v sudo >/dev/null || die "this step needs root and sudo is not installed: $*"
+    sudo --preserve-env=CARGO_TERM_COLOR -- "$@"
+  fi
+}
+
+# step TITLE COMMAND...: runs it with its output in a log, says how long it took.
+step() {
+  local title=$1 start=$SECONDS log
+  shift
+  log=$(mktemp)
+  printf '%-46s ' "$title"
+  if "$@" >"$log" 2>&1; then
+    rm -f "$log"
+    echo "$((SECONDS - start)) s"
+  else
+    echo "failed"
+    tail -n 40 "$log" >&2
+    rm -f "$log"
+    exit 1
+  fi
+}
+
+missing_packages() { # PROGRAM:PACKAGE...
+  local pair
+  for pair in "$@"; do
+    command -v "${pair%%:*}" >/dev/null 2>&1 || [ -e "/usr/sbin/${pair%%:*}" ] || echo "${pair#*:}"
+  done
+}
+
+# Names what it installs, and installs nothing that is there already.
+install_packages() { # PROGRAM:PACKAGE...
+  local packages
+  mapfile -t packages < <(missing_packages "$@")
+  [ ${#packages[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || die "install ${packages[*]} (there is no apt-get here to do it)"
+  step "package lists" as_root apt-get update -q
+  step "install ${packages[*]}" as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -yq --no-install-recommends "${packages[@]}"
+}
+
+# The guest's kernel is looked up in apt's lists, which a fresh machine does not have.
+refresh_package_lists() {
+  [ -e "$target/guest/vmlinuz" ] || [ -n "$(apt-cache depends linux-image-amd64 2>/dev/null)" ] ||
+    step "package lists" as_root apt-get update -q
+}
+
+build() {
+  command -v cargo >/dev/null || die "cargo is missing: install Rust first"
+  cargo build --release --locked -p virtfs-mediator -p virtfs-guest
+}
+
+make_guest() { tools/guest/build; }
