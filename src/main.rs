@@ -16,6 +16,7 @@ mod plan;
 mod policies;
 mod report;
 mod sys;
+mod view_name;
 
 use std::process::ExitCode;
 

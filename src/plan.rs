@@ -9,10 +9,11 @@ use rustix::fs::{CWD, Mode, OFlags};
 use virtfs_mediator_core::policy::{CacheWord, Policy};
 
 use crate::cli::{CacheOption, ViewOptions};
+use crate::control::rundir;
 use crate::error::{Class, Error, Result};
 use crate::identity::{self, Ids};
 use crate::launch::isolate::Bind;
-use crate::{mounts, policies};
+use crate::{mounts, policies, view_name};
 
 /// All that is needed to start; nothing has been done yet.
 pub(crate) struct Plan {
@@ -246,8 +247,10 @@ fn view(
         Some(CacheWord::Exclusive) => CacheOption::Exclusive,
     });
     let name = match &options.name {
-        Some(name) => checked_name(name)?,
-        None => derived_name(&path, earlier),
+        Some(name) => view_name::checked(name)?,
+        None => view_name::derived(&path, |name| {
+            earlier.iter().any(|view| view.name == name) || rundir::is_live(name)
+        }),
     };
     table.report_other_mounts(&path);
     Ok(ViewPlan {
@@ -354,51 +357,6 @@ fn refuse_unfit_export(path: &Path, table: &mounts::Table) -> Result<()> {
     Ok(())
 }
 
-/// Names become directories below /run: a hostile one must not leave it.
-pub(crate) fn checked_name(name: &str) -> Result<String> {
-    let fits = !name.is_empty()
-        && name.len() <= 64
-        && !name.starts_with('.')
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-    if fits {
-        return Ok(name.to_owned());
-    }
-    Err(config(
-        format!("the view name '{}' cannot be used", name.escape_debug()),
-        "use 1 to 64 letters, digits, '_', '-' or '.', not starting with '.'",
-    ))
-}
-
-/// The export's last component, made fit, and numbered if it is taken.
-fn derived_name(export: &Path, earlier: &[ViewPlan]) -> String {
-    let base: String = export
-        .file_name()
-        .unwrap_or_default()
-        .as_bytes()
-        .iter()
-        .take(48)
-        .map(|byte| {
-            if byte.is_ascii_alphanumeric() {
-                char::from(*byte)
-            } else {
-                '-'
-            }
-        })
-        .collect();
-    let taken = |name: &str| {
-        earlier.iter().any(|view| view.name == name) || crate::control::rundir::is_live(name)
-    };
-    if !base.is_empty() && !taken(&base) {
-        return base;
-    }
-    (2u32..)
-        .map(|number| format!("{base}-{number}"))
-        .find(|name| !taken(name))
-        .unwrap_or(base)
-}
-
 /// A descriptor that lies inside the export leads the client past the view (CVE-2024-21626's
 /// class). Only 0, 1 and 2 are handed on.
 fn refuse_inherited_descriptors(export: &Path) -> Result<()> {
@@ -448,27 +406,6 @@ fn config(what: impl Into<String>, cure: impl Into<String>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn name_that_could_leave_run_is_refused() {
-        for bad in [
-            "",
-            "..",
-            ".",
-            "../x",
-            "a/b",
-            "a b",
-            "$(id)",
-            "a\nb",
-            "é",
-            &"x".repeat(65),
-        ] {
-            assert!(checked_name(bad).is_err(), "{bad:?}");
-        }
-        for good in ["web", "a-b_c.d", "1"] {
-            assert_eq!(checked_name(good).unwrap(), good);
-        }
-    }
 
     #[test]
     fn qemu_pidfile_is_refused_and_only_qemus() {

@@ -176,7 +176,7 @@ fn read_state(name: &str) -> Option<State> {
 ///
 /// Configuration: no such view runs.
 pub(crate) fn load(name: &str) -> Result<State> {
-    let name = crate::plan::checked_name(name)?;
+    let name = crate::view_name::checked(name)?;
     read_state(&name)
         .filter(|state| state.keeper.lives())
         .ok_or_else(|| {
