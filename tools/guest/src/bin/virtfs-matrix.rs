@@ -69,6 +69,8 @@ enum Action {
     OnPlainFuse {
         #[arg(long)]
         client: String,
+        #[arg(long)]
+        server: PathBuf,
         source: PathBuf,
         at: PathBuf,
         #[arg(last = true)]
@@ -104,6 +106,7 @@ struct Bench {
     workspace: Workspace,
     client: Client,
     mediator: PathBuf,
+    passthrough: PathBuf,
     kept: PathBuf,
     limits: Limits,
 }
@@ -113,8 +116,10 @@ impl Bench {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::NotRoot);
         }
+        let passthrough = common.guest.join("passthrough_ll");
+        let passthrough = std::path::absolute(&passthrough).map_err(failed(&passthrough))?;
         for column in columns {
-            column::check_programs(*column, &common.mediator)?;
+            column::check_programs(*column, &common.mediator, &passthrough)?;
         }
         let client = Client::find(common.client.as_deref())?;
         let kept = common.dir.clone().unwrap_or_else(|| common.guest.clone());
@@ -123,6 +128,7 @@ impl Bench {
             workspace: Workspace::new(&kept, &common.guest, client)?,
             client,
             mediator: std::path::absolute(&common.mediator).map_err(failed(&common.mediator))?,
+            passthrough,
             kept,
             limits: Limits {
                 total: Duration::from_secs(common.limit),
@@ -136,6 +142,7 @@ impl Bench {
             workspace: &self.workspace,
             client: self.client,
             mediator: &self.mediator,
+            passthrough: &self.passthrough,
             run,
             shares,
         }
@@ -231,12 +238,13 @@ fn act(action: Action) -> Result<ExitCode, Error> {
         }
         Action::OnPlainFuse {
             client,
+            server,
             source,
             at,
             command,
         } => {
             let client = Client::find(Some(&client))?;
-            let status = plainfuse::run(&source, &at, client, &command)?;
+            let status = plainfuse::run(&server, &source, &at, client, &command)?;
             Ok(if status.success() {
                 ExitCode::SUCCESS
             } else {

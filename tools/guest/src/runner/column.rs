@@ -17,7 +17,7 @@ pub enum Column {
     View,
     /// QEMU as the client with the packaged `virtfs-proxy-helper`.
     Proxy,
-    /// QEMU as the client on a plain FUSE mount (bindfs run by root): what any FUSE server meets.
+    /// QEMU as the client on a plain FUSE mount (libfuse's passthrough_ll): what any FUSE server meets.
     Plainfuse,
 }
 
@@ -79,6 +79,8 @@ pub struct Setup<'a> {
     pub client: Client,
     /// `virtfs-mediator`, for the view.
     pub mediator: &'a Path,
+    /// libfuse's `passthrough_ll`, for the plain FUSE mount.
+    pub passthrough: &'a Path,
     /// What the guest does: `matrix`, `try` or `shell`.
     pub run: &'a str,
     /// What it mounts.
@@ -173,7 +175,8 @@ impl Setup<'_> {
                     .args(["--pdeathsig=KILL", "--", "unshare", "--mount"])
                     .args(["--propagation=private", "--"])
                     .arg(this)
-                    .args(["on-plain-fuse", "--client", &client])
+                    .args(["on-plain-fuse", "--client", &client, "--server"])
+                    .arg(self.passthrough)
                     .arg(export)
                     .arg(path)
                     .args(["--", QEMU]);
@@ -234,7 +237,7 @@ impl Setup<'_> {
 ///
 /// # Errors
 /// The first program that is missing, with the package that ships it.
-pub fn check_programs(column: Column, mediator: &Path) -> Result<(), Error> {
+pub fn check_programs(column: Column, mediator: &Path, passthrough: &Path) -> Result<(), Error> {
     let need = |program: &str, package| {
         let found = if program.contains('/') {
             Path::new(program).exists()
@@ -260,6 +263,13 @@ pub fn check_programs(column: Column, mediator: &Path) -> Result<(), Error> {
             source: std::io::ErrorKind::NotFound.into(),
         }),
         Column::Proxy => need(HELPER, "qemu-system-common (QEMU before 9.2)"),
-        Column::Plainfuse => need("bindfs", "bindfs"),
+        Column::Plainfuse if passthrough.exists() => Ok(()),
+        Column::Plainfuse => Err(Error::Io {
+            what: format!(
+                "{}: tools/guest/build --plainfuse first",
+                passthrough.display()
+            ),
+            source: std::io::ErrorKind::NotFound.into(),
+        }),
     }
 }

@@ -20,7 +20,7 @@ pub fn table(results: &Results) -> Result<String, Error> {
                 Column::User => "QEMU as user",
                 Column::View => "user + mediator",
                 Column::Proxy => "user + proxy",
-                Column::Plainfuse => "user + bindfs",
+                Column::Plainfuse => "user + plain FUSE",
             }
             .to_owned(),
         );
