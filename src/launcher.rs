@@ -37,7 +37,8 @@ const FORWARDED: [Signal; 6] = [
 
 /// Starts everything; returns the exit status once the client has ended, or, with `detach`, once
 /// every view answers.
-pub(crate) fn start(plan: Plan, detach: bool) -> Result<u8> {
+pub(crate) fn start(mut plan: Plan, detach: bool) -> Result<u8> {
+    plan.background = detach;
     let run = rundir::open()?;
     let mut names = Vec::new();
     let started = launch(plan, detach, run, &mut names);

@@ -25,7 +25,9 @@ pub(crate) fn start(level: &str, format: LogFormat) -> Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(EnvFilter::new(level))
-        .with_target(false);
+        .with_target(false)
+        // It would tell of a closed stderr on stderr, and abort the process for it.
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => builder.without_time().init(),
         LogFormat::Json => builder.json().init(),

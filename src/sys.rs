@@ -8,7 +8,10 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::Pid;
+
+use crate::error::{Class, Error};
 
 /// The outcome of [`clone_process`].
 pub(crate) enum Forked {
@@ -116,6 +119,18 @@ fn close_range(first: u32, last: u32) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// SIGPIPE ends the process again, as it does wherever a shell starts one.
+///
+/// # Errors
+///
+/// Client: the errno of sigaction(2).
+pub(crate) fn default_sigpipe() -> crate::error::Result<()> {
+    // SAFETY: no handler is installed; SIG_DFL runs no code of ours.
+    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }
+        .map(|_previous| ())
+        .map_err(|errno| Error::step(Class::ClientNotStarted, "signal(SIGPIPE, SIG_DFL)", errno))
 }
 
 /// Ends the process without running destructors: after a fork, the parent's values are not ours

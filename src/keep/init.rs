@@ -85,6 +85,8 @@ fn start(plan: &Plan, reporter: &Reporter, life: &OwnedFd, run: &OwnedFd) -> Res
     };
     walls::reduce_to(&[])?;
     walls::not_dumpable()?;
+    // The client's alone: whoever reads them waits for its end, not for ours.
+    walls::silence(walls::Silence::All)?;
     Ok(child)
 }
 

@@ -259,6 +259,10 @@ impl Keeper {
         match nix::unistd::read(orders, &mut byte) {
             Ok(1) if byte[0] == order::DETACH => {
                 self.orders = None;
+                // Whoever reads the launcher's output waits until nobody can write to it.
+                if let Err(error) = walls::silence(walls::Silence::All) {
+                    tracing::warn!("{error}");
+                }
                 None
             }
             Ok(_) => Some(End::Stopped),

@@ -51,6 +51,8 @@ fn prepare(ids: &Ids, directory: &Path, umask: rustix::fs::Mode, keep: &[RawFd])
         );
         nix::unistd::chdir("/").map_err(failed("chdir(/)"))?;
     }
+    // Rust's runtime ignores it (in every process of ours), and exec(2) hands that on.
+    sys::default_sigpipe()?;
     rustix::process::umask(umask);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(failed("sigprocmask"))?;

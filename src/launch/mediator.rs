@@ -17,6 +17,7 @@ use crate::error::{Class, Error, Result};
 use crate::identity::Ids;
 use crate::keep::init;
 use crate::launch::stage::{await_byte, pipe};
+use crate::launch::walls::Silence;
 use crate::launch::{namespace, walls};
 use crate::report::Reporter;
 use crate::sys::{self, Forked};
@@ -36,6 +37,8 @@ pub(crate) struct Start<'a> {
     pub(crate) shared: bool,
     pub(crate) cache: CacheOption,
     pub(crate) debug: bool,
+    /// Nobody stays in the foreground to read what is logged.
+    pub(crate) background: bool,
 }
 
 /// Runs as pid 1 of the new namespaces: starts the mediator, maps its ids, gives everything up,
@@ -93,6 +96,7 @@ fn raise(start: Start<'_>) -> Result<(nix::unistd::Pid, OwnedFd)> {
             drop((start.device, start.tree, start.control, start.ready));
             walls::reduce_to(&[])?;
             walls::not_dumpable()?;
+            walls::silence(Silence::All)?;
             Ok((mediator, start.life))
         }
     }
@@ -151,7 +155,8 @@ fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<
     };
     walls::reduce_to(capabilities)?;
     walls::not_dumpable()?;
-    silence_stdio()?;
+    // Standard error stays, for the log.
+    walls::silence(Silence::AllButErrors)?;
     let keep = [
         proc_fd.as_raw_fd(),
         root.as_raw_fd(),
@@ -183,9 +188,13 @@ fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<
         max_descriptors: usize::try_from(files / 2).unwrap_or(1024).max(64),
         threads: 2,
     };
+    let background = start.background;
     let served = virtfs_mediator_core::serve(service, || {
         // From here on untrusted bytes are read: nothing of the launcher's may stay in reach.
         drop(sys::own(reporter));
+        if background && let Err(error) = walls::silence(Silence::All) {
+            tracing::warn!("{error}");
+        }
         if let Err(errno) = nix::unistd::write(ready.as_fd(), b"r") {
             tracing::warn!(%errno, "the keeper is gone");
         }
@@ -220,12 +229,4 @@ fn take_ids(ids: &Ids) -> Result<()> {
     caps::set(None, caps::CapSet::Effective, &permitted)
         .map_err(|error| Error::step(Class::Confinement, "capset", error))?;
     nix::sys::prctl::set_keepcaps(false).map_err(failed("prctl(PR_SET_KEEPCAPS)"))
-}
-
-/// Standard input and output lead nowhere; standard error stays, for the log.
-fn silence_stdio() -> Result<()> {
-    let (read, write) = pipe()?;
-    rustix::stdio::dup2_stdin(&read)
-        .and_then(|()| rustix::stdio::dup2_stdout(&write))
-        .map_err(|errno| Error::step(Class::Confinement, "dup2(stdio)", errno))
 }

@@ -172,6 +172,7 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
                 shared: plan.shared,
                 cache: view.cache,
                 debug: plan.debug,
+                background: plan.background,
             }),
             Forked::Parent(warden) => {
                 views.push(KeptView {

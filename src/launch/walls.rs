@@ -116,6 +116,29 @@ pub(crate) fn not_dumpable() -> Result<()> {
         .map_err(|errno| wall("PR_SET_DUMPABLE", &errno))
 }
 
+/// Which of the caller's standard descriptors lead nowhere from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// Input and output; the log still goes to standard error.
+    AllButErrors,
+    /// All three.
+    All,
+}
+
+/// Lets go of what the caller gave us to read from and write to. By a pipe without another end:
+/// where this is called there may be no /dev/null.
+pub(crate) fn silence(which: Silence) -> Result<()> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|errno| wall("pipe2", &errno))?;
+    rustix::stdio::dup2_stdin(&read)
+        .and_then(|()| rustix::stdio::dup2_stdout(&write))
+        .and_then(|()| match which {
+            Silence::AllButErrors => Ok(()),
+            Silence::All => rustix::stdio::dup2_stderr(&write),
+        })
+        .map_err(|errno| wall("dup2(stdio)", &errno))
+}
+
 /// No core file and no locked memory; as many descriptors as the host lets anyone have. Returns
 /// how many descriptors that is.
 pub(crate) fn limit_resources() -> Result<u64> {
