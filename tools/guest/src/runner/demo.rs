@@ -55,6 +55,7 @@ fn plain(outcome: &str) -> String {
         "EPERM" => "not permitted",
         "EACCES" => "denied",
         "ENOENT" => "nothing there",
+        "ENXIO" => "fails (ENXIO)",
         "absent" => "-",
         other => other,
     };
@@ -63,7 +64,8 @@ fn plain(outcome: &str) -> String {
 
 /// The last path that the probe left, as the host sees it.
 fn host_fact(results: &Results, column: Column, probe: &str) -> String {
-    let prefix = format!("host/{probe}/");
+    // Names on the host's side are escaped.
+    let prefix = format!("host/{}/", probe.as_bytes().escape_ascii());
     let facts = results
         .names
         .iter()
