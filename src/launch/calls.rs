@@ -12,7 +12,10 @@ pub(crate) struct Rule {
     /// It may be called if all checks of one of these hold; if there are none, always.
     pub(crate) ways: &'static [&'static [Check]],
     /// What needs it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "read by people and by the test"))]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "read by people and by the test")
+    )]
     pub(crate) why: &'static str,
 }
 
@@ -91,7 +94,10 @@ pub(crate) const ABSENT: &[Rule] = &[
 /// What a mediator may call.
 pub(crate) const ALLOWED: &[Rule] = &[
     // Requests and answers, and the log.
-    always(libc::SYS_read, "/dev/fuse, a question on the control socket"),
+    always(
+        libc::SYS_read,
+        "/dev/fuse, a question on the control socket",
+    ),
     always(libc::SYS_write, "the log, the word that the view is ready"),
     always(libc::SYS_writev, "answers to /dev/fuse"),
     always(libc::SYS_close, "descriptors come and go"),

@@ -19,6 +19,7 @@ use crate::keep::init;
 use crate::launch::stage::{await_byte, pipe};
 use crate::launch::walls::Silence;
 use crate::launch::seccomp::Verdict;
+use crate::launch::stage::{await_byte, pipe};
 use crate::launch::{landlock, namespace, seccomp, walls};
 use crate::report::Reporter;
 use crate::sys::{self, Forked};

@@ -13,4 +13,6 @@ pub(crate) mod mediator;
 pub(crate) mod namespace;
 mod seccomp;
 pub(crate) mod stage;
+#[cfg(test)]
+mod wall_tests;
 pub(crate) mod walls;

@@ -88,11 +88,9 @@ fn condition(
         Value::Is(value) => (SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value),
         Value::Null => (SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0),
         Value::AllOf(value) => (SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, value),
-        Value::Masked(mask, value) => (
-            SeccompCmpArgLen::Qword,
-            SeccompCmpOp::MaskedEq(mask),
-            value,
-        ),
+        Value::Masked(mask, value) => {
+            (SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(mask), value)
+        }
         Value::ProcFd => (
             SeccompCmpArgLen::Dword,
             SeccompCmpOp::Eq,
