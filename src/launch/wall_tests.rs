@@ -95,7 +95,7 @@ fn inside() {
         "work" => work(&root, &proc_fd),
         "panic" => {
             std::panic::set_hook(Box::new(|_| {
-                std::hint::black_box(std::backtrace::Backtrace::force_capture());
+                drop(std::backtrace::Backtrace::force_capture());
                 std::process::abort()
             }));
             panic!("on purpose")
@@ -181,7 +181,9 @@ fn attacks(leaked: &OwnedFd) -> Vec<(&'static str, libc::c_long, Raw)> {
         ("execve", libc::SYS_execve, {
             [text(c"/bin/true"), pointer(argv), 0, 0, 0, 0]
         }),
-        ("ptrace", libc::SYS_ptrace, [0; 6]),
+        ("process_vm_readv", libc::SYS_process_vm_readv, {
+            [n(std::process::id().cast_signed()), 0, 0, 0, 0, 0]
+        }),
         ("mount", libc::SYS_mount, {
             [text(tmpfs), text(c"/proc"), text(tmpfs), 0, 0, 0]
         }),
