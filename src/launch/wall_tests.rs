@@ -71,6 +71,7 @@ fn inside() {
     let wanted = std::env::var(WALLS).unwrap();
     let place = std::env::var_os(PLACE).unwrap();
     let place = Path::new(&place);
+    std::env::set_current_dir(place).unwrap();
     let (root, leaked) = (open(&place.join("export")), open(place));
     // For the cases that need one of their own.
     namespace::own_mounts().unwrap();
@@ -219,7 +220,9 @@ fn attacks(leaked: &OwnedFd) -> Vec<(&'static str, libc::c_long, Raw)> {
                     0,
                 );
             }
-            [dir, pointer(handle), 0, 0, 0, 0]
+            // By any directory of the file system that can be read: the working directory.
+            let here = n(libc::AT_FDCWD);
+            [here, pointer(handle), 0, 0, 0, 0]
         }),
     ]
 }
