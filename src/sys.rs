@@ -2,7 +2,7 @@
 //! this crate.
 #![allow(
     unsafe_code,
-    reason = "fork, mount_setattr and close_range have no safe wrapper"
+    reason = "fork, mount_setattr, close_range and sigaction have no safe wrapper"
 )]
 
 use std::io;
@@ -146,4 +146,73 @@ pub(crate) fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: the number was just received from the kernel for this process (SCM_RIGHTS), so that
     // nothing else owns it.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// `SIGSYS` as the kernel delivers it (sigaction(2), `struct siginfo`), up to the number.
+#[repr(C)]
+struct BadCall {
+    signal: libc::c_int,
+    errno: libc::c_int,
+    code: libc::c_int,
+    address: *const libc::c_void,
+    number: libc::c_int,
+}
+
+/// From now on a system call that a seccomp filter traps is told on stderr, by number, and ends
+/// the process with status 128 + SIGSYS.
+///
+/// # Errors
+///
+/// The errno of sigaction(2).
+pub(crate) fn tell_bad_calls() -> io::Result<()> {
+    // SAFETY: all zeros is a valid sigaction: no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    let handler: extern "C" fn(libc::c_int, *const BadCall, *const libc::c_void) = on_bad_call;
+    action.sa_sigaction = handler as libc::sighandler_t;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    // SAFETY: the handler has the signature that SA_SIGINFO asks for, and calls only what
+    // signal-safety(7) lists.
+    if unsafe { libc::sigaction(libc::SIGSYS, &raw const action, std::ptr::null_mut()) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+extern "C" fn on_bad_call(
+    _signal: libc::c_int,
+    info: *const BadCall,
+    _context: *const libc::c_void,
+) {
+    // SAFETY: the kernel hands over a siginfo that lives as long as the handler, and fills the
+    // fields of BadCall for SIGSYS.
+    let mut rest = unsafe { (*info).number }.unsigned_abs();
+    let mut text = *b"virtfs-mediator: seccomp refused system call number           \n";
+    for place in text.iter_mut().rev().skip(1).take(10) {
+        *place = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    // SAFETY: the buffer lives through the call; write and _exit are async-signal-safe.
+    unsafe {
+        libc::write(2, text.as_ptr().cast(), text.len());
+        libc::_exit(128 + libc::SIGSYS)
+    }
+}
+
+/// `prctl(PR_GET_SECCOMP)`: 2 with a filter.
+///
+/// # Errors
+///
+/// The errno of prctl(2).
+pub(crate) fn seccomp_mode() -> io::Result<libc::c_int> {
+    // SAFETY: PR_GET_SECCOMP takes no pointer.
+    let mode = unsafe { libc::prctl(libc::PR_GET_SECCOMP, 0, 0, 0, 0) };
+    if mode >= 0 {
+        Ok(mode)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

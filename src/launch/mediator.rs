@@ -16,9 +16,10 @@ use crate::cli::CacheOption;
 use crate::error::{Class, Error, Result};
 use crate::identity::Ids;
 use crate::keep::init;
+use crate::launch::seccomp::Verdict;
 use crate::launch::stage::{await_byte, pipe};
 use crate::launch::walls::Silence;
-use crate::launch::{namespace, walls};
+use crate::launch::{landlock, namespace, seccomp, walls};
 use crate::report::Reporter;
 use crate::sys::{self, Forked};
 
@@ -169,6 +170,15 @@ fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<
         .map_err(|error| Error::step(Class::Confinement, "close_range", error))?;
     std::mem::forget(start.tree);
     std::mem::forget(start.life);
+    landlock::restrict_to(&root, &proc_fd)?;
+    // Last, since the steps above make calls that it refuses; and before the first thread, so that
+    // every thread has it.
+    let verdict = if start.debug {
+        Verdict::Tell
+    } else {
+        Verdict::Kill
+    };
+    seccomp::confine(&proc_fd, verdict)?;
     let (ready, reporter) = (start.ready, start.reporter.raw());
     let service = Service {
         device: start.device,

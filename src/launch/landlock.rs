@@ -1,0 +1,89 @@
+//! Landlock: whatever descriptor is in reach, files open below the export only.
+//!
+//! The root directory is the export already. This wall holds where that one does not: a directory
+//! outside that leaked in as a descriptor leads nowhere.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, LandlockStatus,
+    PathBeneath, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, Scope,
+};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Class, Error, Result};
+
+/// The newest ABI whose rights were looked at, one by one: what a newer one adds is not asked for.
+const NEWEST: ABI = ABI::V7;
+
+/// Never needed by a mediator, not even below the export: programs, devices, and the calls of
+/// drivers behind devices.
+const NEVER: [AccessFs; 4] = [
+    AccessFs::Execute,
+    AccessFs::MakeChar,
+    AccessFs::MakeBlock,
+    AccessFs::IoctlDev,
+];
+
+/// Restricts this process, and the threads that it starts later, to the files below `root`; no
+/// TCP port, no abstract UNIX socket and no signal leads out. A kernel without Landlock, or with
+/// an older one, builds what it can: that is logged.
+///
+/// `outside` is a directory that is not below `root`: that it cannot be opened any more is how the
+/// wall is read back, since the kernel tells it nowhere.
+///
+/// # Errors
+///
+/// Confinement: the kernel has Landlock and refused it, or it does not hold.
+pub(crate) fn restrict_to(root: &OwnedFd, outside: &OwnedFd) -> Result<()> {
+    let failed = |error: &dyn std::fmt::Display| Error::step(Class::Confinement, "Landlock", error);
+    let handled = AccessFs::from_all(NEWEST);
+    let status = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(handled)
+        .and_then(|rules| rules.handle_access(AccessNet::from_all(NEWEST)))
+        .and_then(|rules| rules.scope(Scope::from_all(NEWEST)))
+        .and_then(landlock::Ruleset::create)
+        .and_then(|rules| rules.add_rule(PathBeneath::new(root, allowed(handled))))
+        .and_then(landlock::RulesetCreated::restrict_self)
+        .map_err(|error| failed(&error))?;
+    match status.landlock {
+        LandlockStatus::Available {
+            effective_abi,
+            kernel_abi,
+        } => {
+            tracing::debug!(abi = ?effective_abi, newer = ?kernel_abi, "Landlock is enforced");
+            verify(outside)
+        }
+        LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => {
+            tracing::warn!(
+                "this kernel has no Landlock, so one wall is missing: boot with lsm=landlock,..."
+            );
+            Ok(())
+        }
+    }
+}
+
+fn allowed(handled: BitFlags<AccessFs>) -> BitFlags<AccessFs> {
+    NEVER
+        .iter()
+        .fold(handled, |allowed, never| allowed & !BitFlags::from(*never))
+}
+
+fn verify(outside: &OwnedFd) -> Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::openat(outside.as_fd(), ".", flags, Mode::empty()) {
+        Err(Errno::ACCESS) => Ok(()),
+        Err(errno) => Err(Error::step(
+            Class::Confinement,
+            "Landlock, reading it back",
+            errno,
+        )),
+        Ok(_) => Err(Error::new(
+            Class::Confinement,
+            "Landlock is enforced, but a directory outside the export opens",
+            "",
+        )),
+    }
+}
