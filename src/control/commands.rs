@@ -69,8 +69,12 @@ pub(crate) fn unmount(view: &str, force: bool) -> Result<()> {
             "end it first, or end both with --force",
         ));
     }
+    // Before we join the namespace, whose /proc shows nothing of the keeper.
+    let Some(keeper) = rundir::watch(&state.keeper) else {
+        return Ok(());
+    };
     run_fusermount(&state, force)?;
-    if rundir::await_end(&state.keeper, END_LIMIT_MS) {
+    if rundir::await_end(&keeper, END_LIMIT_MS) {
         return Ok(());
     }
     Err(Error::new(

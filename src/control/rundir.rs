@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -243,26 +243,23 @@ pub(crate) fn remove_all(run: &OwnedFd, names: &[String]) {
     }
 }
 
-/// Waits until a process is gone, at most `limit_ms` milliseconds; tells whether it is.
-pub(crate) fn await_end(process: &Process, limit_ms: u16) -> bool {
+/// A pidfd of a process by which its end can be awaited; `None` if it is gone already. Taken while
+/// /proc is still the host's.
+pub(crate) fn watch(process: &Process) -> Option<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(process.pid)?;
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
+    process.lives().then_some(pidfd)
+}
+
+/// Waits until a watched process is gone, at most `limit_ms` milliseconds; tells whether it is.
+pub(crate) fn await_end(pidfd: &OwnedFd, limit_ms: u16) -> bool {
     use nix::poll::{PollFd, PollFlags, PollTimeout};
-    let Some(pid) = rustix::process::Pid::from_raw(process.pid) else {
-        return true;
-    };
-    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
-        return true;
-    };
-    if !process.lives() {
-        return true;
-    }
-    let fd = std::os::fd::AsFd::as_fd(&pidfd);
     loop {
-        let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         match nix::poll::poll(&mut fds, PollTimeout::from(limit_ms)) {
-            Ok(0) => return false,
-            Ok(_) => return true,
             Err(Errno::EINTR) => {}
-            Err(_) => return !process.lives(),
+            Ok(0) | Err(_) => return false,
+            Ok(_) => return true,
         }
     }
 }

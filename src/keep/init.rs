@@ -36,26 +36,38 @@ pub(crate) fn wait_for(child: Pid, life: &OwnedFd) -> ! {
 
 /// The client's init: mounts its /proc, starts the client, reaps, and tidies up below /run should
 /// the keeper have been killed.
-pub(crate) fn client_init(
-    plan: &Plan,
-    reporter: &Reporter,
-    life: &OwnedFd,
-    run: &OwnedFd,
-    views: &[KeptView],
-) -> ! {
+pub(crate) fn client_init(plan: &Plan, lines: &Lines<'_>, views: &[KeptView]) -> ! {
     let names: Vec<String> = views.iter().map(|view| view.name.clone()).collect();
-    let status = match start(plan, reporter, life, run) {
-        Ok(client) => reap(client, reporter, life, run, &names),
+    let status = match start(plan, lines) {
+        Ok(client) => reap(client, lines, &names),
         Err(error) => {
-            reporter.fail(&error);
+            lines.reporter.fail(&error);
             error.class().status()
         }
     };
     sys::exit_now(status)
 }
 
-fn start(plan: &Plan, reporter: &Reporter, life: &OwnedFd, run: &OwnedFd) -> Result<Option<Pid>> {
-    let keep = [reporter.raw(), life.as_raw_fd(), run.as_raw_fd()];
+/// What connects the client's init with the others.
+pub(crate) struct Lines<'a> {
+    /// To the launcher.
+    pub(crate) reporter: &'a Reporter,
+    /// It hangs up when the keeper is gone.
+    pub(crate) life: &'a OwnedFd,
+    /// To the keeper: the client has ended.
+    pub(crate) end: &'a OwnedFd,
+    /// The directory of all views below /run.
+    pub(crate) run: &'a OwnedFd,
+}
+
+fn start(plan: &Plan, lines: &Lines<'_>) -> Result<Option<Pid>> {
+    let reporter = lines.reporter;
+    let keep = [
+        reporter.raw(),
+        lines.life.as_raw_fd(),
+        lines.end.as_raw_fd(),
+        lines.run.as_raw_fd(),
+    ];
     sys::close_all_but(&keep)
         .map_err(|error| Error::step(Class::Confinement, "close_range", error))?;
     // The host's /proc would show every process of the client's user, and /proc/PID/root of each
@@ -97,22 +109,17 @@ fn announce(client: Pid, reporter: &Reporter) {
     reporter.send(&Report::ClientStarted, pidfd.as_ref().map(AsFd::as_fd));
 }
 
-fn reap(
-    client: Option<Pid>,
-    reporter: &Reporter,
-    life: &OwnedFd,
-    run: &OwnedFd,
-    names: &[String],
-) -> u8 {
+fn reap(client: Option<Pid>, lines: &Lines<'_>, names: &[String]) -> u8 {
     let mut background = false;
-    let waited = Waiter::new(life).and_then(|waiter| {
+    let waiter = Waiter::new(lines.life);
+    let waited = waiter.as_ref().and_then(|waiter| {
         waiter.until(|event| match event {
             Event::Exited(pid, status) if client == Some(pid) => {
                 // A first process that ends well and leaves others behind has gone to the
                 // background, as QEMU does with -daemonize: the view lives as long as they do.
                 background = status == 0 && has_children();
                 if background {
-                    reporter.send(&Report::Background, None);
+                    lines.reporter.send(&Report::Background, None);
                 }
                 (!background).then_some(status)
             }
@@ -120,11 +127,20 @@ fn reap(
             Event::Alone => background.then_some(0),
         })
     });
-    waited.unwrap_or_else(|| {
+    let Some(status) = waited else {
         // Killed keeper: nobody else is left to do it.
-        rundir::remove_all(run, names);
-        Class::Mount.status()
-    })
+        rundir::remove_all(lines.run, names);
+        return Class::Mount.status();
+    };
+    // Our end would be theirs who are left in this namespace, and we cannot end before them. One
+    // that waits for a mediator which does not answer cannot be killed until the keeper has closed
+    // the connection: so the keeper ends us, after that.
+    if nix::unistd::write(lines.end, &[status]).is_ok()
+        && let Some(waiter) = &waiter
+    {
+        waiter.until(|_event| None);
+    }
+    status
 }
 
 fn has_children() -> bool {

@@ -43,8 +43,8 @@ pub(crate) mod order {
 
 /// Why everything ends.
 enum End {
-    /// The client's exit status.
-    Client(u8),
+    /// The client's exit status; `None` if its init was killed and takes it along.
+    Client(Option<u8>),
     /// The launcher said so, or died.
     Stopped,
     /// Every view was unmounted on purpose, or a mediator died.
@@ -69,6 +69,8 @@ struct Keeper {
     views: Vec<KeptView>,
     init: Pid,
     _life: OwnedFd,
+    /// See [`stage::Spawned::client_end`].
+    client_end: OwnedFd,
     mountinfo: File,
     signals: SignalFd,
     orders: Option<OwnedFd>,
@@ -86,6 +88,7 @@ fn raise(
             views: spawned.views,
             init: spawned.init,
             _life: spawned.life,
+            client_end: spawned.client_end,
             mountinfo: spawned.mountinfo,
             signals,
             orders: Some(given.orders),
@@ -163,11 +166,11 @@ impl Keeper {
         for view in &self.views {
             end_namespace(view.warden);
         }
-        end_namespace(self.init);
+        let init = end_namespace(self.init);
         let names: Vec<String> = self.views.iter().map(|view| view.name.clone()).collect();
         rundir::remove_all(&self.run, &names);
         let status = match end {
-            End::Client(status) => status,
+            End::Client(status) => status.or(init).unwrap_or(128 + 9),
             // A client that had to be killed ended as one that was.
             End::Stopped if self.has_client => 128 + 9,
             End::Stopped => 0,
@@ -181,10 +184,11 @@ impl Keeper {
 
     /// Waits for one event; tells whether it ends everything.
     fn wait(&mut self) -> Option<End> {
-        let (told, orders) = {
+        let (told, client, orders) = {
             let mut fds = vec![
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.mountinfo.as_fd(), PollFlags::POLLPRI),
+                PollFd::new(self.client_end.as_fd(), PollFlags::POLLIN),
             ];
             if let Some(orders) = &self.orders {
                 fds.push(PollFd::new(orders.as_fd(), PollFlags::POLLIN));
@@ -203,11 +207,12 @@ impl Keeper {
                     .and_then(PollFd::revents)
                     .is_some_and(|events| !events.is_empty())
             };
-            (any(0), any(2))
+            (any(0), any(2), any(3))
         };
         // Before the children: an unmount ends the mediator as well, and is the cause of it.
         self.unmounted()
             .or_else(|| if told { self.signalled() } else { None })
+            .or_else(|| if client { self.client_ended() } else { None })
             .or_else(|| if orders { self.ordered() } else { None })
     }
 
@@ -238,19 +243,31 @@ impl Keeper {
             let Some((pid, status)) = reaped else {
                 return end;
             };
-            if let Some(found) = self.ended(pid, status) {
-                return Some(found);
+            // A lost view makes a client end: the view is what is told.
+            match self.ended(pid, status) {
+                Some(lost @ End::Lost { .. }) => return Some(lost),
+                Some(other) => end = Some(other),
+                None => {}
             }
         }
     }
 
     fn ended(&mut self, pid: Pid, status: u8) -> Option<End> {
         if pid == self.init {
-            return Some(End::Client(status));
+            return Some(End::Client(Some(status)));
         }
         let view = self.views.iter().find(|view| view.warden == pid)?;
         let cause = format!("view {}: its mediator ended ({})", view.name, told(status));
         Some(End::Lost { cause, fault: true })
+    }
+
+    fn client_ended(&self) -> Option<End> {
+        let mut status = [0u8];
+        match nix::unistd::read(&self.client_end, &mut status) {
+            Ok(1) => Some(End::Client(Some(status[0]))),
+            Ok(_) => Some(End::Client(None)),
+            Err(_) => None,
+        }
     }
 
     fn ordered(&mut self) -> Option<End> {
@@ -280,9 +297,10 @@ fn told(status: u8) -> String {
     }
 }
 
-/// Kills a pid namespace's init and waits until the kernel has ended all in it.
-fn end_namespace(init: Pid) {
-    if kill(init, Signal::SIGKILL).is_ok() {
-        let _status_is_known = waitpid(init, None);
-    }
+/// Kills a pid namespace's init and waits until the kernel has ended all in it; its exit status,
+/// unless it was reaped before.
+fn end_namespace(init: Pid) -> Option<u8> {
+    kill(init, Signal::SIGKILL).ok()?;
+    let (_pid, status) = waitpid(init, None).ok().and_then(init::ended)?;
+    Some(status)
 }

@@ -59,6 +59,8 @@ pub(crate) struct Spawned {
     pub(crate) init: Pid,
     /// While it is open the inits live; they end when its last copy, the keeper's, closes.
     pub(crate) life: OwnedFd,
+    /// The client's exit status, one byte; it hangs up if the client's init is killed.
+    pub(crate) client_end: OwnedFd,
     /// To see by that a view was unmounted.
     pub(crate) mountinfo: File,
 }
@@ -197,16 +199,27 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
             )
         })?;
     }
+    // After the mediators: its writing end must be the init's alone, so that it hangs up with it.
+    let (client_end, end_tx) = pipe()?;
     let init = match sys::clone_process(libc::CLONE_NEWPID)
         .map_err(|error| Error::step(Class::Confinement, "clone(CLONE_NEWPID)", error))?
     {
-        Forked::Child => init::client_init(plan, &given.reporter, &life_end, &given.run, &views),
+        Forked::Child => {
+            let lines = init::Lines {
+                reporter: &given.reporter,
+                life: &life_end,
+                end: &end_tx,
+                run: &given.run,
+            };
+            init::client_init(plan, &lines, &views)
+        }
         Forked::Parent(init) => init,
     };
     Ok(Spawned {
         views,
         init,
         life,
+        client_end,
         mountinfo: mounted.mountinfo,
     })
 }

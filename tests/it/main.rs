@@ -7,6 +7,12 @@
 )]
 
 mod common;
+mod errors;
+mod gate;
+mod host_namespace;
 mod process;
 mod properties;
+mod qemu;
+mod several;
 mod teardown;
+mod terminal;

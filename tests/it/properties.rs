@@ -350,50 +350,30 @@ fn client_gets_the_callers_environment_and_umask() {
 #[test]
 fn working_directory_inside_the_export_is_the_views() {
     let export = Export::new();
-    let mut running = Start::new(&export)
-        .directory(export.path())
-        .shell("pwd; echo ready; exec sleep 1000");
-    assert_eq!(
-        running.stdout.until("ready"),
-        [crate::common::shown(export.path())]
-    );
-    running.look();
-    let client = running.family().client();
-    // Through /proc, since nobody but the client may ask the view itself.
-    let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", client.pid)).unwrap();
-    let view = mounts
-        .lines()
-        .find(|line| line.contains("fuse.virtfs-mediator"))
-        .and_then(|line| line.split(' ').next())
-        .unwrap();
-    let output = crate::common::within_as(
-        &running.name,
-        CLIENT_UID,
-        CLIENT_GID,
-        &["sh", "-c", "exec 9</proc/self/cwd; cat /proc/self/fdinfo/9"],
-    );
-    assert!(output.status.success(), "{output:?}");
-    // The client's own working directory, opened in the client's own namespaces.
-    let output = std::process::Command::new("nsenter")
-        .args([
-            &format!("--target={}", client.pid),
-            "--mount",
-            "--pid",
-            "--wd",
-        ])
-        .args([
-            &format!("--setuid={CLIENT_UID}"),
-            &format!("--setgid={CLIENT_GID}"),
-        ])
-        .args(["sh", "-c", "exec 9<.; cat /proc/self/fdinfo/9"])
-        .output()
-        .unwrap();
+    fs::create_dir(export.path().join("deep")).unwrap();
+    let deep = export.path().join("deep");
+    let output = Start::new(&export).directory(&deep).output([
+        "sh",
+        "-c",
+        "pwd; exec 9<.; grep mnt_id: /proc/self/fdinfo/9; grep fuse.virtfs /proc/self/mountinfo",
+    ]);
     let text = crate::common::stdout(&output);
-    assert!(
-        text.lines()
-            .any(|line| line.strip_prefix("mnt_id:").map(str::trim) == Some(view)),
-        "{output:?}, view {view}"
-    );
+    let lines: Vec<&str> = text.lines().collect();
+    let [directory, of_directory, view] = lines.as_slice() else {
+        panic!("{output:?}");
+    };
+    assert_eq!(*directory, crate::common::shown(&deep));
+    let id = of_directory.trim_start_matches("mnt_id:").trim();
+    assert_eq!(view.split(' ').next(), Some(id), "{text}");
+}
+
+#[test]
+fn client_does_not_ignore_signals_that_the_caller_does_not() {
+    let export = Export::new();
+    let running = running(&export);
+    let client = running.family().client();
+    assert_eq!(client.field("SigIgn"), Some("0".repeat(16)));
+    assert_eq!(client.field("SigBlk"), Some("0".repeat(16)));
 }
 
 #[test]

@@ -9,15 +9,15 @@ use crate::common::{
 };
 use crate::process::Process;
 
-/// Four loops that never stop asking the view.
+/// Four loops that never stop asking the view, whatever it answers.
 const BUSY: &str = "\
 i=0
 while [ $i -lt 4 ]; do
-    (while :; do : >f$i; cat f$i; ls -l .; rm f$i; done) >/dev/null 2>&1 &
+    (while :; do echo x >f$i; cat f$i; ls -l .; rm f$i; done) >/dev/null 2>&1 &
     i=$((i+1))
 done
 echo ready
-wait";
+while :; do wait; sleep 1000; done";
 
 /// How the view is used when its end comes.
 #[derive(Clone, Copy, Debug)]
