@@ -15,7 +15,7 @@ use virtfs_guest::runner::column::{self, Column, MATRIX_SHARES, PLAIN_SHARES, Se
 use virtfs_guest::runner::expect::Expectations;
 use virtfs_guest::runner::matrix::{self, Results};
 use virtfs_guest::runner::workspace::{Client, Workspace};
-use virtfs_guest::runner::{Error, demo, plainfuse, table};
+use virtfs_guest::runner::{Error, demo, interrupt, plainfuse, table};
 
 /// Boots Debian's kernel under stock QEMU and runs the operation matrix over 9p, once per column:
 /// root and user on the raw directory, the mediated view, QEMU's old proxy helper, a plain FUSE mount.
@@ -116,6 +116,7 @@ impl Bench {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::NotRoot);
         }
+        interrupt::listen()?;
         let passthrough = common.guest.join("passthrough_ll");
         let passthrough = std::path::absolute(&passthrough).map_err(failed(&passthrough))?;
         for column in columns {

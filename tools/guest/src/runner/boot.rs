@@ -8,10 +8,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::Error;
 use super::column::Plan;
+use super::interrupt;
 use crate::record::Record;
 
 /// How a boot ended.
@@ -36,6 +37,9 @@ pub struct Limits {
     /// Between two lines of the console.
     pub silence: Duration,
 }
+
+/// How often a wait looks up.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// A child that is ended, with its process group, when dropped.
 #[derive(Debug)]
@@ -129,16 +133,27 @@ pub fn run(
     let mut during = None;
     let mut reached_end = false;
     let mut trouble = None;
+    let mut heard = Instant::now();
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let line = match lines.recv_timeout(limits.silence.min(left)) {
+        if interrupt::asked() {
+            return Err(Error::Interrupted);
+        }
+        if Instant::now() >= deadline {
+            trouble = Some("the guest took too long".to_owned());
+            break;
+        }
+        let line = match lines.recv_timeout(GLANCE) {
             Ok(line) => line,
             Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) if heard.elapsed() < limits.silence => {
+                continue;
+            }
             Err(RecvTimeoutError::Timeout) => {
                 trouble = Some("the guest fell silent".to_owned());
                 break;
             }
         };
+        heard = Instant::now();
         let _ = log.write_all(&line).and_then(|()| log.write_all(b"\n"));
         let Some(record) = Record::parse(&String::from_utf8_lossy(&line)) else {
             continue;
@@ -172,10 +187,22 @@ pub fn run(
 /// # Errors
 /// A program that cannot be started.
 pub fn interactive(mut plan: Plan) -> Result<(), Error> {
-    let status = plan.qemu.status().map_err(Error::io("QEMU"))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(Error::io("QEMU")(std::io::Error::other(status.to_string())))
+    // In the runner's own process group: QEMU must be in the terminal's foreground.
+    let mut qemu = plan.qemu.spawn().map_err(Error::io("QEMU"))?;
+    loop {
+        if let Some(status) = qemu.try_wait().map_err(Error::io("QEMU"))? {
+            if status.success() {
+                return Ok(());
+            }
+            return Err(Error::io("QEMU")(std::io::Error::other(status.to_string())));
+        }
+        if interrupt::asked() {
+            if let Some(pid) = i32::try_from(qemu.id()).ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::TERM);
+            }
+            let _ = qemu.wait();
+            return Err(Error::Interrupted);
+        }
+        std::thread::sleep(GLANCE);
     }
 }

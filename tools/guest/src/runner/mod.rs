@@ -5,6 +5,7 @@ pub mod column;
 pub mod demo;
 pub mod expect;
 pub mod hostview;
+pub mod interrupt;
 pub mod matrix;
 pub mod plainfuse;
 pub mod table;
@@ -47,6 +48,9 @@ pub enum Error {
         /// The mistake.
         what: String,
     },
+    /// Ctrl-C or SIGTERM.
+    #[error("interrupted")]
+    Interrupted,
     /// A call that failed, with what it was about.
     #[error("{what}: {source}")]
     Io {
