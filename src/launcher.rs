@@ -97,6 +97,7 @@ fn launch(plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -> Re
                 states,
                 pidfile,
                 detach,
+                recorded: false,
                 failure: None,
                 deadline: None,
             };
@@ -146,7 +147,10 @@ struct Launcher {
     client: Option<OwnedFd>,
     states: Vec<State>,
     pidfile: Option<std::path::PathBuf>,
+    /// Leave once every view answers, or once the client has gone to the background.
     detach: bool,
+    /// The views can be found below /run.
+    recorded: bool,
     /// The first cause that was told: what follows from it is not told again.
     failure: Option<(u8, String)>,
     /// When the client is killed if it has not ended.
@@ -225,17 +229,19 @@ impl Launcher {
                     rundir::record(state)?;
                     tracing::debug!(view = state.view, "answers");
                 }
-                if self.detach {
-                    return Ok(Some(self.leave()));
-                }
+                self.recorded = true;
             }
             Some((Report::ClientStarted, pidfd)) => {
                 self.client = pidfd;
                 self.write_pidfile()?;
             }
-            Some((Report::Background, _)) => return Ok(Some(self.leave())),
+            Some((Report::Background, _)) => self.detach = true,
             Some((Report::Ended { cause }, _)) => self.fail(Class::Mount.status(), cause),
             Some((Report::Failed { status, what }, _)) => self.fail(status, what),
+        }
+        // A client can be in the background before the keeper has told that all is ready.
+        if self.detach && self.recorded {
+            return Ok(Some(self.leave()));
         }
         Ok(None)
     }

@@ -156,8 +156,13 @@ fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<
     };
     walls::reduce_to(capabilities)?;
     walls::not_dumpable()?;
-    // Standard error stays, for the log.
-    walls::silence(Silence::AllButErrors)?;
+    // Standard error stays for the log, if somebody stays to read it. Before seccomp, which allows
+    // no dup2.
+    walls::silence(if start.background {
+        Silence::All
+    } else {
+        Silence::AllButErrors
+    })?;
     let keep = [
         proc_fd.as_raw_fd(),
         root.as_raw_fd(),
@@ -198,13 +203,9 @@ fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<
         max_descriptors: usize::try_from(files / 2).unwrap_or(1024).max(64),
         threads: 2,
     };
-    let background = start.background;
     let served = virtfs_mediator_core::serve(service, || {
         // From here on untrusted bytes are read: nothing of the launcher's may stay in reach.
         drop(sys::own(reporter));
-        if background && let Err(error) = walls::silence(Silence::All) {
-            tracing::warn!("{error}");
-        }
         if let Err(errno) = nix::unistd::write(ready.as_fd(), b"r") {
             tracing::warn!(%errno, "the keeper is gone");
         }

@@ -187,23 +187,26 @@ fn export_with_another_file_system_inside_is_refused() {
 #[test]
 fn view_of_a_view_is_refused() {
     let export = Export::new();
-    let view = Start::new(&export).mount();
+    let view = Start::new(&export).option("--shared").mount();
     let name = unique_name();
     let client = CLIENT_UID.to_string();
+    let target = format!("--target={}", view.family.init.pid);
     let path = shown(export.path());
-    let words = [
-        program(),
-        "run",
-        "--name",
-        &name,
-        "--client",
-        &client,
-        &path,
-        "--",
-        "true",
-    ];
-    let output = crate::common::within(&view.name, words);
-    assert_eq!(output.status.code(), Some(CONFIGURATION), "{output:?}");
+    // Where the view is, and with the /proc that belongs there.
+    let output = Command::new("nsenter")
+        .args([
+            &target,
+            "--mount",
+            "--pid",
+            program(),
+            "run",
+            "--name",
+            &name,
+        ])
+        .args(["--client", &client, &path, "--", "true"])
+        .output()
+        .unwrap();
+    refused(&output, CONFIGURATION, &[&path, "is itself a view"]);
     assert_nothing_left(&name);
 }
 
