@@ -2,6 +2,7 @@
 //! passes the exit status on.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -11,6 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::control::commands;
 use crate::control::rundir::{self, Process, State};
 use crate::error::{Class, Error, Result};
 use crate::keep::{self, order};
@@ -241,6 +243,7 @@ impl Launcher {
         }
         // A client can be in the background before the keeper has told that all is ready.
         if self.detach && self.recorded {
+            self.write_pidfile_of_those_left()?;
             return Ok(Some(self.leave()));
         }
         Ok(None)
@@ -338,6 +341,24 @@ impl Launcher {
         }
     }
 
+    /// A client that went to the background is another process than the one that was started: the
+    /// oldest of those that are left.
+    fn write_pidfile_of_those_left(&self) -> Result<()> {
+        let (Some(path), Some(state)) = (&self.pidfile, self.states.first()) else {
+            return Ok(());
+        };
+        let left = commands::clients(state);
+        match left
+            .into_iter()
+            .filter_map(Process::find)
+            .min_by_key(|process| process.started)
+        {
+            Some(process) => write_number(path, &process.pid.to_string()),
+            // It ended meanwhile.
+            None => Ok(()),
+        }
+    }
+
     fn write_pidfile(&self) -> Result<()> {
         let (Some(path), Some(client)) = (&self.pidfile, &self.client) else {
             return Ok(());
@@ -357,12 +378,16 @@ impl Launcher {
                 )
             })
             .unwrap_or_default();
-        std::fs::write(path, format!("{pid}\n")).map_err(|error| {
-            Error::new(
-                Class::Configuration,
-                format!("--pidfile {}: {error}", path.display()),
-                "name a file that can be written",
-            )
-        })
+        write_number(path, &pid)
     }
+}
+
+fn write_number(path: &Path, pid: &str) -> Result<()> {
+    std::fs::write(path, format!("{pid}\n")).map_err(|error| {
+        Error::new(
+            Class::Configuration,
+            format!("--pidfile {}: {error}", path.display()),
+            "name a file that can be written",
+        )
+    })
 }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use virtfs_mediator_core::policy::{CacheWord, Policy};
 
 use crate::cli::{CacheOption, ViewOptions};
@@ -73,6 +73,9 @@ pub(crate) fn plan(
             "--name and --at speak of one export, but several are given",
             "leave them out, or start one export",
         ));
+    }
+    if command.is_some() {
+        refuse_inherited_directories()?;
     }
     let table = mounts::Table::read()?;
     let mut views: Vec<ViewPlan> = Vec::new();
@@ -313,6 +316,25 @@ fn open_directory(typed: &Path, what: &str) -> Result<(PathBuf, OwnedFd)> {
     Ok((path, fd))
 }
 
+/// File systems whose files are the kernel's own state: to write to one is to command the kernel.
+fn is_kernels_own(kind: &str) -> bool {
+    const KINDS: [&str; 12] = [
+        "proc",
+        "sysfs",
+        "securityfs",
+        "debugfs",
+        "tracefs",
+        "cgroup",
+        "cgroup2",
+        "bpf",
+        "configfs",
+        "efivarfs",
+        "fusectl",
+        "devpts",
+    ];
+    KINDS.contains(&kind)
+}
+
 fn refuse_unfit_export(path: &Path, table: &mounts::Table) -> Result<()> {
     let shown = path.display();
     if path == Path::new("/") {
@@ -322,10 +344,7 @@ fn refuse_unfit_export(path: &Path, table: &mounts::Table) -> Result<()> {
         ));
     }
     for mount in table.below(path) {
-        if matches!(
-            mount.kind.as_str(),
-            "proc" | "sysfs" | "securityfs" | "debugfs"
-        ) {
+        if is_kernels_own(&mount.kind) {
             return Err(config(
                 format!(
                     "export {shown} contains {}, a {} mount",
@@ -347,6 +366,14 @@ fn refuse_unfit_export(path: &Path, table: &mounts::Table) -> Result<()> {
                 inside.join(", ")
             ),
             "share them one by one (several exports can be named), or unmount them",
+        ));
+    }
+    if let Some(mount) = table.holding(path)
+        && is_kernels_own(&mount.kind)
+    {
+        return Err(config(
+            format!("export {shown} lies on a {} mount", mount.kind),
+            "kernel file systems cannot be shared: choose another directory",
         ));
     }
     if let Some(mount) = table.holding(path)
@@ -378,6 +405,29 @@ fn refuse_inherited_descriptors(export: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A directory among 0, 1 and 2 leads past every view, wherever it lies: names below it, and `..`
+/// above it, are resolved in the mount namespace that it was opened in, the host's, where no view
+/// covers anything and no `--isolate` holds.
+pub(crate) fn refuse_inherited_directories() -> Result<()> {
+    let open = [
+        rustix::fs::fstat(rustix::stdio::stdin()),
+        rustix::fs::fstat(rustix::stdio::stdout()),
+        rustix::fs::fstat(rustix::stdio::stderr()),
+    ];
+    // What is not open at all leads nowhere.
+    let is_directory = |stat: &rustix::io::Result<rustix::fs::Stat>| {
+        stat.as_ref()
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    };
+    match open.iter().position(is_directory) {
+        None => Ok(()),
+        Some(fd) => Err(config(
+            format!("descriptor {fd} is a directory of the host"),
+            "redirect it elsewhere (`</dev/null`): it would lead the client past the view",
+        )),
+    }
 }
 
 /// QEMU would write the number that its own pid namespace gives it, which means another process,

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::waitpid;
 
 use crate::control::rundir::{self, State};
@@ -22,6 +23,7 @@ const END_LIMIT_MS: u16 = 10_000;
 /// Runs a command as the client, in the view's mount and pid namespaces; its status is ours.
 pub(crate) fn enter(view: &str, argv: &[OsString]) -> Result<u8> {
     plan::require_root()?;
+    plan::refuse_inherited_directories()?;
     let state = rundir::load(view)?;
     let directory = plan::working_directory();
     let umask = plan::current_umask();
@@ -36,6 +38,12 @@ pub(crate) fn enter(view: &str, argv: &[OsString]) -> Result<u8> {
     join(&pids, CloneFlags::CLONE_NEWPID)?;
     join(&mounts, CloneFlags::CLONE_NEWNS)?;
     drop((mounts, pids));
+    // The terminal sends these to us as well; the command, whose mask is emptied before it is
+    // executed, decides what comes of them.
+    let terminal: SigSet = [Signal::SIGINT, Signal::SIGQUIT].into_iter().collect();
+    terminal
+        .thread_block()
+        .map_err(|errno| Error::step(Class::ClientNotStarted, "sigprocmask", errno))?;
     match sys::clone_process(0)
         .map_err(|error| Error::step(Class::ClientNotStarted, "fork", error))?
     {

@@ -107,8 +107,9 @@ impl Export {
             | OFlags::NOFOLLOW
             | OFlags::RDWR
             | extra_flags(birth.open);
-        let fd = rustix::fs::openat(parent.fd(), name.as_c_str(), flags, raw(birth.mode))
-            .call("openat")?;
+        // It has a name before it has its owner: set-id bits come with the owner.
+        let mode = raw(birth.mode).difference(RawMode::SUID | RawMode::SGID);
+        let fd = rustix::fs::openat(parent.fd(), name.as_c_str(), flags, mode).call("openat")?;
         self.give(fd.as_fd(), birth, group).inspect_err(|_fault| {
             self.take_back(parent, name, fd.as_fd(), AtFlags::empty());
         })?;
