@@ -202,8 +202,9 @@ fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<
     let served = virtfs_mediator_core::serve(service, || {
         // From here on untrusted bytes are read: nothing of the launcher's may stay in reach.
         drop(sys::own(reporter));
-        if background && let Err(error) = walls::silence(Silence::All) {
-            tracing::warn!("{error}");
+        // Standard output leads nowhere since before the walls, which allow no new pipe.
+        if background && let Err(errno) = rustix::stdio::dup2_stderr(rustix::stdio::stdout()) {
+            tracing::warn!(%errno, "standard error stays open");
         }
         if let Err(errno) = nix::unistd::write(ready.as_fd(), b"r") {
             tracing::warn!(%errno, "the keeper is gone");
