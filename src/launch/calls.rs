@@ -101,6 +101,15 @@ pub(crate) const ALLOWED: &[Rule] = &[
     always(libc::SYS_write, "the log, the word that the view is ready"),
     always(libc::SYS_writev, "answers to /dev/fuse"),
     always(libc::SYS_close, "descriptors come and go"),
+    // rustix::stdio::dup2_stderr takes dup2 where there is one.
+    only(
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_dup2,
+        #[cfg(not(target_arch = "x86_64"))]
+        libc::SYS_dup3,
+        &[&[arg(1, Value::Is(2))]],
+        "a view in the background lets go of standard error",
+    ),
     // Files of the export: by descriptor, and by one name below a descriptor.
     always(libc::SYS_openat, "OPEN, OPENDIR, CREATE, TMPFILE, LOOKUP"),
     always(libc::SYS_statx, "GETATTR, and each node's identity"),

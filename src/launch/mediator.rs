@@ -156,13 +156,8 @@ fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<
     };
     walls::reduce_to(capabilities)?;
     walls::not_dumpable()?;
-    // Standard error stays for the log, if somebody stays to read it. Before seccomp, which allows
-    // no dup2.
-    walls::silence(if start.background {
-        Silence::All
-    } else {
-        Silence::AllButErrors
-    })?;
+    // Standard error stays for the log; a view in the background lets go of it once it answers.
+    walls::silence(Silence::AllButErrors)?;
     let keep = [
         proc_fd.as_raw_fd(),
         root.as_raw_fd(),
@@ -185,6 +180,8 @@ fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<
     };
     seccomp::confine(&proc_fd, verdict)?;
     let (ready, reporter) = (start.ready, start.reporter.raw());
+    // With --debug, its log is what was asked for.
+    let background = start.background && !start.debug;
     let service = Service {
         device: start.device,
         root,
@@ -206,6 +203,10 @@ fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<
     let served = virtfs_mediator_core::serve(service, || {
         // From here on untrusted bytes are read: nothing of the launcher's may stay in reach.
         drop(sys::own(reporter));
+        // Standard output leads nowhere since before the walls, which allow no new pipe.
+        if background && let Err(errno) = rustix::stdio::dup2_stderr(rustix::stdio::stdout()) {
+            tracing::warn!(%errno, "standard error stays open");
+        }
         if let Err(errno) = nix::unistd::write(ready.as_fd(), b"r") {
             tracing::warn!(%errno, "the keeper is gone");
         }

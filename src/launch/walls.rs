@@ -125,11 +125,15 @@ pub(crate) enum Silence {
     All,
 }
 
-/// Lets go of what the caller gave us to read from and write to. By a pipe without another end:
-/// where this is called there may be no /dev/null.
+/// Lets go of what the caller gave us to read from and write to. By pipes without another end:
+/// where this is called there may be no /dev/null. Two of them, since what is written to a pipe
+/// that has a reader, and be it ourselves, blocks when it is full.
 pub(crate) fn silence(which: Silence) -> Result<()> {
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(|errno| wall("pipe2", &errno))?;
+    let pipe = || {
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map_err(|errno| wall("pipe2", &errno))
+    };
+    let ((read, _), (_, write)) = (pipe()?, pipe()?);
     rustix::stdio::dup2_stdin(&read)
         .and_then(|()| rustix::stdio::dup2_stdout(&write))
         .and_then(|()| match which {
