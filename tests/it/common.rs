@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -105,14 +105,6 @@ impl Export {
     /// A place beside the export, in no view.
     pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.path.with_file_name(name)
-    }
-
-    /// A directory beside the export.
-    pub(crate) fn directory_beside(&self, name: &str) -> PathBuf {
-        let path = self.beside(name);
-        fs::create_dir(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
-        path
     }
 }
 
@@ -322,12 +314,6 @@ impl Running {
     #[track_caller]
     pub(crate) fn family(&self) -> &Family {
         self.family.as_ref().expect("look() comes first")
-    }
-
-    /// Writes to the client's standard input, if the command was given one.
-    pub(crate) fn feed(&mut self, text: &str) {
-        let stdin = self.child.stdin.as_mut().expect("stdin is a pipe");
-        stdin.write_all(text.as_bytes()).unwrap();
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -50,11 +50,6 @@ impl Process {
         shown(&fs::read_link(format!("/proc/{}/ns/{kind}", self.pid)).unwrap())
     }
 
-    /// Where a link in `/proc/PID` leads.
-    pub(crate) fn link(self, name: &str) -> String {
-        shown(&fs::read_link(format!("/proc/{}/{name}", self.pid)).unwrap())
-    }
-
     /// The open descriptors: number and what they are.
     pub(crate) fn descriptors(self) -> Vec<(u32, String)> {
         let mut found: Vec<(u32, String)> = fs::read_dir(format!("/proc/{}/fd", self.pid))
@@ -102,13 +97,6 @@ impl Process {
         if self.alive() {
             let _may_be_gone = kill(Pid::from_raw(self.pid), signal);
         }
-    }
-
-    /// The system call it waits in (proc_pid_syscall(5)): all of the line, so that two looks tell
-    /// whether it is the same call.
-    pub(crate) fn waits_in(self) -> Option<String> {
-        let call = fs::read_to_string(format!("/proc/{}/syscall", self.pid)).ok()?;
-        (call.trim() != "running").then_some(call)
     }
 }
 
