@@ -118,6 +118,13 @@ fn close_range(first: u32, last: u32) -> io::Result<()> {
     }
 }
 
+/// Gives SIGPIPE its default action back: Rust's runtime ignores it in this program, and what is
+/// ignored stays so over execve(2).
+pub(crate) fn default_sigpipe() {
+    // SAFETY: SIG_DFL installs no handler, so that no code of ours can run in one.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 /// Ends the process without running destructors: after a fork, the parent's values are not ours
 /// to drop.
 pub(crate) fn exit_now(status: u8) -> ! {

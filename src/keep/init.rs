@@ -16,7 +16,7 @@ use rustix::process::PidfdFlags;
 use crate::control::rundir;
 use crate::error::{Class, Error, Result};
 use crate::keep::KeptView;
-use crate::launch::{client, namespace, walls};
+use crate::launch::{client, mediator, namespace, walls};
 use crate::plan::Plan;
 use crate::report::{Report, Reporter};
 use crate::sys::{self, Forked};
@@ -83,6 +83,8 @@ fn start(plan: &Plan, reporter: &Reporter, life: &OwnedFd, run: &OwnedFd) -> Res
             }
         },
     };
+    // Whoever reads the client's output waits until its last copy is closed.
+    mediator::silence_stdio()?;
     walls::reduce_to(&[])?;
     walls::not_dumpable()?;
     Ok(child)

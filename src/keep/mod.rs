@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use crate::control::rundir;
 use crate::error::{Class, Error, Result};
 use crate::launch::stage::{self, Given};
-use crate::launch::{namespace, walls};
+use crate::launch::{mediator, namespace, walls};
 use crate::mounts;
 use crate::plan::Plan;
 use crate::report::{Report, Reporter};
@@ -144,6 +144,7 @@ fn confine(root: &OwnedFd) -> Result<()> {
         move |errno: rustix::io::Errno| Error::step(Class::Confinement, call, errno)
     };
     nix::unistd::setsid().map_err(|errno| Error::step(Class::Confinement, "setsid", errno))?;
+    mediator::silence_stdio()?;
     rustix::process::fchdir(root).map_err(step("fchdir(empty root)"))?;
     rustix::process::chroot(".").map_err(step("chroot(empty root)"))?;
     walls::limit_resources()?;

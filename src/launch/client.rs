@@ -54,6 +54,7 @@ fn prepare(ids: &Ids, directory: &Path, umask: rustix::fs::Mode, keep: &[RawFd])
     rustix::process::umask(umask);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(failed("sigprocmask"))?;
+    sys::default_sigpipe();
     sys::close_all_but(keep)
         .map_err(|error| Error::step(Class::ClientNotStarted, "close_range", error))
 }

@@ -91,6 +91,8 @@ fn raise(start: Start<'_>) -> Result<(nix::unistd::Pid, OwnedFd)> {
                 .map_err(|errno| Error::step(Class::Confinement, "write(pipe)", errno))?;
             // A copy of the device here would outlive the mediator and keep the client waiting.
             drop((start.device, start.tree, start.control, start.ready));
+            // Whoever reads the caller's output waits until its last copy is closed.
+            silence_stdio()?;
             walls::reduce_to(&[])?;
             walls::not_dumpable()?;
             Ok((mediator, start.life))
@@ -223,7 +225,7 @@ fn take_ids(ids: &Ids) -> Result<()> {
 }
 
 /// Standard input and output lead nowhere; standard error stays, for the log.
-fn silence_stdio() -> Result<()> {
+pub(crate) fn silence_stdio() -> Result<()> {
     let (read, write) = pipe()?;
     rustix::stdio::dup2_stdin(&read)
         .and_then(|()| rustix::stdio::dup2_stdout(&write))
