@@ -469,4 +469,12 @@ mod tests {
         );
         assert!(refuse_pidfile_of_qemu(&argv(&["mydaemon", "-pidfile", "x"])).is_ok());
     }
+
+    #[test]
+    fn export_on_a_kernel_file_system_is_refused() {
+        let table = mounts::Table::read().unwrap();
+        let error = refuse_unfit_export(Path::new("/proc/self"), &table).unwrap_err();
+        assert!(error.to_string().contains("proc mount"), "{error}");
+        assert!(!is_kernels_own("ext4") && !is_kernels_own("tmpfs"));
+    }
 }
