@@ -113,7 +113,10 @@ fn inside() {
             raw(call, arguments)
         }
     };
-    crate::sys::exit_now(result.map_or_else(|errno| errno.raw_os_error() as u8, |()| 0));
+    crate::sys::exit_now(result.map_or_else(
+        |errno| u8::try_from(errno.raw_os_error()).unwrap_or(u8::MAX),
+        |()| 0,
+    ));
 }
 
 fn raw(call: libc::c_long, a: Raw) -> rustix::io::Result<()> {
