@@ -390,3 +390,29 @@ fn views_that_would_cover_each_other_are_refused() {
     ]);
     refused(&output, CONFIGURATION, &[&shown(&inner), "cover"]);
 }
+
+/// A directory as a descriptor is a way past the view, whatever root the client gets:
+/// `/proc/self/fd/0/..` leads to the original (CVE-2024-21626's class).
+#[test]
+fn directory_on_stdin_is_refused_with_and_without_isolate() {
+    let export = Export::new();
+    for isolate in [false, true] {
+        let name = unique_name();
+        let mut command = Command::new(program());
+        command
+            .args(["run", "--name", &name, "--client"])
+            .arg(CLIENT_UID.to_string());
+        if isolate {
+            command.arg("--isolate");
+        }
+        let above = export.path().parent().unwrap();
+        let output = command
+            .arg(export.path())
+            .args(["--", "true"])
+            .stdin(fs::File::open(above).unwrap())
+            .output()
+            .unwrap();
+        refused(&output, CONFIGURATION, &["descriptor 0"]);
+        assert_nothing_left(&name);
+    }
+}

@@ -13,6 +13,7 @@ mod host_namespace;
 mod process;
 mod properties;
 mod qemu;
+mod readme;
 mod several;
 mod teardown;
 mod terminal;
