@@ -12,6 +12,7 @@ mod launch;
 mod launcher;
 mod logging;
 mod mounts;
+mod pipes;
 mod plan;
 mod policies;
 mod report;

@@ -15,7 +15,7 @@ use rustix::process::PidfdFlags;
 
 use crate::control::rundir;
 use crate::error::{Class, Error, Result};
-use crate::keep::KeptView;
+use crate::launch::stage::KeptView;
 use crate::launch::{client, namespace, walls};
 use crate::plan::Plan;
 use crate::report::{Report, Reporter};

@@ -16,22 +16,12 @@ use nix::unistd::Pid;
 
 use crate::control::rundir;
 use crate::error::{Class, Error, Result};
-use crate::launch::stage::{self, Given};
+use crate::launch::stage::{self, Given, KeptView};
 use crate::launch::{namespace, walls};
 use crate::mounts;
 use crate::plan::Plan;
 use crate::report::{Report, Reporter};
 use crate::sys;
-
-/// A view as the keeper knows it.
-pub(crate) struct KeptView {
-    /// Its name.
-    pub(crate) name: String,
-    /// Pid 1 of the mediator's pid namespace, as the host numbers it.
-    pub(crate) warden: Pid,
-    /// The view's mount in our namespace.
-    pub(crate) mount_id: u64,
-}
 
 /// What the launcher may order, one byte each.
 pub(crate) mod order {

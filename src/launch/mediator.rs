@@ -17,9 +17,9 @@ use crate::error::{Class, Error, Result};
 use crate::identity::Ids;
 use crate::keep::init;
 use crate::launch::seccomp::Verdict;
-use crate::launch::stage::{await_byte, pipe};
 use crate::launch::walls::Silence;
 use crate::launch::{landlock, namespace, seccomp, walls};
+use crate::pipes::{await_byte, pipe};
 use crate::report::Reporter;
 use crate::sys::{self, Forked};
 

@@ -4,17 +4,17 @@
 //! planned -> [`Clean`] -> [`Isolated`] -> [`Mounted`] -> [`Spawned`].
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use std::path::Path;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::unistd::Pid;
 
 use crate::cli::CacheOption;
 use crate::error::{Class, Error, Result};
-use crate::keep::{KeptView, init};
+use crate::keep::init;
 use crate::launch::{fusemount, isolate, mediator, namespace};
+use crate::pipes::{await_byte, pipe};
 use crate::plan::{Plan, ViewPlan};
 use crate::report::Reporter;
 use crate::sys::{self, Forked};
@@ -51,6 +51,16 @@ struct Prepared {
     mount_id: u64,
     /// Where the view is to lie in a root that stays the host's.
     place: OwnedFd,
+}
+
+/// A view as the keeper knows it.
+pub(crate) struct KeptView {
+    /// Its name.
+    pub(crate) name: String,
+    /// Pid 1 of the mediator's pid namespace, as the host numbers it.
+    pub(crate) warden: Pid,
+    /// The view's mount in our namespace.
+    pub(crate) mount_id: u64,
 }
 
 /// Everything runs.
@@ -222,27 +232,6 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
         client_end,
         mountinfo: mounted.mountinfo,
     })
-}
-
-pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
-    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(|errno| Error::step(Class::Confinement, "pipe2", errno))
-}
-
-/// Waits for one byte: the writer got that far. Its content means nothing.
-pub(crate) fn await_byte(end: &OwnedFd) -> std::result::Result<(), String> {
-    const LIMIT_MS: u16 = 30_000;
-    let mut fds = [PollFd::new(end.as_fd(), PollFlags::POLLIN)];
-    match nix::poll::poll(&mut fds, PollTimeout::from(LIMIT_MS)) {
-        Ok(0) => return Err("did not answer within 30 seconds".to_owned()),
-        Ok(_) => {}
-        Err(errno) => return Err(errno.to_string()),
-    }
-    match nix::unistd::read(end, &mut [0u8]) {
-        Ok(1) => Ok(()),
-        Ok(_) => Err("ended while starting".to_owned()),
-        Err(errno) => Err(errno.to_string()),
-    }
 }
 
 impl From<CacheOption> for virtfs_mediator_core::Cache {
