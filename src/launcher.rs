@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -16,6 +16,7 @@ use crate::control::commands;
 use crate::control::rundir::{self, Process, State};
 use crate::error::{Class, Error, Result};
 use crate::keep::{self, order};
+use crate::kernel_view;
 use crate::launch::stage::Given;
 use crate::pipes::pipe;
 use crate::plan::{Plan, ViewPlan};
@@ -68,7 +69,8 @@ fn launch(plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -> Re
         .iter()
         .map(|view| describe(&plan, view))
         .collect();
-    let signals = block_signals()?;
+    // The client gets an empty mask back.
+    let signals = kernel_view::signals(FORWARDED.into_iter().chain([Signal::SIGCHLD]))?;
     let (reporter, reports) = report::channel()?;
     let (orders, to_keeper) = pipe()?;
     match sys::clone_process(0)
@@ -129,15 +131,6 @@ fn describe(plan: &Plan, view: &ViewPlan) -> State {
         init: None,
         warden: None,
     }
-}
-
-/// Blocked before the fork, so that none is lost between; the client gets an empty mask back.
-fn block_signals() -> Result<SignalFd> {
-    let mut set: SigSet = FORWARDED.into_iter().collect();
-    set.add(Signal::SIGCHLD);
-    set.thread_block()
-        .and_then(|()| SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK))
-        .map_err(|errno| Error::step(Class::Confinement, "signalfd", errno))
 }
 
 struct Launcher {
@@ -218,14 +211,7 @@ impl Launcher {
         };
         match reports.next() {
             None => self.reports = None,
-            Some((
-                Report::Ready {
-                    init,
-                    wardens,
-                    mount_ids: _,
-                },
-                _,
-            )) => {
+            Some((Report::Ready { init, wardens }, _)) => {
                 for (state, warden) in self.states.iter_mut().zip(wardens) {
                     state.init = Some(init);
                     state.warden = Some(warden);
@@ -364,21 +350,7 @@ impl Launcher {
         let (Some(path), Some(client)) = (&self.pidfile, &self.client) else {
             return Ok(());
         };
-        let fdinfo = format!(
-            "/proc/self/fdinfo/{}",
-            std::os::fd::AsRawFd::as_raw_fd(client)
-        );
-        let pid = std::fs::read_to_string(fdinfo)
-            .ok()
-            .and_then(|text| {
-                Some(
-                    text.lines()
-                        .find_map(|line| line.strip_prefix("Pid:"))?
-                        .trim()
-                        .to_owned(),
-                )
-            })
-            .unwrap_or_default();
+        let pid = kernel_view::fdinfo(client, "Pid").unwrap_or_default();
         write_number(path, &pid)
     }
 }

@@ -8,6 +8,7 @@ mod control;
 mod error;
 mod identity;
 mod keep;
+mod kernel_view;
 mod launch;
 mod launcher;
 mod logging;

@@ -17,11 +17,7 @@ use crate::sys;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
     /// Every view answers. Process ids as the host numbers them.
-    Ready {
-        init: i32,
-        wardens: Vec<i32>,
-        mount_ids: Vec<u64>,
-    },
+    Ready { init: i32, wardens: Vec<i32> },
     /// The client runs; a pidfd comes along.
     ClientStarted,
     /// The client's first process ended well and left others behind: it went to the background.

@@ -7,14 +7,15 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::process::PidfdFlags;
 
 use crate::control::rundir;
 use crate::error::{Class, Error, Result};
+use crate::kernel_view;
 use crate::launch::stage::KeptView;
 use crate::launch::{client, namespace, walls};
 use crate::plan::Plan;
@@ -183,11 +184,7 @@ struct Waiter<'a> {
 
 impl<'a> Waiter<'a> {
     fn new(life: &'a OwnedFd) -> Option<Self> {
-        let mut set = SigSet::empty();
-        set.add(Signal::SIGCHLD);
-        set.thread_block().ok()?;
-        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        let signals = SignalFd::with_flags(&set, flags).ok()?;
+        let signals = kernel_view::signals([Signal::SIGCHLD]).ok()?;
         Some(Self { signals, life })
     }
 

@@ -9,13 +9,14 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use crate::control::rundir;
 use crate::error::{Class, Error, Result};
+use crate::kernel_view;
 use crate::launch::stage::{self, Given, KeptView};
 use crate::launch::{namespace, walls};
 use crate::mounts;
@@ -95,7 +96,12 @@ fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, Si
     let isolated = stage::isolate(clean)?;
     let mounted = stage::mount(isolated, plan)?;
     let root = namespace::empty_root()?;
-    let signals = block_signals()?;
+    let signals = kernel_view::signals([
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+    ])?;
     let spawned = stage::spawn(mounted, plan, given)?;
     confine(&root)?;
     given.reporter.send(
@@ -106,28 +112,10 @@ fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, Si
                 .iter()
                 .map(|view| view.warden.as_raw())
                 .collect(),
-            mount_ids: spawned.views.iter().map(|view| view.mount_id).collect(),
         },
         None,
     );
     Ok((spawned, signals))
-}
-
-/// The signals that the keeper and the inits wait for by descriptor. Blocked before anyone is
-/// forked, so that none is lost.
-fn block_signals() -> Result<SignalFd> {
-    let mut set = SigSet::empty();
-    for signal in [
-        Signal::SIGCHLD,
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGHUP,
-    ] {
-        set.add(signal);
-    }
-    set.thread_block()
-        .and_then(|()| SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK))
-        .map_err(|errno| Error::step(Class::Confinement, "signalfd", errno))
 }
 
 /// A session of its own (the terminal's keys are for the client), a root directory with nothing in

@@ -7,6 +7,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::error::{Class, Error, Result};
 use crate::identity::Ids;
+use crate::kernel_view;
 use crate::plan::ViewPlan;
 
 /// A view's mount before it is attached, and the device descriptor that serves it.
@@ -69,12 +70,7 @@ pub(crate) fn mount(view: &ViewPlan, client: &Ids, shared: bool) -> Result<Mount
 /// The mount id (proc_pid_mountinfo(5)). From fdinfo: statx would ask the mediator, and the gate
 /// refuses root.
 pub(crate) fn mount_id(mount: &OwnedFd) -> Result<u64> {
-    let path = format!("/proc/self/fdinfo/{}", mount.as_raw_fd());
-    std::fs::read_to_string(&path)
-        .ok()
-        .and_then(|text| {
-            let line = text.lines().find_map(|line| line.strip_prefix("mnt_id:"))?;
-            line.trim().parse().ok()
-        })
-        .ok_or_else(|| Error::new(Class::Mount, format!("{path} names no mnt_id"), ""))
+    kernel_view::fdinfo(mount, "mnt_id")
+        .and_then(|id| id.parse().ok())
+        .ok_or_else(|| Error::new(Class::Mount, "/proc/self/fdinfo names no mnt_id", ""))
 }
