@@ -152,6 +152,9 @@ pub(crate) struct ViewOptions {
     /// Refuse every change.
     #[arg(long)]
     pub(crate) readonly: bool,
+    /// Do not start if this kernel lacks a wall that others have (else: a warning).
+    #[arg(long)]
+    pub(crate) require_confinement: bool,
     /// Tell every request and its verdict on stderr.
     #[arg(long)]
     pub(crate) debug: bool,

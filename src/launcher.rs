@@ -128,6 +128,7 @@ fn describe(plan: &Plan, view: &ViewPlan) -> State {
             .collect(),
         shared: plan.shared,
         keeper: Process { pid: 0, started: 0 },
+        walls: None,
         init: None,
         warden: None,
     }
@@ -211,6 +212,12 @@ impl Launcher {
         };
         match reports.next() {
             None => self.reports = None,
+            Some((Report::Walls { view, found }, _)) => {
+                let named = self.states.iter_mut().find(|state| state.view == view);
+                if let Some(state) = named {
+                    state.walls = Some(found);
+                }
+            }
             Some((Report::Ready { init, wardens }, _)) => {
                 for (state, warden) in self.states.iter_mut().zip(wardens) {
                     state.init = Some(init);

@@ -6,12 +6,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
-use virtfs_mediator_core::policy::{CacheWord, Policy};
+use virtfs_mediator_core::ids::{HostGid, HostOwner, HostUid};
+use virtfs_mediator_core::policy::{CacheWord, IdSpan, Policy};
 
 use crate::cli::{CacheOption, ViewOptions};
 use crate::control::rundir;
 use crate::error::{Class, Error, Result};
 use crate::identity::{self, Ids};
+use crate::launch::inside::Inside;
 use crate::launch::isolate::Bind;
 use crate::{mounts, policies, view_name};
 
@@ -28,6 +30,10 @@ pub(crate) struct Plan {
     /// What the client sees of the host besides, if it gets a root of its own.
     pub(crate) isolate: Option<Vec<Bind>>,
     pub(crate) debug: bool,
+    /// A wall that this kernel lacks is an error.
+    pub(crate) require_confinement: bool,
+    /// What runs in the mediators' place.
+    pub(crate) inside: &'static dyn Inside,
 }
 
 /// One export and where it is seen.
@@ -65,6 +71,7 @@ pub(crate) fn plan(
     options: &ViewOptions,
     exports: &[OsString],
     command: Option<ClientCommand>,
+    inside: &'static dyn Inside,
 ) -> Result<Plan> {
     require_root()?;
     if exports.len() > 1 && (options.name.is_some() || options.at.is_some()) {
@@ -110,6 +117,8 @@ pub(crate) fn plan(
         background: false,
         shared: options.shared,
         debug: options.debug,
+        require_confinement: options.require_confinement,
+        inside,
     })
 }
 
@@ -177,6 +186,36 @@ fn refuse_other_export(path: &Path, policy: &Policy) -> Result<()> {
         )),
         Some(_) | None => Ok(()),
     }
+}
+
+/// The mediator of a policy with a `map` has power over the map's ids alone: a root directory of
+/// anyone else would be closed to it.
+fn refuse_unmapped_root(path: &Path, export: &OwnedFd, policy: &Policy) -> Result<()> {
+    let stat = rustix::fs::fstat(export)
+        .map_err(|errno| config(format!("export {}: {errno}", path.display()), ""))?;
+    let owner = HostOwner {
+        uid: HostUid(stat.st_uid),
+        gid: HostGid(stat.st_gid),
+    };
+    if policy.admits(owner) {
+        return Ok(());
+    }
+    let first =
+        |spans: Option<&[IdSpan]>| spans.and_then(<[_]>::first).map_or(0, |span| span.first);
+    Err(config(
+        format!(
+            "export {} belongs to {}:{}, which is outside of every range of the policy's `map`",
+            path.display(),
+            owner.uid,
+            owner.gid
+        ),
+        format!(
+            "give it to an id inside (chown {}:{} {}; files below it likewise), or extend `map`",
+            first(policy.host_uids()),
+            first(policy.host_gids()),
+            path.display()
+        ),
+    ))
 }
 
 /// Every command but `policy` needs root.
@@ -247,6 +286,7 @@ fn view(
         policy.set_readonly();
     }
     refuse_other_export(&path, &policy)?;
+    refuse_unmapped_root(&path, &export_fd, &policy)?;
     let cache = options.cache.unwrap_or(match policy.settings().cache {
         Some(CacheWord::Auto) | None => CacheOption::Auto,
         Some(CacheWord::None) => CacheOption::None,

@@ -16,6 +16,8 @@ use crate::sys;
 /// One message.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
+    /// A mediator stands behind its walls; told before it reads anything that a client chose.
+    Walls { view: String, found: Found },
     /// Every view answers. Process ids as the host numbers them.
     Ready { init: i32, wardens: Vec<i32> },
     /// The client runs; a pidfd comes along.
@@ -26,6 +28,43 @@ pub(crate) enum Report {
     Ended { cause: String },
     /// A start failed.
     Failed { status: u8, what: String },
+}
+
+/// What a mediator found when it read back those of its walls that /proc does not show.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Found {
+    pub(crate) landlock: Landlock,
+    /// Walls that this kernel lacks, each in words.
+    pub(crate) missing: Vec<String>,
+}
+
+/// Landlock as a mediator found it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Landlock {
+    /// Not asked for.
+    #[default]
+    Unasked,
+    /// Enforced, with rights up to this ABI; a directory outside was tried and did not open.
+    Enforced(i32),
+    /// Too old to be used.
+    Old(i32),
+    /// The kernel has none: its words.
+    Absent(String),
+}
+
+impl Landlock {
+    /// Why the wall is missing, if it is.
+    pub(crate) fn missing(&self) -> Option<String> {
+        match self {
+            Self::Unasked | Self::Enforced(_) => None,
+            Self::Old(abi) => Some(format!(
+                "Landlock: this kernel's ABI {abi} refuses every rename between directories, so it \
+                 is not used"
+            )),
+            Self::Absent(why) => Some(format!("Landlock: {why} (boot with lsm=landlock,...)")),
+        }
+    }
 }
 
 /// The sending end.
@@ -81,6 +120,12 @@ impl Reporter {
     /// The number, for the list of descriptors to keep.
     pub(crate) fn raw(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+}
+
+impl AsRawFd for Reporter {
+    fn as_raw_fd(&self) -> RawFd {
+        self.raw()
     }
 }
 

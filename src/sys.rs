@@ -202,6 +202,28 @@ extern "C" fn on_bad_call(
     }
 }
 
+/// The version of the kernel's Landlock (landlock_create_ruleset(2)).
+///
+/// # Errors
+///
+/// ENOSYS without Landlock, EOPNOTSUPP where it is not enabled at boot.
+pub(crate) fn landlock_abi() -> io::Result<i32> {
+    const LANDLOCK_CREATE_RULESET_VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the kernel wants a null pointer and no size, and reads nothing.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<libc::c_void>(),
+            0_usize,
+            LANDLOCK_CREATE_RULESET_VERSION,
+        )
+    };
+    match i32::try_from(version) {
+        Ok(version) if version >= 0 => Ok(version),
+        Ok(_) | Err(_) => Err(io::Error::last_os_error()),
+    }
+}
+
 /// `prctl(PR_GET_SECCOMP)`: 2 with a filter.
 ///
 /// # Errors

@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Class, Error, Result};
+use crate::report::Found;
 
 /// Where views are found.
 pub(crate) const RUN: &str = "/run/virtfs-mediator";
@@ -32,6 +33,8 @@ pub(crate) struct State {
     pub(crate) command: Vec<String>,
     pub(crate) shared: bool,
     pub(crate) keeper: Process,
+    /// What the mediator read back of walls that /proc does not show. Absent while the view starts.
+    pub(crate) walls: Option<Found>,
     /// Absent while the view starts.
     pub(crate) init: Option<i32>,
     pub(crate) warden: Option<i32>,

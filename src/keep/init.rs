@@ -18,6 +18,7 @@ use crate::error::{Class, Error, Result};
 use crate::kernel_view;
 use crate::launch::stage::KeptView;
 use crate::launch::{client, namespace, walls};
+use crate::pipes::await_byte;
 use crate::plan::Plan;
 use crate::report::{Report, Reporter};
 use crate::sys::{self, Forked};
@@ -57,6 +58,10 @@ pub(crate) struct Lines<'a> {
     pub(crate) life: &'a OwnedFd,
     /// To the keeper: the client has ended.
     pub(crate) end: &'a OwnedFd,
+    /// To the keeper: this init has given everything up.
+    pub(crate) walled: &'a OwnedFd,
+    /// From the keeper: so has the keeper; the client may start.
+    pub(crate) go: &'a OwnedFd,
     /// The directory of all views below /run.
     pub(crate) run: &'a OwnedFd,
 }
@@ -68,6 +73,8 @@ fn start(plan: &Plan, lines: &Lines<'_>) -> Result<Option<Pid>> {
         lines.life.as_raw_fd(),
         lines.end.as_raw_fd(),
         lines.run.as_raw_fd(),
+        lines.walled.as_raw_fd(),
+        lines.go.as_raw_fd(),
     ];
     sys::close_all_but(&keep)
         .map_err(|error| Error::step(Class::Confinement, "close_range", error))?;
@@ -80,13 +87,20 @@ fn start(plan: &Plan, lines: &Lines<'_>) -> Result<Option<Pid>> {
             .map_err(|error| Error::step(Class::ClientNotStarted, "fork(client)", error))?
         {
             Forked::Child => {
-                let error = client::execute(
-                    &plan.client,
-                    &command.argv,
-                    &command.directory,
-                    command.umask,
-                    &[reporter.raw()],
-                );
+                // No instruction of the client's runs while one of us still holds a capability.
+                let error = match await_byte(lines.go) {
+                    Ok(()) => client::execute(
+                        &plan.client,
+                        &command.argv,
+                        &command.directory,
+                        command.umask,
+                        &[reporter.raw()],
+                    ),
+                    Err(why) => {
+                        let what = format!("the client was not started: the keeper {why}");
+                        Error::new(Class::Confinement, what, "")
+                    }
+                };
                 reporter.fail(&error);
                 sys::exit_now(error.class().status())
             }
@@ -100,6 +114,8 @@ fn start(plan: &Plan, lines: &Lines<'_>) -> Result<Option<Pid>> {
     walls::not_dumpable()?;
     // The client's alone: whoever reads them waits for its end, not for ours.
     walls::silence(walls::Silence::All)?;
+    nix::unistd::write(lines.walled, b"w")
+        .map_err(|errno| Error::step(Class::Confinement, "write(pipe)", errno))?;
     Ok(child)
 }
 

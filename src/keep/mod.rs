@@ -104,6 +104,8 @@ fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, Si
     ])?;
     let spawned = stage::spawn(mounted, plan, given)?;
     confine(&root)?;
+    nix::unistd::write(&spawned.go, b"g")
+        .map_err(|errno| Error::step(Class::Confinement, "write(pipe)", errno))?;
     given.reporter.send(
         &Report::Ready {
             init: spawned.init.as_raw(),
@@ -128,6 +130,7 @@ fn confine(root: &OwnedFd) -> Result<()> {
     rustix::process::fchdir(root).map_err(step("fchdir(empty root)"))?;
     rustix::process::chroot(".").map_err(step("chroot(empty root)"))?;
     walls::limit_resources()?;
+    walls::limit_descriptors()?;
     walls::reduce_to(&[])?;
     walls::not_dumpable()
 }

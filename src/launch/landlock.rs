@@ -13,6 +13,12 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Class, Error, Result};
+use crate::report::Landlock;
+use crate::sys;
+
+/// The oldest ABI that is used: the first one (Linux 5.13 to 5.18) refuses every rename and link
+/// between two directories, whatever the rules say (kernel documentation, userspace-api/landlock).
+const OLDEST: i32 = 2;
 
 /// The newest ABI whose rights were looked at, one by one: what a newer one adds is not asked for.
 const NEWEST: ABI = ABI::V7;
@@ -27,8 +33,8 @@ const NEVER: [AccessFs; 4] = [
 ];
 
 /// Restricts this process, and the threads that it starts later, to the files below `root`; no
-/// TCP port, no abstract UNIX socket and no signal leads out. A kernel without Landlock, or with
-/// an older one, builds what it can: that is logged.
+/// TCP port, no abstract UNIX socket and no signal leads out, as far as the kernel's Landlock knows
+/// them. Tells which ABI that is.
 ///
 /// `outside` is a directory that is not below `root`: that it cannot be opened any more is how the
 /// wall is read back, since the kernel tells it nowhere.
@@ -36,7 +42,12 @@ const NEVER: [AccessFs; 4] = [
 /// # Errors
 ///
 /// Confinement: the kernel has Landlock and refused it, or it does not hold.
-pub(crate) fn restrict_to(root: &OwnedFd, outside: &OwnedFd) -> Result<()> {
+pub(crate) fn restrict_to(root: &OwnedFd, outside: &OwnedFd) -> Result<Landlock> {
+    match sys::landlock_abi() {
+        Ok(abi) if abi < OLDEST => return Ok(Landlock::Old(abi)),
+        Ok(_) => {}
+        Err(error) => return Ok(Landlock::Absent(error.to_string())),
+    }
     let failed = |error: &dyn std::fmt::Display| Error::step(Class::Confinement, "Landlock", error);
     let handled = AccessFs::from_all(NEWEST);
     let status = Ruleset::default()
@@ -54,13 +65,11 @@ pub(crate) fn restrict_to(root: &OwnedFd, outside: &OwnedFd) -> Result<()> {
             kernel_abi,
         } => {
             tracing::debug!(abi = ?effective_abi, newer = ?kernel_abi, "Landlock is enforced");
-            verify(outside)
+            verify(outside)?;
+            Ok(Landlock::Enforced(effective_abi as i32))
         }
         LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => {
-            tracing::warn!(
-                "this kernel has no Landlock, so one wall is missing: boot with lsm=landlock,..."
-            );
-            Ok(())
+            Ok(Landlock::Absent("not enabled".to_owned()))
         }
     }
 }

@@ -69,6 +69,8 @@ pub(crate) struct Spawned {
     pub(crate) init: Pid,
     /// While it is open the inits live; they end when its last copy, the keeper's, closes.
     pub(crate) life: OwnedFd,
+    /// A byte lets the client start.
+    pub(crate) go: OwnedFd,
     /// The client's exit status, one byte; it hangs up if the client's init is killed.
     pub(crate) client_end: OwnedFd,
     /// To see by that a view was unmounted.
@@ -185,6 +187,8 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
                 cache: view.cache,
                 debug: plan.debug,
                 background: plan.background,
+                strict: plan.require_confinement,
+                inside: plan.inside,
             }),
             Forked::Parent(warden) => {
                 views.push(KeptView {
@@ -211,6 +215,8 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
     }
     // After the mediators: its writing end must be the init's alone, so that it hangs up with it.
     let (client_end, end_tx) = pipe()?;
+    let (init_walled, walled) = pipe()?;
+    let (may_go, go) = pipe()?;
     let init = match sys::clone_process(libc::CLONE_NEWPID)
         .map_err(|error| Error::step(Class::Confinement, "clone(CLONE_NEWPID)", error))?
     {
@@ -219,16 +225,23 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
                 reporter: &given.reporter,
                 life: &life_end,
                 end: &end_tx,
+                walled: &walled,
+                go: &may_go,
                 run: &given.run,
             };
             init::client_init(plan, &lines, &views)
         }
         Forked::Parent(init) => init,
     };
+    // Its own end must be the last, or a dead init would not be noticed.
+    drop(walled);
+    await_byte(&init_walled)
+        .map_err(|why| Error::new(Class::Confinement, format!("the client's init {why}"), ""))?;
     Ok(Spawned {
         views,
         init,
         life,
+        go,
         client_end,
         mountinfo: mounted.mountinfo,
     })

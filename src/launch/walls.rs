@@ -1,7 +1,10 @@
 //! What a process gives up, and the proof that it did: every wall is read back.
 
+use std::os::fd::OwnedFd;
+
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::DumpableBehavior;
 use rustix::thread::CapabilitiesSecureBits;
 
@@ -22,6 +25,20 @@ pub(crate) const MEDIATOR: &[Capability] = &[
     Capability::CAP_FOWNER,
     Capability::CAP_FSETID,
 ];
+
+/// What a mediator keeps of [`MEDIATOR`]: of a read-only view DAC_OVERRIDE alone, and FSETID only
+/// if the policy gives set-id bits to anything, a directory's group inheritance among them.
+pub(crate) fn for_mediator(readonly: bool, set_id: bool) -> Vec<Capability> {
+    let keeps = |capability| {
+        capability == Capability::CAP_DAC_OVERRIDE
+            || (!readonly && (set_id || capability != Capability::CAP_FSETID))
+    };
+    MEDIATOR.iter().copied().filter(|one| keeps(*one)).collect()
+}
+
+/// Room for a mediator's threads: its workers, the writer of its log, the control socket, and as
+/// many again.
+const THREADS: u64 = 16;
 
 /// Reduces all five capability sets: effective, permitted and bounding to `keep`; inheritable and
 /// ambient to nothing. Locks the securebits, so that no later exec or setuid brings anything back,
@@ -143,17 +160,55 @@ pub(crate) fn silence(which: Silence) -> Result<()> {
         .map_err(|errno| wall("dup2(stdio)", &errno))
 }
 
-/// No core file and no locked memory; as many descriptors as the host lets anyone have. Returns
-/// how many descriptors that is.
-pub(crate) fn limit_resources() -> Result<u64> {
-    let set = |what, name, value| setrlimit(what, value, value).map_err(|errno| wall(name, &errno));
-    set(Resource::RLIMIT_CORE, "RLIMIT_CORE", 0)?;
-    set(Resource::RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK", 0)?;
+/// No core file and no locked memory.
+pub(crate) fn limit_resources() -> Result<()> {
+    limit(Resource::RLIMIT_CORE, "RLIMIT_CORE", 0)?;
+    limit(Resource::RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK", 0)
+}
+
+/// As many descriptors as a view's budget, which the host may limit further; returns how many.
+pub(crate) fn limit_descriptors() -> Result<u64> {
+    const BUDGET: u64 = 65_536;
     let (_soft, hard) =
         getrlimit(Resource::RLIMIT_NOFILE).map_err(|errno| wall("RLIMIT_NOFILE", &errno))?;
-    let files = hard.min(65_536);
-    set(Resource::RLIMIT_NOFILE, "RLIMIT_NOFILE", files)?;
+    let files = hard.min(BUDGET);
+    limit(Resource::RLIMIT_NOFILE, "RLIMIT_NOFILE", files)?;
     Ok(files)
+}
+
+/// A handful of threads: the workers, the log, the control socket. The kernel counts them by user
+/// and user namespace (since Linux 5.14), so that views do not count each other's.
+pub(crate) fn limit_threads() -> Result<()> {
+    limit(Resource::RLIMIT_NPROC, "RLIMIT_NPROC", THREADS)
+}
+
+fn limit(what: Resource, name: &str, value: u64) -> Result<()> {
+    setrlimit(what, value, value).map_err(|errno| wall(name, &errno))
+}
+
+/// No namespace of any kind can be made in this user namespace any more, not even by a holder of
+/// every capability in it. `limits` is `/proc/sys/user`, opened before the old root went: whose
+/// limits its files are is decided when they are opened (`set_lookup` in kernel/ucount.c).
+///
+/// # Errors
+///
+/// Confinement: names the limit that could not be set.
+pub(crate) fn no_more_namespaces(limits: &OwnedFd) -> Result<()> {
+    const KINDS: [&str; 8] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time"];
+    for kind in KINDS {
+        let name = format!("max_{kind}_namespaces");
+        let failed = |errno: &dyn std::fmt::Display| wall(&format!("sysctl user.{name}"), errno);
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(limits, name.as_str(), flags, Mode::empty())
+            .map_err(|errno| failed(&errno))?;
+        rustix::io::write(&file, b"0").map_err(|errno| failed(&errno))?;
+        let mut read = [0; 8];
+        let count = rustix::io::pread(&file, &mut read, 0).map_err(|errno| failed(&errno))?;
+        if read.get(..count) != Some(b"0\n") {
+            return Err(failed(&"not 0 although the kernel took it"));
+        }
+    }
+    Ok(())
 }
 
 fn wall(name: &str, error: &dyn std::fmt::Display) -> Error {

@@ -305,6 +305,17 @@ impl Mediator {
             facts.size = Some(attr.size);
             facts.nlink = Some(attr.nlink);
         }
+        if self.policy.host_uids().is_some() {
+            let parents = match subject {
+                Subject::Name(parent, _) => [Some(parent), case.second.map(|(parent, _)| parent)],
+                Subject::Node(_) | Subject::Handle(_) => {
+                    [None, case.second.map(|(parent, _)| parent)]
+                }
+            };
+            for parent in parents.into_iter().flatten() {
+                facts.outside |= !self.policy.admits(self.export.stat(parent)?.owner);
+            }
+        }
         if !needs.path {
             return Ok(body(&facts));
         }

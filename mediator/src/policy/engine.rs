@@ -5,7 +5,8 @@ use rustix::io::Errno;
 use super::facts::Facts;
 use super::grant::{Asked, Judged};
 use super::model::{
-    Action, Condition, Modify, Number, Policy, Rule, Whose, XattrAction, words_besides,
+    Action, Condition, Modify, Number, Policy, Rule, Whose, XattrAction, shows_outsiders,
+    words_besides,
 };
 use super::permit::{Permit, Refusal};
 use crate::ids::{FileKind, GuestOwner, HostOwner};
@@ -57,7 +58,7 @@ impl Policy {
     /// The refusal, with the errno of its class: deny EACCES; owner, mode, mknod and link EPERM;
     /// `readonly` EROFS; hide ENOENT, but EACCES for making or moving something to a hidden name
     /// (so that nothing hidden is replaced); extended attributes ENOTSUP; an id outside of `map`
-    /// EPERM, or EOVERFLOW for a new inode's. Never ENOSYS, EIO or ENOTCONN.
+    /// EPERM, or EOVERFLOW for a new inode's, and EACCES for a file that belongs to such an id. Never ENOSYS, EIO or ENOTCONN.
     pub fn decide<O: Judged>(&self, facts: &Facts<'_>, ask: O::Ask) -> Result<Permit<O>, Refusal> {
         if facts.op != O::OP {
             return Err(refuse(Errno::ACCESS, "floor: facts of another operation"));
@@ -77,6 +78,13 @@ impl Policy {
         floor(op, words, facts, asked)?;
         if self.readonly && changes(op, words) {
             return Err(refuse(Errno::ROFS, "the view is read-only"));
+        }
+        let stranger = facts.owner.is_some_and(|owner| !self.admits(owner));
+        if facts.outside || (stranger && !shows_outsiders(op)) {
+            return Err(refuse(
+                Errno::ACCESS,
+                "it belongs to an id outside of every range of `map`",
+            ));
         }
         let case = Case { facts, asked };
         if self.needs(op).path && facts.names.is_empty() {

@@ -44,6 +44,9 @@ pub struct Facts<'a> {
     pub mode: Option<Mode>,
     /// The target's owner now.
     pub owner: Option<HostOwner>,
+    /// The owner of a directory that the request names something in belongs to nobody whose ids
+    /// can be stored ([`crate::policy::Policy::admits`]).
+    pub outside: bool,
     /// The target's size in bytes now.
     pub size: Option<u64>,
     /// The target's link count now.
@@ -76,6 +79,7 @@ impl<'a> Facts<'a> {
             kind: None,
             mode: None,
             owner: None,
+            outside: false,
             size: None,
             nlink: None,
             offset: None,

@@ -230,7 +230,7 @@ impl Translate<Changes> for ChangesAsk {
 }
 
 impl Policy {
-    /// Applies `set_id`, then the rules' `mode`. A type that is not known counts as a file.
+    /// Applies `set_id` and `setgid_directories`, then the rules' `mode`. A type that is not known counts as a file.
     fn mode(
         &self,
         asked: Mode,
@@ -238,7 +238,14 @@ impl Policy {
         allowed: &Allowed,
     ) -> Result<Mode, Refusal> {
         let mut bits = asked.bits();
-        if asked.has_set_id() && kind != Some(FileKind::Directory) {
+        let directory = kind == Some(FileKind::Directory);
+        if directory && asked.has_set_id() && !self.setgid_directories {
+            return Err(refuse(
+                Errno::PERM,
+                "`setgid_directories` denies set-id bits on directories",
+            ));
+        }
+        if asked.has_set_id() && !directory {
             match self.set_id {
                 SetId::Allow => {}
                 SetId::Strip => bits &= !(Mode::SET_UID | Mode::SET_GID),

@@ -21,6 +21,7 @@ pub use facts::{Facts, Needs, Requester};
 pub use grant::Judged;
 pub use mistake::{Mistake, Mistakes};
 pub use model::{CacheWord, Policy, Settings};
+pub use owners::IdSpan;
 pub use parse::Users;
 pub use permit::{Permit, Refusal};
 

@@ -3,9 +3,9 @@
 use rustix::io::Errno;
 
 use super::facts::Needs;
-use super::owners::Owners;
+use super::owners::{Bounds, IdSpan, Owners};
 use super::paths::{Glob, NameGlob};
-use crate::ids::{FileKind, HostGid, HostUid};
+use crate::ids::{FileKind, HostGid, HostOwner, HostUid, Mode};
 use crate::op::{Op, Word, Words};
 
 /// The rules of one view. Plain data: shared between threads without a lock.
@@ -15,7 +15,11 @@ pub struct Policy {
     pub(super) default_allow: bool,
     pub(super) readonly: bool,
     pub(super) set_id: SetId,
+    /// Whether a directory may be given set-group-id.
+    pub(super) setgid_directories: bool,
     pub(super) owners: Owners,
+    /// Worked out from `owners` and the rules; `None`: every host id.
+    pub(super) bounds: Option<Bounds>,
     pub(super) rules: Vec<Rule>,
     pub(super) xattrs: Vec<XattrRule>,
     /// By operation: what is worked out once from the rules.
@@ -224,6 +228,12 @@ pub(super) struct ByOp {
     pub(super) needs: Needs,
 }
 
+/// What may still be done with a file of an owner outside of `map`: to see that it is there, and
+/// to be done with it.
+pub(super) fn shows_outsiders(op: Op) -> bool {
+    matches!(op, Op::Lookup | Op::Getattr | Op::Statfs | Op::Flush)
+}
+
 /// The words that an operation may touch beyond those of its row: a file opened by CREATE may be
 /// there already, and a rename may replace one.
 pub(super) fn words_besides(op: Op) -> Words {
@@ -269,7 +279,9 @@ impl Policy {
             default_allow: true,
             readonly: false,
             set_id: SetId::Allow,
+            setgid_directories: true,
             owners: Owners::default(),
+            bounds: None,
             rules: Vec::new(),
             xattrs: Vec::new(),
             by_op: Vec::new(),
@@ -279,9 +291,26 @@ impl Policy {
 
     /// Works out what depends on the rules as a whole.
     pub(super) fn compiled(mut self) -> Self {
+        self.bounds = self.work_out_bounds();
         let by_op = Op::ALL.iter().map(|op| self.work_out(*op)).collect();
         self.by_op = by_op;
         self
+    }
+
+    fn work_out_bounds(&self) -> Option<Bounds> {
+        let Bounds { uids, gids } = self.owners.bounds()?;
+        let modified = || {
+            self.rules.iter().filter_map(|rule| match rule.action {
+                Action::Allow(modify) => Some(modify),
+                Action::Deny(_) | Action::Hide => None,
+            })
+        };
+        let given_uids = modified().filter_map(|modify| Some(IdSpan::one(modify.uid?.0)));
+        let given_gids = modified().filter_map(|modify| Some(IdSpan::one(modify.gid?.0)));
+        Some(Bounds {
+            uids: IdSpan::united(uids.into_iter().chain(given_uids)),
+            gids: IdSpan::united(gids.into_iter().chain(given_gids)),
+        })
     }
 
     fn work_out(&self, op: Op) -> ByOp {
@@ -302,9 +331,10 @@ impl Policy {
         // Only a directory can be the way to something.
         let leads = self.grants_traversal() && op.words().meets(Words::of(Word::Look));
         // `set_id` spares directories.
-        let spares = op == Op::Setattr && self.set_id != SetId::Allow;
+        let spares = op == Op::Setattr && (self.set_id != SetId::Allow || !self.setgid_directories);
+        let bounded = self.bounds.is_some() && !shows_outsiders(op);
         needs.path |= moves || leads;
-        needs.attr |= (moves && op == Op::Rename) || leads || spares;
+        needs.attr |= (moves && op == Op::Rename) || leads || spares || bounded;
         ByOp { rules, needs }
     }
 
@@ -324,6 +354,39 @@ impl Policy {
     #[must_use]
     pub fn readonly(&self) -> bool {
         self.readonly
+    }
+
+    /// The host uids that can be stored, in order; `None`: all. Under a `map` a file that belongs
+    /// to anyone else is refused (EACCES).
+    #[must_use]
+    pub fn host_uids(&self) -> Option<&[IdSpan]> {
+        self.bounds.as_ref().map(|bounds| bounds.uids.as_slice())
+    }
+
+    /// As [`Policy::host_uids`], for groups.
+    #[must_use]
+    pub fn host_gids(&self) -> Option<&[IdSpan]> {
+        self.bounds.as_ref().map(|bounds| bounds.gids.as_slice())
+    }
+
+    /// Whether owner and group are among the ids that can be stored.
+    #[must_use]
+    pub fn admits(&self, owner: HostOwner) -> bool {
+        let among = |spans: &[IdSpan], id| spans.iter().any(|span| span.holds(id));
+        self.bounds.as_ref().is_none_or(|bounds| {
+            among(&bounds.uids, owner.uid.0) && among(&bounds.gids, owner.gid.0)
+        })
+    }
+
+    /// Whether set-id bits can be given to anything at all: if not, who acts on the export needs
+    /// no FSETID.
+    #[must_use]
+    pub fn wants_set_id(&self) -> bool {
+        let forced = |rule: &Rule| match rule.action {
+            Action::Allow(modify) => Mode::new(modify.force).has_set_id(),
+            Action::Deny(_) | Action::Hide => false,
+        };
+        self.set_id == SetId::Allow || self.setgid_directories || self.rules.iter().any(forced)
     }
 
     /// Refuses every change from now on, whatever the rules say.

@@ -28,6 +28,59 @@ pub(super) struct IdRange {
     pub(super) count: u32,
 }
 
+/// Consecutive ids, `count` of them from `first` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IdSpan {
+    /// The lowest.
+    pub first: u32,
+    /// How many; never so many that an id would pass 4294967294.
+    pub count: u32,
+}
+
+impl IdSpan {
+    /// One id.
+    #[must_use]
+    pub const fn one(id: u32) -> Self {
+        Self {
+            first: id,
+            count: 1,
+        }
+    }
+
+    /// Whether an id is among them.
+    #[must_use]
+    pub fn holds(self, id: u32) -> bool {
+        id.checked_sub(self.first)
+            .is_some_and(|offset| offset < self.count)
+    }
+
+    /// The same ids in order, each once, in as few spans as there can be: what a user namespace
+    /// takes as a map.
+    #[must_use]
+    pub fn united(spans: impl IntoIterator<Item = Self>) -> Vec<Self> {
+        let mut sorted: Vec<Self> = spans.into_iter().collect();
+        sorted.sort_unstable();
+        let mut united: Vec<Self> = Vec::new();
+        for span in sorted {
+            match united.last_mut() {
+                Some(last) if span.first - last.first <= last.count => {
+                    let end = span.first - last.first + span.count;
+                    last.count = last.count.max(end);
+                }
+                Some(_) | None => united.push(span),
+            }
+        }
+        united
+    }
+}
+
+/// The host ids that can be stored under a policy with a `map`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Bounds {
+    pub(super) uids: Vec<IdSpan>,
+    pub(super) gids: Vec<IdSpan>,
+}
+
 /// The id rules of one view.
 #[derive(Clone, Debug)]
 pub(super) struct Owners {
@@ -147,6 +200,27 @@ impl Owners {
         ))
     }
 
+    /// The host ids that can be stored: the ranges', and those of squash where it can come to
+    /// that. `None` without a map: all.
+    pub(super) fn bounds(&self) -> Option<Bounds> {
+        if self.map.is_empty() {
+            return None;
+        }
+        let spans = || {
+            self.map.iter().map(|range| IdSpan {
+                first: range.host,
+                count: range.count,
+            })
+        };
+        let squashes = self.who != Who::None || self.outside_squash;
+        let with =
+            |squash: u32| IdSpan::united(spans().chain(squashes.then_some(IdSpan::one(squash))));
+        Some(Bounds {
+            uids: with(self.squash.uid.0),
+            gids: with(self.squash.gid.0),
+        })
+    }
+
     /// What the view shows for a stored owner. Squash does not change it: it decides what is
     /// stored, not what is seen.
     pub(super) fn shown(&self, host: HostOwner) -> GuestOwner {
@@ -216,6 +290,24 @@ mod tests {
                 .map_err(|no| no.errno);
             assert_eq!(got, want, "{guest} under {owners:?}");
         }
+    }
+
+    #[test]
+    fn spans_are_united_where_they_meet() {
+        let span = |first, count| IdSpan { first, count };
+        for (spans, want) in [
+            (vec![], vec![]),
+            (vec![span(5, 2), span(1, 4)], vec![span(1, 6)]),
+            (vec![span(1, 10), span(3, 2)], vec![span(1, 10)]),
+            (vec![span(1, 1), span(3, 1)], vec![span(1, 1), span(3, 1)]),
+            (
+                vec![span(NO_ID - 1, 1), span(0, 2), span(1, 1)],
+                vec![span(0, 2), span(NO_ID - 1, 1)],
+            ),
+        ] {
+            assert_eq!(IdSpan::united(spans.clone()), want, "{spans:?}");
+        }
+        assert!(span(3, 2).holds(4) && !span(3, 2).holds(5) && !span(3, 2).holds(2));
     }
 
     #[test]

@@ -10,8 +10,19 @@ use super::{Reader, reach};
 use crate::ids::{HostGid, HostOwner, HostUid};
 
 const KEYS: &[&str] = &[
-    "export", "client", "default", "readonly", "squash", "map", "outside", "set_id", "cache",
-    "mode", "rule", "xattr",
+    "export",
+    "client",
+    "default",
+    "readonly",
+    "squash",
+    "map",
+    "outside",
+    "set_id",
+    "setgid_directories",
+    "cache",
+    "mode",
+    "rule",
+    "xattr",
 ];
 
 impl Reader<'_, '_> {
@@ -30,6 +41,10 @@ impl Reader<'_, '_> {
         ];
         let set_id = file.get("set_id");
         let set_id = set_id.and_then(|at| read::choice(at, "set_id", &set_ids, &mut self.report));
+        let words = [("allow", true), ("deny", false)];
+        let directories = file.get("setgid_directories");
+        let directories = directories
+            .and_then(|at| read::choice(at, "setgid_directories", &words, &mut self.report));
         if let Some(mode) = file.get("mode") {
             self.view_mode(mode);
         }
@@ -48,7 +63,9 @@ impl Reader<'_, '_> {
             default_allow: default_allow?,
             readonly,
             set_id: set_id.unwrap_or(SetId::Strip),
+            setgid_directories: directories.unwrap_or(true),
             owners,
+            bounds: None,
             rules: rules
                 .into_iter()
                 .map(|(rule, _)| rule)

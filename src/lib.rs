@@ -1,0 +1,116 @@
+//! `virtfs-mediator`: every privileged act, and no file-system logic.
+//!
+//! A start is one line of processes: the `launcher` forks the keeper (`keep`), which goes
+//! through the stages of `launch` and ends with mediators that serve and a client that runs.
+//!
+//! The program is [`main`]; there is no other way in. With the feature `attack`, which only
+//! `tools/attack` asks for, an attack can take the mediator's place behind the same walls, or
+//! behind some of them.
+
+#[cfg(feature = "attack")]
+pub mod attack;
+mod cli;
+mod control;
+mod error;
+mod identity;
+mod keep;
+mod kernel_view;
+mod launch;
+mod launcher;
+mod logging;
+mod mounts;
+mod pipes;
+mod plan;
+mod policies;
+mod report;
+mod sys;
+mod view_name;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command, PolicyCommand};
+use crate::control::{commands, show};
+use crate::error::{Class, Result};
+use crate::launch::inside::{Inside, Mediator};
+use crate::plan::ClientCommand;
+
+/// The program: does what the command line says; errors are told on stderr.
+#[must_use]
+pub fn main() -> ExitCode {
+    main_with(&Mediator)
+}
+
+/// [`main`] with `inside` in the mediator's place.
+fn main_with(inside: &'static dyn Inside) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _nowhere_to_tell = error.print();
+            let status = if error.use_stderr() {
+                Class::Usage.status()
+            } else {
+                0
+            };
+            return ExitCode::from(status);
+        }
+    };
+    match logging::start(&cli.log_level, cli.log_format).and_then(|()| run(cli.command, inside)) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            tell(&error);
+            ExitCode::from(&error)
+        }
+    }
+}
+
+/// On stderr, whatever the log level: an error is never silent.
+#[allow(
+    clippy::print_stderr,
+    reason = "the one place where a command's failure is told"
+)]
+fn tell(error: &error::Error) {
+    eprintln!("virtfs-mediator: {error}");
+}
+
+fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
+    match command {
+        Command::Run {
+            options,
+            pidfile,
+            exports,
+            command,
+        } => {
+            let client = ClientCommand {
+                argv: command,
+                directory: plan::working_directory(),
+                umask: plan::current_umask(),
+                pidfile,
+            };
+            let plan = plan::plan(&options, &exports, Some(client), inside)?;
+            launcher::start(plan, false)
+        }
+        Command::Mount {
+            options,
+            foreground,
+            export,
+        } => {
+            let plan = plan::plan(&options, std::slice::from_ref(&export), None, inside)?;
+            launcher::start(plan, !foreground)
+        }
+        Command::Enter { view, command } => commands::enter(&view, &command),
+        Command::Unmount { view, force } => commands::unmount(&view, force).map(|()| 0),
+        Command::List { json } => show::list(json).map(|()| 0),
+        Command::Status { view, json } => show::status(&view, json).map(|()| 0),
+        Command::Policy {
+            command: PolicyCommand::Check { files },
+        } => Ok(policies::check(&files)),
+        Command::Policy {
+            command: PolicyCommand::Init { name },
+        } => {
+            policies::init(&name);
+            Ok(0)
+        }
+    }
+}
