@@ -23,5 +23,9 @@ pub mod name;
 pub mod op;
 pub mod policy;
 mod sys;
+#[cfg(feature = "attack")]
+pub mod weak;
+#[cfg(not(feature = "attack"))]
+mod weak;
 
 pub use fuse::{Cache, ServeError, Service, ViewMode, serve};

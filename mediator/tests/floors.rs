@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which floor a module is on; a module may use only lower floors and itself.
-const FLOORS: [(&str, u32); 9] = [
+const FLOORS: [(&str, u32); 10] = [
+    ("weak", 0),
     ("ids", 0),
     ("name", 0),
     ("op", 1),

@@ -1,0 +1,40 @@
+//! Walls of this crate that an attack build (feature `attack`, `tools/attack`) can switch off, to
+//! show that an attack works without them. In every other build they are constants.
+
+/// A wall that can be switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wall {
+    /// Names are single components, checked once.
+    Names,
+    /// The policy's floor.
+    Floor,
+}
+
+#[cfg(feature = "attack")]
+mod switch {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::Wall;
+
+    static OFF: AtomicU32 = AtomicU32::new(0);
+
+    /// Switches a wall off, for the whole process and for good.
+    pub fn switch_off(wall: Wall) {
+        OFF.fetch_or(1 << wall as u32, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stands(wall: Wall) -> bool {
+        OFF.load(Ordering::Relaxed) & (1 << wall as u32) == 0
+    }
+}
+
+#[cfg(feature = "attack")]
+pub(crate) use switch::stands;
+#[cfg(feature = "attack")]
+pub use switch::switch_off;
+
+/// Whether a wall stands.
+#[cfg(not(feature = "attack"))]
+pub(crate) const fn stands(_wall: Wall) -> bool {
+    true
+}
