@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 const FLOORS: [(&str, u32); 10] = [
     ("weak", 0),
     ("ids", 0),
-    ("name", 0),
-    ("op", 1),
-    ("sys", 1),
-    ("policy", 2),
-    ("export", 3),
-    ("mediate", 4),
-    ("control", 5),
-    ("fuse", 6),
+    ("name", 1),
+    ("op", 2),
+    ("sys", 2),
+    ("policy", 3),
+    ("export", 4),
+    ("mediate", 5),
+    ("control", 6),
+    ("fuse", 7),
 ];
 
 fn floor(module: &str) -> u32 {
