@@ -34,6 +34,8 @@ pub(crate) enum Report {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Found {
     pub(crate) landlock: Landlock,
+    /// The securebits are set and locked.
+    pub(crate) securebits_locked: bool,
     /// Walls that this kernel lacks, each in words.
     pub(crate) missing: Vec<String>,
 }
@@ -54,6 +56,18 @@ pub(crate) enum Landlock {
 }
 
 impl Landlock {
+    /// What an older Landlock does not restrict, although a newer one would.
+    pub(crate) fn lacks(abi: i32) -> Vec<&'static str> {
+        const SINCE: [(i32, &str); 4] = [
+            (3, "truncation"),
+            (4, "TCP ports"),
+            (5, "device ioctls"),
+            (6, "abstract sockets and signals"),
+        ];
+        let lacking = SINCE.iter().filter(|(since, _)| abi < *since);
+        lacking.map(|(_, what)| *what).collect()
+    }
+
     /// Why the wall is missing, if it is.
     pub(crate) fn missing(&self) -> Option<String> {
         match self {

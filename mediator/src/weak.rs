@@ -1,6 +1,11 @@
 //! Walls of this crate that an attack build (feature `attack`, `tools/attack`) can switch off, to
 //! show that an attack works without them. In every other build they are constants.
 
+#![cfg_attr(
+    not(feature = "attack"),
+    expect(unreachable_pub, reason = "attack builds make the module public")
+)]
+
 /// A wall that can be switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wall {

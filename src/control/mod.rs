@@ -4,3 +4,4 @@
 pub(crate) mod commands;
 pub(crate) mod rundir;
 pub(crate) mod show;
+mod walls;

@@ -1,7 +1,6 @@
 //! `list` and `status`: what runs, and its walls as the kernel reports them.
 #![allow(clippy::print_stdout, reason = "these commands print")]
 
-use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::control::commands::clients;
 use crate::control::rundir::{self, State};
+use crate::control::walls::{self, Helper, Role, Wall};
 use crate::error::{Class, Error, Result};
 use crate::plan;
 
@@ -53,67 +53,48 @@ pub(crate) fn status(view: &str, as_json: bool) -> Result<()> {
     plan::require_root()?;
     let state = rundir::load(view)?;
     let mut told = row(&state);
-    let mut processes = BTreeMap::new();
-    processes.insert("keeper".to_owned(), walls(state.keeper.pid));
-    if let Some(init) = state.init {
-        processes.insert("init".to_owned(), walls(init));
-    }
-    if let Some(warden) = state.warden {
-        processes.insert("warden".to_owned(), walls(warden));
-        for pid in children(warden) {
-            processes.insert("mediator".to_owned(), walls(pid));
-        }
-    }
-    for pid in clients(&state) {
-        processes.insert(format!("client {pid}"), walls(pid));
-    }
-    told["processes"] = json!(processes);
+    let processes: Vec<(String, i32, Vec<Wall>)> = processes(&state)
+        .into_iter()
+        .map(|(name, pid, role)| (name, pid, walls::around(pid, role, &state)))
+        .collect();
     told["mediator"] =
         ask(&state.view).unwrap_or_else(|error| json!({ "error": error.to_string() }));
     if as_json {
+        let walled = |(name, pid, walls): &(String, i32, Vec<Wall>)| {
+            (name.clone(), json!({ "pid": pid, "walls": walls }))
+        };
+        told["processes"] = processes.iter().map(walled).collect();
         println!("{told}");
     } else {
         print_tree(&told, 0);
+        for (name, pid, walls) in &processes {
+            println!("{name} (process {pid}):");
+            print_walls(walls);
+        }
     }
     Ok(())
 }
 
-/// A process as /proc/PID/status and /proc/PID/ns show it.
-fn walls(pid: i32) -> Value {
-    const FIELDS: [&str; 9] = [
-        "Uid",
-        "Gid",
-        "CapInh",
-        "CapPrm",
-        "CapEff",
-        "CapBnd",
-        "CapAmb",
-        "NoNewPrivs",
-        "Seccomp",
-    ];
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let mut told = json!({ "pid": pid });
-    for line in text.lines() {
-        if let Some((key, value)) = line.split_once(':')
-            && FIELDS.contains(&key)
-        {
-            told[key] = json!(value.split_whitespace().collect::<Vec<_>>().join(" "));
+/// The processes of a view, each with its name and what is wanted of it.
+fn processes(state: &State) -> Vec<(String, i32, Role)> {
+    let mut found = vec![(
+        "keeper".to_owned(),
+        state.keeper.pid,
+        Role::Helper(Helper::Keeper),
+    )];
+    if let Some(init) = state.init {
+        found.push(("init".to_owned(), init, Role::Helper(Helper::Init)));
+    }
+    if let Some(warden) = state.warden {
+        found.push(("warden".to_owned(), warden, Role::Helper(Helper::Warden)));
+        for pid in children(warden) {
+            found.push(("mediator".to_owned(), pid, Role::Mediator));
         }
     }
-    let foreign: Vec<&str> = ["mnt", "pid", "net", "ipc", "uts", "cgroup", "user"]
-        .into_iter()
-        .filter(|kind| {
-            let read = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/{kind}")).ok();
-            read(&pid.to_string()) != read("self")
-        })
-        .collect();
-    told["own_namespaces"] = json!(foreign.join(" "));
-    told["root"] = json!(
-        std::fs::read_link(format!("/proc/{pid}/root"))
-            .map(|root| escaped(&root))
-            .unwrap_or_default()
-    );
-    told
+    for pid in clients(state) {
+        found.push((format!("client {pid}"), pid, Role::Client));
+    }
+    found
 }
 
 fn children(pid: i32) -> Vec<i32> {
@@ -160,6 +141,19 @@ fn ask(view: &str) -> Result<Value> {
 /// Control characters of a hostile string never reach the terminal.
 fn escaped(path: &Path) -> String {
     path.to_string_lossy().escape_debug().to_string()
+}
+
+/// One line a wall: what, whether it stands, what the kernel said.
+fn print_walls(walls: &[Wall]) {
+    for Wall {
+        wall,
+        stands,
+        found,
+    } in walls
+    {
+        let stands = if *stands { "stands" } else { "DOWN" };
+        println!("  {wall:<30} {stands:<7} {}", found.escape_debug());
+    }
 }
 
 fn print_tree(value: &Value, depth: usize) {

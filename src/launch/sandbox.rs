@@ -67,6 +67,7 @@ pub(super) fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd)
     if has(Wall::Capabilities) {
         let kept = walls::for_mediator(start.readonly, start.policy.wants_set_id());
         walls::reduce_to(&kept)?;
+        found.securebits_locked = true;
     }
     if has(Wall::NotDumpable) {
         walls::not_dumpable()?;

@@ -124,7 +124,13 @@ fn lock_securebits() -> Result<()> {
         | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
-    rustix::thread::set_capabilities_secure_bits(bits).map_err(|errno| wall("securebits", &errno))
+    rustix::thread::set_capabilities_secure_bits(bits)
+        .map_err(|errno| wall("securebits", &errno))?;
+    match rustix::thread::capabilities_secure_bits() {
+        Ok(found) if found == bits => Ok(()),
+        Ok(found) => Err(wall("securebits", &format!("{found:?}, not {bits:?}"))),
+        Err(errno) => Err(wall("securebits", &errno)),
+    }
 }
 
 /// No core dump, no ptrace by the same user, no access to /proc/PID/mem.
