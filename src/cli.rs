@@ -44,6 +44,9 @@ pub(crate) enum Command {
         /// Write the client's process id, as the host numbers it, to FILE.
         #[arg(long, value_name = "FILE")]
         pidfile: Option<PathBuf>,
+        /// Hand this open descriptor on to the client, under the same number (else 0, 1, 2 only).
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(3..))]
+        pass_fd: Vec<i32>,
         /// Directories to share, each with the policy file of its own after `=`, if it has one.
         #[arg(required = true, value_name = "EXPORT[=POLICY]")]
         exports: Vec<OsString>,

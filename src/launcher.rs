@@ -54,7 +54,7 @@ pub(crate) fn start(mut plan: Plan, detach: bool) -> Result<u8> {
     started
 }
 
-fn launch(plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -> Result<u8> {
+fn launch(mut plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -> Result<u8> {
     let mut controls = Vec::new();
     for view in &plan.views {
         controls.push(rundir::claim(&run, &view.name)?);
@@ -86,6 +86,7 @@ fn launch(plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -> Re
             },
         ),
         Forked::Parent(keeper) => {
+            plan.close_handed_on();
             drop((reporter, orders, controls, run, plan));
             for state in &mut states {
                 state.keeper = Process::find(keeper.as_raw()).unwrap_or(Process {

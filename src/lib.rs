@@ -79,6 +79,7 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
         Command::Run {
             options,
             pidfile,
+            pass_fd,
             exports,
             command,
         } => {
@@ -87,6 +88,7 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
                 directory: plan::working_directory(),
                 umask: plan::current_umask(),
                 pidfile,
+                descriptors: pass_fd,
             };
             let plan = plan::plan(&options, &exports, Some(client), inside)?;
             launcher::start(plan, false)

@@ -72,6 +72,13 @@ impl Table {
         self.0.iter().any(|mount| mount.id == id)
     }
 
+    /// Every path under which a directory can be reached, its own first.
+    pub(crate) fn places_of(&self, directory: &Path) -> Vec<PathBuf> {
+        let mut places = vec![directory.to_owned()];
+        places.extend(self.other_places(directory));
+        places
+    }
+
     /// Warns of every other path under which the export can be reached: the view covers one.
     pub(crate) fn report_other_mounts(&self, export: &Path) {
         for place in self.other_places(export) {

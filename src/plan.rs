@@ -1,11 +1,11 @@
 //! From what was typed to what is meant: looked up once, early, before any privileged act.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use virtfs_mediator_core::ids::{HostGid, HostOwner, HostUid};
 use virtfs_mediator_core::policy::{CacheWord, IdSpan, Policy};
 
@@ -14,8 +14,8 @@ use crate::control::rundir;
 use crate::error::{Class, Error, Result};
 use crate::identity::{self, Ids};
 use crate::launch::inside::Inside;
-use crate::launch::isolate::Bind;
-use crate::{mounts, policies, view_name};
+use crate::launch::isolate::{self, Bind};
+use crate::{mounts, policies, sys, view_name};
 
 /// All that is needed to start; nothing has been done yet.
 pub(crate) struct Plan {
@@ -34,6 +34,23 @@ pub(crate) struct Plan {
     pub(crate) require_confinement: bool,
     /// What runs in the mediators' place.
     pub(crate) inside: &'static dyn Inside,
+}
+
+impl Plan {
+    /// The descriptors that `--pass-fd` hands on.
+    pub(crate) fn handed_on(&self) -> impl Iterator<Item = RawFd> {
+        let command = self.command.iter();
+        command.flat_map(|command| command.descriptors.iter().copied())
+    }
+
+    /// Closes what `--pass-fd` named: in a process that has forked the one it is for.
+    pub(crate) fn close_handed_on(&mut self) {
+        if let Some(command) = &mut self.command {
+            for fd in command.descriptors.drain(..) {
+                drop(sys::own(fd));
+            }
+        }
+    }
 }
 
 /// One export and where it is seen.
@@ -60,6 +77,8 @@ pub(crate) struct ClientCommand {
     pub(crate) umask: rustix::fs::Mode,
     /// Where to write the client's pid as the host numbers it.
     pub(crate) pidfile: Option<PathBuf>,
+    /// What it inherits besides 0, 1 and 2 (`--pass-fd`).
+    pub(crate) descriptors: Vec<RawFd>,
 }
 
 /// Plans a start.
@@ -81,14 +100,19 @@ pub(crate) fn plan(
             "leave them out, or start one export",
         ));
     }
-    if command.is_some() {
-        refuse_inherited_directories()?;
+    let handed_on: Vec<RawFd> = match &command {
+        Some(command) => (0..=2).chain(command.descriptors.iter().copied()).collect(),
+        None => Vec::new(),
+    };
+    for passed in handed_on.iter().skip(3) {
+        refuse_closed_descriptor(*passed)?;
     }
+    refuse_inherited_directories(&handed_on)?;
     let table = mounts::Table::read()?;
     let mut views: Vec<ViewPlan> = Vec::new();
     for export in exports {
         let view = view(options, export, &table, &views)?;
-        refuse_inherited_descriptors(&view.export)?;
+        refuse_inherited_descriptors(&handed_on, &view.export, &table)?;
         views.push(view);
     }
     let client = client(options, &views)?;
@@ -104,7 +128,7 @@ pub(crate) fn plan(
         refuse_pidfile_of_qemu(&command.argv)?;
     }
     let isolate = if options.isolate {
-        Some(binds(options, &views)?)
+        Some(binds(options, &views, &table)?)
     } else {
         None
     };
@@ -146,7 +170,8 @@ fn client(options: &ViewOptions, views: &[ViewPlan]) -> Result<Ids> {
 }
 
 /// What `--bind` and `--bind-ro` name.
-fn binds(options: &ViewOptions, views: &[ViewPlan]) -> Result<Vec<Bind>> {
+fn binds(options: &ViewOptions, views: &[ViewPlan], table: &mounts::Table) -> Result<Vec<Bind>> {
+    refuse_view_beside_its_original(views, table)?;
     let writable = options.bind.iter().map(|path| (path, false));
     let readonly = options.bind_ro.iter().map(|path| (path, true));
     let mut found = Vec::new();
@@ -158,8 +183,9 @@ fn binds(options: &ViewOptions, views: &[ViewPlan]) -> Result<Vec<Bind>> {
             )
         })?;
         for view in views {
+            let shows = |place: &PathBuf| path.starts_with(place) || place.starts_with(&path);
             let export = &view.export;
-            if path.starts_with(export) || export.starts_with(&path) || view.at.starts_with(&path) {
+            if table.places_of(export).iter().any(shows) || view.at.starts_with(&path) {
                 return Err(config(
                     format!(
                         "--bind {} would show export {}",
@@ -175,6 +201,25 @@ fn binds(options: &ViewOptions, views: &[ViewPlan]) -> Result<Vec<Bind>> {
     // What lies above others comes first, and does not cover them.
     found.sort_by_key(|bind| bind.path.components().count());
     Ok(found)
+}
+
+/// The minimal root shows some of the host's directories: an export inside one of them is seen
+/// there, unless the view covers it.
+fn refuse_view_beside_its_original(views: &[ViewPlan], table: &mounts::Table) -> Result<()> {
+    for view in views {
+        let seen = |place: &&PathBuf| **place != view.at && isolate::shows(place);
+        if let Some(place) = table.places_of(&view.export).iter().find(seen) {
+            return Err(config(
+                format!(
+                    "with --isolate the client would see export {} at {}, besides the view",
+                    view.export.display(),
+                    place.display()
+                ),
+                "share a directory outside of /usr and /etc, or let the view cover it (no --at)",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A policy that names its export is not used for another by mistake.
@@ -427,12 +472,32 @@ fn refuse_unfit_export(path: &Path, table: &mounts::Table) -> Result<()> {
     Ok(())
 }
 
+/// What `--pass-fd` names must be open.
+fn refuse_closed_descriptor(fd: RawFd) -> Result<()> {
+    if Path::new(&format!("/proc/self/fd/{fd}"))
+        .symlink_metadata()
+        .is_ok()
+    {
+        return Ok(());
+    }
+    Err(Error::new(
+        Class::Usage,
+        format!("--pass-fd {fd}: descriptor {fd} is not open"),
+        "name one that the caller opened and did not mark close-on-exec (in a shell: `9<>FILE`)",
+    ))
+}
+
 /// A descriptor that lies inside the export leads the client past the view (CVE-2024-21626's
-/// class). Only 0, 1 and 2 are handed on.
-fn refuse_inherited_descriptors(export: &Path) -> Result<()> {
-    for fd in 0..=2 {
+/// class), whichever mount it was opened through.
+fn refuse_inherited_descriptors(
+    handed_on: &[RawFd],
+    export: &Path,
+    table: &mounts::Table,
+) -> Result<()> {
+    let places = table.places_of(export);
+    for fd in handed_on {
         if let Ok(target) = std::fs::read_link(format!("/proc/self/fd/{fd}"))
-            && target.starts_with(export)
+            && places.iter().any(|place| target.starts_with(place))
         {
             return Err(config(
                 format!(
@@ -447,21 +512,15 @@ fn refuse_inherited_descriptors(export: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A directory among 0, 1 and 2 leads past every view, wherever it lies: names below it, and `..`
-/// above it, are resolved in the mount namespace that it was opened in, the host's, where no view
-/// covers anything and no `--isolate` holds.
-pub(crate) fn refuse_inherited_directories() -> Result<()> {
-    let open = [
-        rustix::fs::fstat(rustix::stdio::stdin()),
-        rustix::fs::fstat(rustix::stdio::stdout()),
-        rustix::fs::fstat(rustix::stdio::stderr()),
-    ];
+/// A directory among the client's descriptors leads past every view, wherever it lies: names below
+/// it, and `..` above it, are resolved in the mount namespace that it was opened in, the host's,
+/// where no view covers anything and no `--isolate` holds.
+pub(crate) fn refuse_inherited_directories(handed_on: &[RawFd]) -> Result<()> {
     // What is not open at all leads nowhere.
-    let is_directory = |stat: &rustix::io::Result<rustix::fs::Stat>| {
-        stat.as_ref()
-            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    let is_directory = |fd: &&RawFd| {
+        std::fs::metadata(format!("/proc/self/fd/{fd}")).is_ok_and(|meta| meta.is_dir())
     };
-    match open.iter().position(is_directory) {
+    match handed_on.iter().find(is_directory) {
         None => Ok(()),
         Some(fd) => Err(config(
             format!("descriptor {fd} is a directory of the host"),

@@ -14,7 +14,7 @@ use crate::error::{Class, Error, Result};
 use crate::identity::Ids;
 use crate::keep::init;
 use crate::launch::client;
-use crate::plan;
+use crate::plan::{self, ClientCommand};
 use crate::sys::{self, Forked};
 
 /// How long everything may take to end after an unmount.
@@ -23,10 +23,15 @@ const END_LIMIT_MS: u16 = 10_000;
 /// Runs a command as the client, in the view's mount and pid namespaces; its status is ours.
 pub(crate) fn enter(view: &str, argv: &[OsString]) -> Result<u8> {
     plan::require_root()?;
-    plan::refuse_inherited_directories()?;
+    plan::refuse_inherited_directories(&[0, 1, 2])?;
     let state = rundir::load(view)?;
-    let directory = plan::working_directory();
-    let umask = plan::current_umask();
+    let command = ClientCommand {
+        argv: argv.to_owned(),
+        directory: plan::working_directory(),
+        umask: plan::current_umask(),
+        pidfile: None,
+        descriptors: Vec::new(),
+    };
     let init = state.init.ok_or_else(|| ended(view))?;
     let mounts = open_namespace(state.keeper.pid, "mnt")?;
     let pids = open_namespace(init, "pid")?;
@@ -53,7 +58,7 @@ pub(crate) fn enter(view: &str, argv: &[OsString]) -> Result<u8> {
                 gid: state.client_gid,
                 groups: state.client_groups.clone(),
             };
-            let error = client::execute(&ids, argv, &directory, umask, &[]);
+            let error = client::execute(&ids, &command, None);
             crate::tell(&error);
             sys::exit_now(error.class().status())
         }

@@ -137,10 +137,17 @@ fn ids(status: &Status, role: Role, state: &State) -> Wall {
     } else {
         groups
     };
+    // Real, effective, saved and that of the file system: one number if they agree.
+    let shown = |ids: &str| {
+        let mut ids: Vec<&str> = ids.split(' ').collect();
+        ids.dedup();
+        ids.join(" ")
+    };
+    let (uid, gid) = (shown(&uid), shown(&gid));
     Wall::new(
         wall,
         stands,
-        format!("uid {uid}; gid {gid}; groups {groups}"),
+        format!("uid {uid}, gid {gid}, groups {groups}"),
     )
 }
 
@@ -321,7 +328,7 @@ fn descriptors(pid: i32) -> Wall {
         }
     }
     let found = if strange.is_empty() {
-        format!("{channels} besides the export's files and the log")
+        format!("{channels} besides files of the export and the log")
     } else {
         strange.join("; ")
     };

@@ -38,7 +38,7 @@ pub(crate) fn wait_for(child: Pid, life: &OwnedFd) -> ! {
 
 /// The client's init: mounts its /proc, starts the client, reaps, and tidies up below /run should
 /// the keeper have been killed.
-pub(crate) fn client_init(plan: &Plan, lines: &Lines<'_>, views: &[KeptView]) -> ! {
+pub(crate) fn client_init(plan: &mut Plan, lines: &Lines<'_>, views: &[KeptView]) -> ! {
     let names: Vec<String> = views.iter().map(|view| view.name.clone()).collect();
     let status = match start(plan, lines) {
         Ok(client) => reap(client, lines, &names),
@@ -66,9 +66,9 @@ pub(crate) struct Lines<'a> {
     pub(crate) run: &'a OwnedFd,
 }
 
-fn start(plan: &Plan, lines: &Lines<'_>) -> Result<Option<Pid>> {
+fn start(plan: &mut Plan, lines: &Lines<'_>) -> Result<Option<Pid>> {
     let reporter = lines.reporter;
-    let keep = [
+    let mut keep = vec![
         reporter.raw(),
         lines.life.as_raw_fd(),
         lines.end.as_raw_fd(),
@@ -76,6 +76,7 @@ fn start(plan: &Plan, lines: &Lines<'_>) -> Result<Option<Pid>> {
         lines.walled.as_raw_fd(),
         lines.go.as_raw_fd(),
     ];
+    keep.extend(plan.handed_on());
     sys::close_all_but(&keep)
         .map_err(|error| Error::step(Class::Confinement, "close_range", error))?;
     // The host's /proc would show every process of the client's user, and /proc/PID/root of each
@@ -89,13 +90,7 @@ fn start(plan: &Plan, lines: &Lines<'_>) -> Result<Option<Pid>> {
             Forked::Child => {
                 // No instruction of the client's runs while one of us still holds a capability.
                 let error = match await_byte(lines.go) {
-                    Ok(()) => client::execute(
-                        &plan.client,
-                        &command.argv,
-                        &command.directory,
-                        command.umask,
-                        &[reporter.raw()],
-                    ),
+                    Ok(()) => client::execute(&plan.client, command, Some(reporter.raw())),
                     Err(why) => {
                         let what = format!("the client was not started: the keeper {why}");
                         Error::new(Class::Confinement, what, "")
@@ -110,6 +105,7 @@ fn start(plan: &Plan, lines: &Lines<'_>) -> Result<Option<Pid>> {
             }
         },
     };
+    plan.close_handed_on();
     walls::reduce_to(&[])?;
     walls::not_dumpable()?;
     // The client's alone: whoever reads them waits for its end, not for ours.

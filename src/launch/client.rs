@@ -13,25 +13,20 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use crate::error::{Class, Error, Result};
 use crate::identity::Ids;
 use crate::launch::walls;
+use crate::plan::ClientCommand;
 use crate::sys;
 
-/// Becomes the client and executes `argv`; returns only on failure.
+/// Becomes the client and executes its command; returns only on failure.
 ///
-/// `umask` is the caller's, which our own start replaced; `keep` is closed by exec.
-pub(crate) fn execute(
-    ids: &Ids,
-    argv: &[OsString],
-    directory: &Path,
-    umask: rustix::fs::Mode,
-    keep: &[RawFd],
-) -> Error {
-    match prepare(ids, directory, umask, keep) {
-        Ok(()) => exec(argv),
+/// `reporter` tells of that; it is closed by exec.
+pub(crate) fn execute(ids: &Ids, command: &ClientCommand, reporter: Option<RawFd>) -> Error {
+    match prepare(ids, command, reporter) {
+        Ok(()) => exec(&command.argv),
         Err(error) => error,
     }
 }
 
-fn prepare(ids: &Ids, directory: &Path, umask: rustix::fs::Mode, keep: &[RawFd]) -> Result<()> {
+fn prepare(ids: &Ids, command: &ClientCommand, reporter: Option<RawFd>) -> Result<()> {
     let failed =
         |call: &'static str| move |errno: Errno| Error::step(Class::ClientNotStarted, call, errno);
     let groups: Vec<Gid> = ids.groups.iter().copied().map(Gid::from_raw).collect();
@@ -44,19 +39,25 @@ fn prepare(ids: &Ids, directory: &Path, umask: rustix::fs::Mode, keep: &[RawFd])
     walls::verify_nothing_left()?;
     // Only now: the kernel lets nobody but the client into the view, not even root; and the
     // directory that we inherited may be the original, below the view.
-    if let Err(errno) = nix::unistd::chdir(directory) {
+    if let Err(errno) = nix::unistd::chdir(&command.directory) {
         tracing::warn!(
-            directory = %directory.display(), %errno,
+            directory = %command.directory.display(), %errno,
             "the client may not enter the working directory; it starts in /"
         );
         nix::unistd::chdir("/").map_err(failed("chdir(/)"))?;
     }
     // Rust's runtime ignores it (in every process of ours), and exec(2) hands that on.
     sys::default_sigpipe()?;
-    rustix::process::umask(umask);
+    rustix::process::umask(command.umask);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(failed("sigprocmask"))?;
-    sys::close_all_but(keep)
+    let keep: Vec<RawFd> = command
+        .descriptors
+        .iter()
+        .copied()
+        .chain(reporter)
+        .collect();
+    sys::close_all_but(&keep)
         .map_err(|error| Error::step(Class::ClientNotStarted, "close_range", error))
 }
 

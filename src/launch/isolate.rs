@@ -35,6 +35,14 @@ const DEVICES: [&str; 6] = [
     "/dev/kvm",
 ];
 
+/// Whether the minimal root shows what lies at a path of the host, whatever is bound besides.
+pub(crate) fn shows(path: &Path) -> bool {
+    PROGRAMS
+        .iter()
+        .chain(&CONFIGURATION)
+        .any(|shown| path.starts_with(shown))
+}
+
 /// A path of the host that the client sees too, at the same place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bind {

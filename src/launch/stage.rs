@@ -83,6 +83,7 @@ pub(crate) fn clean(plan: &Plan, given: &Given) -> Result<Clean> {
     keep.push(given.run.as_raw_fd());
     keep.extend(given.controls.iter().map(AsRawFd::as_raw_fd));
     keep.extend(plan.views.iter().map(|view| view.export_fd.as_raw_fd()));
+    keep.extend(plan.handed_on());
     sys::close_all_but(&keep)
         .map_err(|error| Error::step(Class::Confinement, "close_range", error))?;
     // The kernel applies the requester's umask; ours would cut the modes that it grants.
@@ -233,6 +234,7 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
         }
         Forked::Parent(init) => init,
     };
+    plan.close_handed_on();
     // Its own end must be the last, or a dead init would not be noticed.
     drop(walled);
     await_byte(&init_walled)

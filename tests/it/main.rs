@@ -17,3 +17,4 @@ mod readme;
 mod several;
 mod teardown;
 mod terminal;
+mod walls;

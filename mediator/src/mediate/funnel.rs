@@ -306,15 +306,7 @@ impl Mediator {
             facts.nlink = Some(attr.nlink);
         }
         if self.policy.host_uids().is_some() {
-            let parents = match subject {
-                Subject::Name(parent, _) => [Some(parent), case.second.map(|(parent, _)| parent)],
-                Subject::Node(_) | Subject::Handle(_) => {
-                    [None, case.second.map(|(parent, _)| parent)]
-                }
-            };
-            for parent in parents.into_iter().flatten() {
-                facts.outside |= !self.policy.admits(self.export.stat(parent)?.owner);
-            }
+            facts.outside = self.names_outsider(op, subject, case.second)?;
         }
         if !needs.path {
             return Ok(body(&facts));
@@ -335,6 +327,34 @@ impl Mediator {
         names.extend(others.iter().map(Vec::as_slice));
         facts.names = &names;
         Ok(body(&facts))
+    }
+
+    /// Whether a directory in which something is named, or what a rename would replace, belongs to
+    /// someone outside of the policy's `map`. The target itself is judged by its own facts.
+    fn names_outsider(
+        &self,
+        op: Op,
+        subject: Subject<'_>,
+        second: Option<(&Pin, &Name)>,
+    ) -> Act<bool> {
+        let parent = match subject {
+            Subject::Name(parent, _) => Some(parent),
+            Subject::Node(_) | Subject::Handle(_) => None,
+        };
+        let parents = parent.into_iter().chain(second.map(|(parent, _)| parent));
+        for parent in parents {
+            if !self.policy.admits(self.export.stat(parent)?.owner) {
+                return Ok(true);
+            }
+        }
+        let Some((parent, name)) = second.filter(|_| op == Op::Rename) else {
+            return Ok(false);
+        };
+        match self.export.child(parent, name) {
+            Ok(there) => Ok(!self.policy.admits(there.attr().owner)),
+            Err(fault) if fault.errno == Errno::NOENT => Ok(false),
+            Err(fault) => Err(fault.into()),
+        }
     }
 
     fn write_name(&self, parent: &Pin, name: &Name, out: &mut Vec<u8>) {

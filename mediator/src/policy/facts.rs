@@ -44,8 +44,8 @@ pub struct Facts<'a> {
     pub mode: Option<Mode>,
     /// The target's owner now.
     pub owner: Option<HostOwner>,
-    /// The owner of a directory that the request names something in belongs to nobody whose ids
-    /// can be stored ([`crate::policy::Policy::admits`]).
+    /// A directory that the request names something in, or what a rename would replace, belongs to
+    /// someone whose ids cannot be stored ([`crate::policy::Policy::admits`]).
     pub outside: bool,
     /// The target's size in bytes now.
     pub size: Option<u64>,
