@@ -31,6 +31,90 @@ fn set_id_is_stripped_allowed_or_denied_but_for_directories() {
 }
 
 #[test]
+fn setgid_directories_denied_leave_nothing_that_needs_fsetid() {
+    let text = "default = \"allow\"\nset_id = \"deny\"\nsetgid_directories = \"deny\"\n";
+    let bare = policy(text);
+    let chmod = |mode| ChangesAsk {
+        mode: Some(Mode::new(mode)),
+        ..NO_CHANGE
+    };
+    let set = |mode| setattr(&bare, "/d", FileKind::Directory, chmod(mode)).map(|it| it.mode);
+    assert_eq!(set(0o2775), Err(Errno::PERM));
+    assert_eq!(set(0o1775), Ok(Some(Mode::new(0o1775))));
+    let made = decide::<rows::Mkdir>(&bare, &["/d"], birth(FileKind::Directory, 0o2755));
+    assert_eq!(made.map(|it| it.mode), Err(Errno::PERM));
+    assert!(!bare.wants_set_id());
+    let forced = "[[rule]]\npath = \"/d/**\"\naction = \"allow\"\nmode = { force = \"2000\" }\n";
+    for wanting in [
+        "default = \"allow\"\n".to_owned(),
+        "default = \"allow\"\nset_id = \"deny\"\n".to_owned(),
+        "default = \"allow\"\nset_id = \"allow\"\nsetgid_directories = \"deny\"\n".to_owned(),
+        format!("{text}{forced}"),
+    ] {
+        assert!(policy(&wanting).wants_set_id(), "{wanting}");
+    }
+    assert!(Policy::parity().wants_set_id());
+}
+
+#[test]
+fn owner_outside_of_the_map_is_shown_and_refused() {
+    let mapped = policy(
+        "default = \"allow\"\nmap = [{ guest = 0, host = 1000, count = 10 }]\n\
+         squash = { who = \"root\", uid = 7, gid = 8 }\n[[rule]]\npath = \"/in/**\"\n\
+         action = \"allow\"\nowner = { uid = 9, gid = 9 }\n",
+    );
+    let span = |first, count| IdSpan { first, count };
+    let uids = [span(7, 1), span(9, 1), span(1000, 10)];
+    assert_eq!(mapped.host_uids(), Some(&uids[..]));
+    // 8 and 9 are one span.
+    let gids = [span(8, 2), span(1000, 10)];
+    assert_eq!(mapped.host_gids(), Some(&gids[..]));
+    let owner = |uid, gid| HostOwner {
+        uid: HostUid(uid),
+        gid: HostGid(gid),
+    };
+    let names = [&b"/f"[..]];
+    let facts = |op, uid, gid| Facts {
+        names: &names,
+        kind: Some(FileKind::Regular),
+        owner: Some(owner(uid, gid)),
+        ..Facts::of(op, CLIENT)
+    };
+    let open = |uid, gid| {
+        let ask = OpenAs {
+            read: true,
+            ..OpenAs::default()
+        };
+        let opened = mapped.decide::<rows::Open>(&facts(Op::Open, uid, gid), ask);
+        opened.map(drop).map_err(|no| no.errno)
+    };
+    for (uid, gid, want) in [
+        (1000, 1009, Ok(())),
+        (7, 9, Ok(())),
+        (0, 1000, Err(Errno::ACCESS)),
+        (1000, 0, Err(Errno::ACCESS)),
+        (1010, 1000, Err(Errno::ACCESS)),
+        (65534, 65534, Err(Errno::ACCESS)),
+    ] {
+        assert_eq!(open(uid, gid), want, "{uid}:{gid}");
+    }
+    // It is seen, and its owner asked for before anything else is done with it.
+    assert!(
+        mapped
+            .decide::<rows::Getattr>(&facts(Op::Getattr, 0, 0), ())
+            .is_ok()
+    );
+    assert!(mapped.needs(Op::Open).attr && mapped.needs(Op::Unlink).attr);
+    let within = Facts {
+        outside: true,
+        ..facts(Op::Lookup, 1000, 1000)
+    };
+    let below = mapped.decide::<rows::Lookup>(&within, ());
+    assert_eq!(below.unwrap_err().errno, Errno::ACCESS);
+    assert!(policy("default = \"allow\"\n").admits(owner(0, 0)));
+}
+
+#[test]
 fn allowing_rule_decides_owner_and_mode() {
     let policy = policy(
         "default = \"allow\"\n[[rule]]\npath = \"/in/**\"\naction = \"allow\"\n\
