@@ -128,6 +128,7 @@ fn describe(plan: &Plan, view: &ViewPlan) -> State {
             .map(|word| word.to_string_lossy().into_owned())
             .collect(),
         shared: plan.shared,
+        isolated: plan.isolate.is_some(),
         keeper: Process { pid: 0, started: 0 },
         walls: None,
         init: None,

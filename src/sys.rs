@@ -202,6 +202,29 @@ extern "C" fn on_bad_call(
     }
 }
 
+/// An empty session keyring (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`) in place of the caller's,
+/// whose keys whoever inherits it possesses, whatever their owner.
+///
+/// # Errors
+///
+/// The errno of keyctl(2): ENOSYS without keyrings, EPERM where a container forbids the call.
+pub(crate) fn new_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name makes the keyring anonymous, and nothing is read.
+    let serial = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_JOIN_SESSION_KEYRING,
+            std::ptr::null::<libc::c_char>(),
+        )
+    };
+    if serial > 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// The version of the kernel's Landlock (landlock_create_ruleset(2)).
 ///
 /// # Errors

@@ -35,14 +35,16 @@ pub(crate) fn enter(view: &str, argv: &[OsString]) -> Result<u8> {
     let init = state.init.ok_or_else(|| ended(view))?;
     let mounts = open_namespace(state.keeper.pid, "mnt")?;
     let pids = open_namespace(init, "pid")?;
+    let ipc = open_namespace(init, "ipc")?;
     if !state.keeper.lives() {
         return Err(ended(view));
     }
     // The next child starts in the client's pid namespace: it ends with it, and its /proc is the
     // one that the client's init mounted.
     join(&pids, CloneFlags::CLONE_NEWPID)?;
+    join(&ipc, CloneFlags::CLONE_NEWIPC)?;
     join(&mounts, CloneFlags::CLONE_NEWNS)?;
-    drop((mounts, pids));
+    drop((mounts, pids, ipc));
     // The terminal sends these to us as well; the command, whose mask is emptied before it is
     // executed, decides what comes of them.
     let terminal: SigSet = [Signal::SIGINT, Signal::SIGQUIT].into_iter().collect();

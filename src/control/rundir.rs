@@ -32,6 +32,7 @@ pub(crate) struct State {
     pub(crate) client_groups: Vec<u32>,
     pub(crate) command: Vec<String>,
     pub(crate) shared: bool,
+    pub(crate) isolated: bool,
     pub(crate) keeper: Process,
     /// What the mediator read back of walls that /proc does not show. Absent while the view starts.
     pub(crate) walls: Option<Found>,

@@ -61,7 +61,7 @@ pub(crate) fn around(pid: i32, role: Role, state: &State) -> Vec<Wall> {
     let status = Status::of(pid);
     let mut walls = vec![ids(&status, role, state), capabilities(&status, role)];
     walls.push(status.is("no_new_privs", "NoNewPrivs", "1"));
-    walls.push(namespaces(pid, role));
+    walls.push(namespaces(pid, role, state.isolated));
     match role {
         Role::Mediator => {
             walls.push(user_namespace(pid));
@@ -171,11 +171,12 @@ fn capabilities(status: &Status, role: Role) -> Wall {
 }
 
 /// Namespaces that are not those of whoever asks (the host's, for root's commands).
-fn namespaces(pid: i32, role: Role) -> Wall {
-    const ALL: [&str; 7] = ["mnt", "pid", "net", "ipc", "uts", "cgroup", "user"];
+fn namespaces(pid: i32, role: Role, isolated: bool) -> Wall {
+    const ALL: [&str; 7] = ["mnt", "pid", "ipc", "net", "uts", "cgroup", "user"];
     let wanted: &[&str] = match role {
         Role::Mediator => &ALL,
         Role::Helper(Helper::Warden) => &ALL[..6],
+        Role::Helper(Helper::Init) | Role::Client if isolated => &ALL[..3],
         Role::Helper(Helper::Init) | Role::Client => &ALL[..2],
         Role::Helper(Helper::Keeper) => &ALL[..1],
     };
@@ -389,7 +390,7 @@ mod tests {
     #[test]
     fn walls_of_a_process_without_any_do_not_stand() {
         let pid = i32::try_from(std::process::id()).unwrap();
-        assert!(!namespaces(pid, Role::Mediator).stands);
+        assert!(!namespaces(pid, Role::Mediator, false).stands);
         assert!(!seccomp(&Status::of(pid)).stands);
         assert!(!one_mount(pid).stands);
         let limits = limits(pid, &["core file size", "locked memory"]);

@@ -31,6 +31,16 @@ fn prepare(ids: &Ids, command: &ClientCommand, reporter: Option<RawFd>) -> Resul
         |call: &'static str| move |errno: Errno| Error::step(Class::ClientNotStarted, call, errno);
     let groups: Vec<Gid> = ids.groups.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(ids.uid), Gid::from_raw(ids.gid));
+    // root's keys are not the client's. Where the kernel, or a filter that the client inherits, has
+    // no keyrings, there are none to be had.
+    match sys::new_session_keyring() {
+        Ok(()) => {}
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {}
+        Err(error) => {
+            let call = "keyctl(KEYCTL_JOIN_SESSION_KEYRING)";
+            return Err(Error::step(Class::ClientNotStarted, call, error));
+        }
+    }
     // Bounding set first: it needs SETPCAP, which goes with the ids.
     setgroups(&groups).map_err(failed("setgroups"))?;
     setresgid(gid, gid, gid).map_err(failed("setresgid"))?;

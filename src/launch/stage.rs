@@ -218,8 +218,14 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
     let (client_end, end_tx) = pipe()?;
     let (init_walled, walled) = pipe()?;
     let (may_go, go) = pipe()?;
-    let init = match sys::clone_process(libc::CLONE_NEWPID)
-        .map_err(|error| Error::step(Class::Confinement, "clone(CLONE_NEWPID)", error))?
+    // With a root of its own, also out of reach of other processes' System V and POSIX IPC.
+    let ipc = if plan.isolate.is_some() {
+        libc::CLONE_NEWIPC
+    } else {
+        0
+    };
+    let init = match sys::clone_process(libc::CLONE_NEWPID | ipc)
+        .map_err(|error| Error::step(Class::Confinement, "clone(client's namespaces)", error))?
     {
         Forked::Child => {
             let lines = init::Lines {

@@ -406,3 +406,82 @@ fn isolated_client_finds_no_other_mount_of_the_export() {
     assert_eq!(bound.status.code(), Some(78), "{bound:?}");
     assert!(stderr(&bound).contains("would show export"), "{bound:?}");
 }
+
+/// The command with a key in a session keyring of its own, as a login gives root one.
+#[allow(unsafe_code, reason = "keyrings have no safe wrapper here")]
+fn with_a_key(mut command: Command, name: &'static std::ffi::CStr) -> Command {
+    use nix::libc;
+    let add = move || {
+        // SAFETY: the strings live as long as the program; two system calls, no allocation.
+        let serial = unsafe {
+            let join: libc::c_int = 1;
+            libc::syscall(libc::SYS_keyctl, join, std::ptr::null::<libc::c_char>());
+            let (kind, secret) = (c"user", c"secret");
+            let session: libc::c_int = -3;
+            let length: libc::size_t = 6;
+            libc::syscall(
+                libc::SYS_add_key,
+                kind.as_ptr(),
+                name.as_ptr(),
+                secret.as_ptr(),
+                length,
+                session,
+            )
+        };
+        if serial > 0 {
+            Ok(())
+        } else {
+            Err(std::io::Error::last_os_error())
+        }
+    };
+    // SAFETY: `add` makes system calls alone.
+    unsafe {
+        command.pre_exec(add);
+    }
+    command
+}
+
+#[test]
+fn client_possesses_no_key_of_the_callers() {
+    let export = Export::new();
+    let name = c"virtfs-mediator-test-key";
+    let shows = |command: Command| {
+        let output = with_a_key(command, name).output().unwrap();
+        let text = stdout(&output);
+        assert!(text.contains("keyring"), "{output:?}");
+        text.contains(name.to_str().unwrap())
+    };
+    // Without us, who changes from root to another user takes the keys along.
+    let mut plain = Command::new("setpriv");
+    plain.args([
+        &format!("--reuid={CLIENT_UID}"),
+        &format!("--regid={CLIENT_GID}"),
+        "--clear-groups",
+        "cat",
+        "/proc/keys",
+    ]);
+    assert!(shows(plain));
+    assert!(!shows(Start::new(&export).command(["cat", "/proc/keys"])));
+}
+
+#[test]
+fn isolated_client_is_out_of_reach_of_other_processes_ipc() {
+    let export = Export::new();
+    let start = Start::new(&export).option("--isolate");
+    let running = start.shell_ready("echo ready; exec sleep 1000");
+    let client = running.family().client();
+    let host = Process::find(std::process::id().try_into().unwrap()).unwrap();
+    assert_ne!(client.namespace("ipc"), host.namespace("ipc"));
+    let told = status(&running.name);
+    let client = format!("client {}", client.pid);
+    assert_eq!(found(&told, &client, "own namespaces"), "mnt pid ipc");
+    let entered = ours([
+        "enter",
+        &running.name,
+        "--",
+        "readlink",
+        "/proc/self/ns/ipc",
+    ]);
+    let ipc = running.family().client().namespace("ipc");
+    assert_eq!(stdout(&entered), ipc, "{entered:?}");
+}
