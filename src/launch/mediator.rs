@@ -25,6 +25,7 @@ use crate::sys::{self, Forked};
 /// What a mediator is started with.
 pub(crate) struct Start<'a> {
     pub(crate) ids: &'a Ids,
+    pub(crate) maps: Maps,
     pub(crate) readonly: bool,
     pub(crate) policy: Policy,
     pub(crate) view: String,
@@ -75,30 +76,19 @@ fn raise(start: Start<'_>) -> Result<(nix::unistd::Pid, OwnedFd)> {
     let proc = namespace::open_plain(Path::new("/proc"))?;
     let (ask, asked) = pipe()?;
     let (answer, answered) = pipe()?;
-    let maps = if start.inside.walls().has(Wall::UserNamespace) {
-        Some(Maps::of(&start.policy, start.ids)?)
-    } else {
-        None
-    };
     match sys::clone_process(0)
         .map_err(|error| Error::step(Class::Confinement, "fork(mediator)", error))?
     {
         Forked::Child => {
             drop((ask, answered));
-            let reporter = start.reporter;
-            let error = match become_mediator(start, &asked, &answer) {
-                Ok(()) => sys::exit_now(0),
-                Err(error) => error,
-            };
-            reporter.fail(&error);
-            sys::exit_now(error.class().status())
+            become_mediator(start, &asked, &answer)
         }
         Forked::Parent(mediator) => {
             drop((asked, answer));
             await_byte(&ask)
                 .map_err(|why| Error::new(Class::Confinement, format!("the mediator {why}"), ""))?;
-            if let Some(maps) = maps {
-                maps.write(&proc, mediator.as_raw())?;
+            if start.inside.walls().has(Wall::UserNamespace) {
+                start.maps.write(&proc, mediator.as_raw())?;
             }
             nix::unistd::write(&answered, b"m")
                 .map_err(|errno| Error::step(Class::Confinement, "write(pipe)", errno))?;
@@ -118,7 +108,7 @@ fn raise(start: Start<'_>) -> Result<(nix::unistd::Pid, OwnedFd)> {
 /// namespace only, while every id keeps its meaning on the export. With one, only the host ids
 /// that the policy can store and the mediator's own are there: no capability counts for a file of
 /// anyone else (`capable_wrt_inode_uidgid`), and chown(2) cannot name another.
-struct Maps {
+pub(crate) struct Maps {
     uids: String,
     gids: String,
 }
@@ -127,7 +117,7 @@ impl Maps {
     /// # Errors
     ///
     /// Configuration: more ranges than a user namespace can have (user_namespaces(7): 340).
-    fn of(policy: &Policy, ids: &Ids) -> Result<Self> {
+    pub(super) fn of(policy: &Policy, ids: &Ids) -> Result<Self> {
         Ok(Self {
             uids: lines(policy.host_uids(), ids.uid)?,
             gids: lines(policy.host_gids(), ids.gid)?,

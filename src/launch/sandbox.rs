@@ -20,8 +20,27 @@ use crate::pipes::await_byte;
 use crate::report::{Found, Report};
 use crate::sys;
 
-/// Everything between the fork and the first request.
-pub(super) fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<()> {
+/// Everything between the fork and the first request; then serves, and ends with the view.
+pub(super) fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> ! {
+    match raise_walls(&start, ask, answer) {
+        Ok(raised) => serve(start, raised),
+        // Told before anything of `start` is closed: the keeper sees that, and knows no cause.
+        Err(error) => {
+            start.reporter.fail(&error);
+            sys::exit_now(error.class().status())
+        }
+    }
+}
+
+/// What the walls leave to work with.
+struct Raised {
+    proc_fd: OwnedFd,
+    root: OwnedFd,
+    /// How many descriptors may be open.
+    files: u64,
+}
+
+fn raise_walls(start: &Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<Raised> {
     let has = |wall| start.inside.walls().has(wall);
     start.inside.before_walls();
     let proc_fd = namespace::own_descriptors()?;
@@ -90,8 +109,6 @@ pub(super) fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd)
     if has(Wall::DescriptorTest) {
         descriptors::only(&named, &proc_fd)?;
     }
-    std::mem::forget(start.tree);
-    std::mem::forget(start.life);
     if has(Wall::Landlock) {
         found.landlock = landlock::restrict_to(&root, &proc_fd)?;
         found.missing.extend(found.landlock.missing());
@@ -121,6 +138,21 @@ pub(super) fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd)
         };
         seccomp::confine(&proc_fd, verdict)?;
     }
+    Ok(Raised {
+        proc_fd,
+        root,
+        files,
+    })
+}
+
+fn serve(start: Start<'_>, raised: Raised) -> ! {
+    let Raised {
+        proc_fd,
+        root,
+        files,
+    } = raised;
+    // Closed already.
+    std::mem::forget((start.tree, start.life));
     let (ready, reporter) = (start.ready, start.reporter.as_raw_fd());
     // With --debug, its log is what was asked for.
     let background = start.background && !start.debug;
@@ -156,7 +188,7 @@ pub(super) fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd)
         }
     });
     match served {
-        Ok(()) => Ok(()),
+        Ok(()) => sys::exit_now(0),
         // The way to the launcher may be closed by now, and its number another descriptor's.
         Err(error) => {
             tracing::error!("serving the view: {error}");

@@ -163,6 +163,7 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
     let mut devices = Vec::new();
     for ((view, prepared), control) in sources {
         let (ready_end, ready_tx) = pipe()?;
+        let maps = mediator::Maps::of(&view.policy, &plan.mediator)?;
         let warden = sys::clone_process(
             libc::CLONE_NEWPID
                 | libc::CLONE_NEWNS
@@ -175,6 +176,7 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
         match warden {
             Forked::Child => mediator::warden(mediator::Start {
                 ids: &plan.mediator,
+                maps,
                 readonly: view.policy.readonly(),
                 policy: view.policy,
                 view: view.name,

@@ -128,6 +128,26 @@ fn map_is_all_that_the_mediators_user_namespace_holds() {
 }
 
 #[test]
+fn map_of_more_ranges_than_a_user_namespace_holds_is_refused() {
+    let export = Export::new();
+    let range = |at: u32| format!("{{ guest = {at}, host = {}, count = 1 }}", 100_000 + 2 * at);
+    let map = |count: u32| (0..count).map(range).collect::<Vec<_>>().join(", ");
+    chown(export.path(), Some(100_000), Some(100_000)).unwrap();
+    let with = |count| {
+        let text = format!("default = \"allow\"\nmap = [{}]\n", map(count));
+        let start = Start::new(&export).option(policy(&export, &text));
+        (start.output(["true"]), start)
+    };
+    // The mediator's own id is the 340th.
+    let (output, _) = with(339);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let (output, start) = with(340);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    assert!(stderr(&output).contains("341 ranges"), "{output:?}");
+    assert_nothing_left(start.name());
+}
+
+#[test]
 fn guest_under_a_map_owns_its_files_and_no_others() {
     let export = Export::new();
     let policy = mapped(&export);
