@@ -116,7 +116,7 @@ pub(crate) struct Maps {
 impl Maps {
     /// # Errors
     ///
-    /// Configuration: more ranges than a user namespace can have (user_namespaces(7): 340).
+    /// Configuration: more ranges than a user namespace can have.
     pub(super) fn of(policy: &Policy, ids: &Ids) -> Result<Self> {
         Ok(Self {
             uids: lines(policy.host_uids(), ids.uid)?,
@@ -146,21 +146,26 @@ impl Maps {
 
 /// `spans` and the mediator's own id; `None`: every id but 4294967295, which is none.
 fn lines(spans: Option<&[IdSpan]>, own: u32) -> Result<String> {
-    const MOST: usize = 340;
+    // user_namespaces(7): 340 lines; and map_write (kernel/user_namespace.c) takes less than a page.
+    const MOST: (usize, usize) = (340, 4095);
     let Some(spans) = spans else {
         return Ok("0 0 4294967295\n".to_owned());
     };
     let spans = IdSpan::united(spans.iter().copied().chain([IdSpan::one(own)]));
-    if spans.len() > MOST {
+    let line = |span: &IdSpan| format!("{0} {0} {1}\n", span.first, span.count);
+    let lines: String = spans.iter().map(line).collect();
+    if spans.len() > MOST.0 || lines.len() > MOST.1 {
         return Err(Error::new(
             Class::Configuration,
             format!(
-                "the policy's `map` leads to {} ranges of host ids",
+                "the policy's `map` leads to {} ranges of host ids, more than a user namespace takes",
                 spans.len()
             ),
-            format!("a user namespace can have {MOST} at the most: join ranges"),
+            format!(
+                "join ranges: {} at the most, in {} bytes of /proc/PID/uid_map",
+                MOST.0, MOST.1
+            ),
         ));
     }
-    let line = |span: &IdSpan| format!("{0} {0} {1}\n", span.first, span.count);
-    Ok(spans.iter().map(line).collect())
+    Ok(lines)
 }
