@@ -233,6 +233,20 @@ fn refuse_other_export(path: &Path, policy: &Policy) -> Result<()> {
     }
 }
 
+/// Inside a user namespace an owner that it does not map looks like this one.
+fn warn_of_overflow_ids(policy: &Policy) {
+    const OVERFLOW: u32 = 65534;
+    let among = |spans: Option<&[IdSpan]>| {
+        spans.is_some_and(|spans| spans.iter().any(|span| span.holds(OVERFLOW)))
+    };
+    if among(policy.host_uids()) || among(policy.host_gids()) {
+        tracing::warn!(
+            "the policy's host ids include {OVERFLOW}, which is also what the kernel shows for ids \
+             outside of `map`: such files are judged by their mode for others, not refused"
+        );
+    }
+}
+
 /// The mediator of a policy with a `map` has power over the map's ids alone: a root directory of
 /// anyone else would be closed to it.
 fn refuse_unmapped_root(path: &Path, export: &OwnedFd, policy: &Policy) -> Result<()> {
@@ -242,6 +256,7 @@ fn refuse_unmapped_root(path: &Path, export: &OwnedFd, policy: &Policy) -> Resul
         uid: HostUid(stat.st_uid),
         gid: HostGid(stat.st_gid),
     };
+    warn_of_overflow_ids(policy);
     if policy.admits(owner) {
         return Ok(());
     }
