@@ -81,3 +81,36 @@ fn starts_and_stops_of_qemu_leave_nothing() {
         assert_nothing_left(start.name());
     }
 }
+
+/// QEMU's own filter on top of ours, and a root directory of its own: the 9p server works the same.
+#[test]
+fn qemu_with_its_sandbox_in_an_isolated_root_has_no_surprises() {
+    let export = Export::new();
+    // Where QEMU and the test meet: besides /usr and the view, all that QEMU sees.
+    let meeting = export.beside("meeting");
+    fs::create_dir(&meeting).unwrap();
+    let start = Start::new(&export)
+        .option("--isolate")
+        .option("--require-confinement")
+        .option(format!("--bind={}", crate::common::shown(&meeting)));
+    let sandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+    let qemu = Qemu::new()
+        .export(virtfs_p9::Export::local("share", export.path()))
+        .arg("-sandbox")
+        .arg(sandbox);
+    let launch = Launch::new()
+        .wrapper(start.run_words(), CLIENT)
+        .scratch_in(&meeting);
+    let machine = Machine::boot(&qemu, &launch).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", machine.qemu().pid)).unwrap();
+    assert!(status.contains("Seccomp:\t2"), "{status}");
+    let root = fs::read_dir(format!("/proc/{}/root/etc", machine.qemu().pid)).unwrap();
+    assert!(root.count() <= 5, "the host's /etc is not QEMU's");
+    let mut session = machine.session("share").unwrap();
+    let mut told = Vec::new();
+    let expected = smoke::run(&mut session, |outcome| told.push(outcome.to_string())).unwrap();
+    assert!(expected, "{}", told.join("\n"));
+    drop(session);
+    machine.stop().unwrap();
+    assert_nothing_left(start.name());
+}
