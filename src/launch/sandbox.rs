@@ -81,6 +81,9 @@ pub(super) fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd)
         Named::new("the word that the view is ready", &start.ready, Kind::Pipe),
         Named::new("the way to the launcher", start.reporter, Kind::Socket),
     ];
+    // Closed below, and an error on the way out must not close the numbers again.
+    std::mem::forget(start.tree);
+    std::mem::forget(start.life);
     if has(Wall::Descriptors) {
         let keep: Vec<_> = named.iter().map(Named::number).collect();
         sys::close_all_but(&keep)
@@ -89,8 +92,6 @@ pub(super) fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd)
     if has(Wall::DescriptorTest) {
         descriptors::only(&named, &proc_fd)?;
     }
-    std::mem::forget(start.tree);
-    std::mem::forget(start.life);
     if has(Wall::Landlock) {
         found.landlock = landlock::restrict_to(&root, &proc_fd)?;
         found.missing.extend(found.landlock.missing());
