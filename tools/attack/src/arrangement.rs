@@ -65,7 +65,7 @@ fn enter(task: Task) -> Result<Scene, Failure> {
     rustix::mount::mount_change("/", private).map_err(unprepared("mount(/, MS_PRIVATE)"))?;
     let planted = match &task.plant {
         None => None,
-        Some(Plant::Open(path)) => Some(task::open_for_good(path)?),
+        Some(Plant::Open(path) | Plant::Lowest(path)) => Some(task::open_for_good(path)?),
         Some(Plant::OverControl(_)) => {
             return Err(Failure::Unprepared("there is no control socket".to_owned()));
         }
@@ -87,7 +87,10 @@ fn enter(task: Task) -> Result<Scene, Failure> {
             hold(&OWN_CAPABILITIES)?;
             rustix::thread::set_no_new_privs(true).map_err(unprepared("no_new_privs"))?;
         }
-        Weaker::ProxyHelper => hold_effective(&PROXY_HELPER)?,
+        Weaker::ProxyHelper => {
+            bound(&CapsHashSet::new())?;
+            hold_effective(&PROXY_HELPER)?;
+        }
     }
     Ok(Scene {
         task,
@@ -111,15 +114,11 @@ fn take_ids() -> Result<(), Failure> {
 /// These in all five sets, and no other.
 fn hold(held: &[Capability]) -> Result<(), Failure> {
     let set: CapsHashSet = held.iter().copied().collect();
-    for capability in caps::runtime::thread_all_supported() {
-        if !set.contains(&capability) {
-            caps::drop(None, CapSet::Bounding, capability).map_err(unprepared("bounding set"))?;
-        }
-    }
+    bound(&set)?;
     caps::set(None, CapSet::Inheritable, &set).map_err(unprepared("inheritable set"))?;
     hold_effective(held)?;
     caps::set(None, CapSet::Ambient, &set).map_err(unprepared("ambient set"))?;
-    for which in [CapSet::Bounding, CapSet::Inheritable, CapSet::Ambient] {
+    for which in [CapSet::Inheritable, CapSet::Ambient] {
         let found = caps::read(None, which).map_err(unprepared("reading capabilities"))?;
         if found != set {
             return Err(Failure::Unprepared(format!("{which:?} is {found:?}")));
@@ -128,8 +127,24 @@ fn hold(held: &[Capability]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// These in the effective and the permitted set; the bounding set stays as it is, as the proxy
-/// helper leaves it.
+/// Nothing but these in the bounding set.
+fn bound(set: &CapsHashSet) -> Result<(), Failure> {
+    for capability in caps::runtime::thread_all_supported() {
+        if !set.contains(&capability) {
+            caps::drop(None, CapSet::Bounding, capability).map_err(unprepared("bounding set"))?;
+        }
+    }
+    let found = caps::read(None, CapSet::Bounding).map_err(unprepared("bounding set"))?;
+    if found == *set {
+        Ok(())
+    } else {
+        Err(Failure::Unprepared(format!(
+            "the bounding set is {found:?}"
+        )))
+    }
+}
+
+/// These in the effective and the permitted set.
 fn hold_effective(held: &[Capability]) -> Result<(), Failure> {
     let set: CapsHashSet = held.iter().copied().collect();
     caps::set(None, CapSet::Effective, &set).map_err(unprepared("effective set"))?;
@@ -158,34 +173,64 @@ pub(crate) struct Held {
     pub(crate) seccomp: bool,
 }
 
+impl std::fmt::Display for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "uid {}, effective {:016x}, permitted {:016x}, bounding {:016x}, no_new_privs {}, \
+             seccomp {}",
+            self.uid,
+            self.effective,
+            self.permitted,
+            self.bounding,
+            self.no_new_privs,
+            self.seccomp
+        )
+    }
+}
+
+/// Where Debian has the helper.
+const PROGRAM: &str = "/usr/lib/qemu/virtfs-proxy-helper";
+
 /// Starts the packaged helper, connects as QEMU does, and reads what the kernel says of it.
 ///
 /// # Errors
 ///
-/// In words: it is not installed, or it is another one than [`Weaker::ProxyHelper`] stands for.
-pub(crate) fn check_proxy_helper() -> Result<Held, String> {
+/// In words: it does not start, or holds other capabilities than [`Weaker::ProxyHelper`]. `None`
+/// if it is not installed.
+pub(crate) fn check_proxy_helper() -> Result<Option<Held>, String> {
+    if !Path::new(PROGRAM).exists() {
+        return Ok(None);
+    }
     let export = tempfile::tempdir().map_err(|error| error.to_string())?;
     let user = Ids {
         uid: OWN_ID,
         gid: OWN_ID,
     };
-    let helper = ProxyHelper::start(export.path(), user)
-        .map_err(|error| format!("{error} (install it: apt-get install qemu-system-common)"))?;
+    let helper = ProxyHelper::start(export.path(), user).map_err(|error| error.to_string())?;
     let _client = std::os::unix::net::UnixStream::connect(helper.socket())
         .map_err(|error| format!("connecting to virtfs-proxy-helper: {error}"))?;
     let pid =
         child_named("virtfs-proxy-he").ok_or("virtfs-proxy-helper is not among our children")?;
     // It gives its capabilities up after accept(2), at a moment that it tells nobody.
     let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
-    let expected = bits(&PROXY_HELPER);
+    let capabilities = bits(&PROXY_HELPER);
     loop {
         let held = held_by(pid).ok_or("virtfs-proxy-helper has ended")?;
-        if held.effective == expected && held.permitted == expected && held.uid == 0 {
-            return Ok(held);
+        let expected = Held {
+            uid: 0,
+            effective: capabilities,
+            permitted: capabilities,
+            bounding: 0,
+            no_new_privs: false,
+            seccomp: false,
+        };
+        if held == expected {
+            return Ok(Some(held));
         }
         if std::time::Instant::now() > end {
             return Err(format!(
-                "virtfs-proxy-helper holds other capabilities than expected: {held:x?}"
+                "virtfs-proxy-helper is another than expected: {held}"
             ));
         }
         std::thread::sleep(std::time::Duration::from_millis(2));

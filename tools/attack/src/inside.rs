@@ -90,7 +90,8 @@ impl Inside for Payload {
         let planted = match TASK.get().and_then(|task| task.plant.as_ref()) {
             None => return,
             Some(Plant::Open(path)) => task::open_for_good(path),
-            Some(Plant::OverControl(path)) => open_over_control(path),
+            Some(Plant::Lowest(path)) => open_over(path, is_procfs),
+            Some(Plant::OverControl(path)) => open_over(path, listens),
         };
         match planted {
             Ok(number) => PLANTED.store(number, Ordering::Relaxed),
@@ -99,18 +100,19 @@ impl Inside for Payload {
     }
 }
 
-/// Puts a directory where the plan has the control socket: close_range spares that number.
-fn open_over_control(path: &std::path::Path) -> Result<i32, Failure> {
+/// Opens a directory under the number of the first descriptor that is of a kind.
+fn open_over(path: &std::path::Path, is_meant: fn(i32) -> bool) -> Result<i32, Failure> {
     let opened = task::open_for_good(path)?;
-    let control = (3..1024)
-        .find(|number| listens(*number))
-        .ok_or_else(|| Failure::Unprepared("no socket listens".to_owned()))?;
-    let [from, to] = [opened, control].map(raw::number);
+    let number = (3..1024)
+        .find(|number| is_meant(*number))
+        .ok_or_else(|| Failure::Unprepared("no such descriptor".to_owned()))?;
+    let [from, to] = [opened, number].map(raw::number);
     raw::call(libc::SYS_dup3, [from, to, 0, 0, 0, 0])?;
     raw::call(libc::SYS_close, [from, 0, 0, 0, 0, 0])?;
-    Ok(control)
+    Ok(number)
 }
 
+/// The control socket: close_range spares its number.
 fn listens(number: i32) -> bool {
     let (mut value, mut size) = (0_i32, 4_u32);
     let (level, name) = (
@@ -123,4 +125,13 @@ fn listens(number: i32) -> bool {
         [raw::number(number), level, name, at, length, 0],
     );
     asked.is_ok() && value == 1
+}
+
+/// The warden's /proc, which the mediator inherits and leaves to close_range.
+fn is_procfs(number: i32) -> bool {
+    // struct statfs begins with the type.
+    let mut buffer = [0; 32];
+    let at = raw::pointer_to(&mut buffer);
+    let asked = raw::call(libc::SYS_fstatfs, [raw::number(number), at, 0, 0, 0, 0]);
+    asked.is_ok() && buffer[0] == rustix::fs::PROC_SUPER_MAGIC
 }

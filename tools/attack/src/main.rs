@@ -100,20 +100,25 @@ fn attack(cli: &Cli) -> Result<bool, String> {
         mediator: product(cli.mediator.as_deref())?,
         short: cli.short,
     };
-    if chosen.iter().any(|case| case.seat == Seat::M) {
-        proxy_helper()?;
+    let proxy_helper = if chosen.iter().any(|case| case.seat == Seat::M) {
+        proxy_helper()?
+    } else {
+        "not asked for".to_owned()
+    };
+    raw::note_signals().map_err(|errno| format!("sigaction: {errno}"))?;
+    let mut judged = Vec::new();
+    for case in chosen {
+        let one = run(case, &lab);
+        if raw::is_interrupted() {
+            return Err("interrupted".to_owned());
+        }
+        tell(&report::text::progress(&one));
+        judged.push(one);
     }
-    let judged: Vec<Judged> = chosen
-        .into_iter()
-        .map(|case| {
-            let judged = run(case, &lab);
-            tell(&report::text::progress(&judged));
-            judged
-        })
-        .collect();
     print(&report::text::table(&judged));
     if let Some(file) = &cli.json {
-        let text = report::json::object(&judged).map_err(|error| error.to_string())?;
+        let text =
+            report::json::object(&judged, &proxy_helper).map_err(|error| error.to_string())?;
         write(file, &format!("{text}\n"))?;
     }
     if let Some(file) = &cli.markdown {
@@ -122,15 +127,17 @@ fn attack(cli: &Cli) -> Result<bool, String> {
     Ok(report::all_passed(&judged))
 }
 
-/// The column of the proxy helper is only worth something if it is the packaged one's.
-fn proxy_helper() -> Result<(), String> {
-    let held = arrangement::check_proxy_helper()?;
-    tell(&format!(
-        "the packaged virtfs-proxy-helper: uid {}, capabilities {:x}, bounding set {:x}, \
-         no_new_privs {}, seccomp {}",
-        held.uid, held.effective, held.bounding, held.no_new_privs, held.seccomp
-    ));
-    Ok(())
+/// The column of the proxy helper is only worth something if it is the packaged one's. QEMU has
+/// none since 9.2: then the column stands for that of QEMU 7.2, and the report says so.
+fn proxy_helper() -> Result<String, String> {
+    let found = match arrangement::check_proxy_helper()? {
+        Some(held) => held.to_string(),
+        None => {
+            "not installed (qemu-system-common up to QEMU 9.1): the set is QEMU 7.2's".to_owned()
+        }
+    };
+    tell(&format!("virtfs-proxy-helper: {found}"));
+    Ok(found)
 }
 
 fn run(case: &'static Case, lab: &Lab) -> Judged {

@@ -8,7 +8,10 @@
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 /// Arguments of a system call.
 pub(crate) type Arguments = [libc::c_long; 6];
@@ -61,6 +64,32 @@ pub(crate) fn clone3_that_ends(flags: libc::c_int) -> Result<i32, Errno> {
 pub(crate) fn exit_now(status: i32) -> ! {
     // SAFETY: _exit(2) takes a number and does not return.
     unsafe { libc::_exit(status) }
+}
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on SIGINT, SIGTERM and SIGHUP are noted, and interrupt whoever waits: so what was
+/// started is ended and what was made is removed by those who own it.
+///
+/// # Errors
+///
+/// The errno of sigaction(2).
+pub(crate) fn note_signals() -> Result<(), Errno> {
+    extern "C" fn note(_signal: libc::c_int) {
+        INTERRUPTED.store(true, Ordering::Relaxed);
+    }
+    // Without SA_RESTART: poll(2) would be interrupted all the same, other waits would not.
+    let action = SigAction::new(SigHandler::Handler(note), SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        // SAFETY: the handler only stores to an atomic.
+        unsafe { sigaction(signal, &action) }?;
+    }
+    Ok(())
+}
+
+/// Whether such a signal has come.
+pub(crate) fn is_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
 }
 
 /// The address of a value, as an argument.

@@ -60,6 +60,8 @@ pub(crate) enum Weaker {
 pub(crate) enum Plant {
     /// Open, under a number of its own.
     Open(PathBuf),
+    /// Under the lowest number that a mediator inherits and does not use.
+    Lowest(PathBuf),
     /// Under the number that the plan has for the control socket.
     OverControl(PathBuf),
 }

@@ -221,8 +221,12 @@ fn judge(place: &Place, heard: &Heard) -> (Verdict, Option<String>) {
             } else if let Some(told) = line("is open and has no name")
                 .or_else(|| line("should be the control socket, but is"))
             {
-                let how = "the start ends, naming the descriptor".to_owned();
-                (Verdict::Refused(how), Some(told))
+                if told.contains("outside") {
+                    let how = "the start ends, naming the descriptor".to_owned();
+                    (Verdict::Refused(how), Some(told))
+                } else {
+                    untried(format!("the start ends for another descriptor: {told}"))
+                }
             } else {
                 untried(format!("{}: {}", heard.status, tail(&heard.stderr)))
             }

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
-use rustix::fs::{CWD, Mode};
+use rustix::fs::CWD;
 
 use super::{Act, Outcome, Scene, first_of, read, read_at, unprepared};
 use crate::raw::{self, number, pointer, text};
@@ -52,7 +52,7 @@ fn handle(scene: &Scene) -> Outcome {
 
 /// chroot(2) below the working directory, then up: chroot(2) says that root leaves this way.
 fn walk_out(scene: &Scene) -> Outcome {
-    rustix::fs::mkdirat(&scene.root, "below", Mode::RWXU).map_err(unprepared("mkdirat"))?;
+    scene.make_directory("below")?;
     scene.begin();
     rustix::process::chroot("below")?;
     for _ in 0..64 {
@@ -100,10 +100,10 @@ fn proc_exe(scene: &Scene) -> Outcome {
 /// From the descriptor of `/proc/self/fd` to the root directory of another process.
 fn proc_root(scene: &Scene) -> Outcome {
     let mut paths: Vec<PathBuf> = vec!["../canary".into(), "../../../outside/canary".into()];
+    paths.extend(roots(scene, "../../"));
     for root in [
         "../root",
         "../cwd",
-        "../../1/root",
         "../../self/root",
         "../../thread-self/root",
         "../../../..",
@@ -132,13 +132,21 @@ fn proc_numbers(scene: &Scene) -> Outcome {
     first_of(&scene.proc_fd, &paths)
 }
 
+/// By the root directories of the host's init and of the tool, below a /proc.
+fn roots(scene: &Scene, proc: &str) -> Vec<PathBuf> {
+    [1, scene.task.pid]
+        .iter()
+        .map(|pid| scene.canary_below(&format!("{proc}{pid}/root")))
+        .collect()
+}
+
 /// A /proc of one's own, whose `1/root` is the host's.
 fn proc_mount(scene: &Scene) -> Outcome {
-    rustix::fs::mkdirat(&scene.root, "proc", Mode::RWXU).map_err(unprepared("mkdirat"))?;
+    scene.make_directory("proc")?;
     let kind = text(c"proc");
     scene.begin();
     raw::call(libc::SYS_mount, [kind, text(c"/proc"), kind, 0, 0, 0])?;
-    read_at(CWD, scene.canary_below("/proc/1/root"))
+    first_of(CWD, &roots(scene, "/proc/"))
 }
 
 /// The same, mounted nowhere.
@@ -149,7 +157,7 @@ fn proc_fsopen(scene: &Scene) -> Outcome {
     let context = raw::descriptor(&context);
     raw::call(libc::SYS_fsconfig, [context, create, 0, 0, 0, 0])?;
     let proc = raw::open(libc::SYS_fsmount, [context, 0, 0, 0, 0, 0])?;
-    read_at(&proc, scene.canary_below("1/root"))
+    first_of(&proc, &roots(scene, ""))
 }
 
 /// A child in a user namespace of its own.

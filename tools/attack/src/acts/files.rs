@@ -55,7 +55,7 @@ fn device(scene: &Scene) -> Outcome {
         Gain::Bytes(bytes) if bytes.len() == 256 && bytes.iter().all(|byte| *byte == 0) => {
             Ok(Gain::Effect("the device was opened and read".to_owned()))
         }
-        gain => Err(Failure::Nothing(format!("{gain:?}"))),
+        gain @ (Gain::Bytes(_) | Gain::Effect(_)) => Err(Failure::Nothing(format!("{gain:?}"))),
     }
 }
 
@@ -91,7 +91,7 @@ fn execute(scene: &Scene, script: &'static CStr) -> Outcome {
 
 /// A program of root's that gives root's rights to whoever runs it on the host.
 fn setuid_root(scene: &Scene) -> Outcome {
-    let create = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+    let create = OFlags::CREATE | OFlags::WRONLY;
     let mode = Mode::from_raw_mode(0o755);
     rustix::fs::openat(&scene.root, "planted", create, mode).map_err(unprepared("openat"))?;
     scene.begin();
@@ -104,7 +104,7 @@ fn setuid_root(scene: &Scene) -> Outcome {
 
 /// A program that gives a capability to whoever runs it on the host: CAP_SETUID, version 2.
 fn file_capability(scene: &Scene) -> Outcome {
-    let create = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+    let create = OFlags::CREATE | OFlags::WRONLY;
     let mode = Mode::from_raw_mode(0o755);
     rustix::fs::openat(&scene.root, "planted", create, mode).map_err(unprepared("openat"))?;
     // By path, since the product's mediator has the export as its root directory as well.

@@ -11,6 +11,7 @@ mod processes;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use rustix::fs::{Mode, OFlags};
 
 pub(crate) use files::INNOCENT;
@@ -49,6 +50,14 @@ impl Scene {
     fn directory(&self) -> Result<OwnedFd, Failure> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::openat(&self.root, ".", flags, Mode::empty()).map_err(unprepared("openat(.)"))
+    }
+
+    /// A directory below the export's root, which an earlier try may have made already.
+    fn make_directory(&self, name: &str) -> Result<(), Failure> {
+        match rustix::fs::mkdirat(&self.root, name, Mode::RWXU) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+            Err(errno) => Err(unprepared("mkdirat")(errno)),
+        }
     }
 
     /// The canary, as the host names it.
@@ -106,14 +115,19 @@ fn read_at(dir: impl AsFd, path: impl AsRef<Path>) -> Outcome {
     )?)
 }
 
-/// Tries every path until one opens; else the last refusal.
+/// Tries every path until one opens; else a refusal, one of access rather than of a name.
 fn first_of(dir: impl AsFd, paths: &[PathBuf]) -> Outcome {
-    let mut last = Failure::Unprepared("no path to try".to_owned());
+    let mut refusal = Failure::Unprepared("no path to try".to_owned());
     for path in paths {
         match read_at(dir.as_fd(), path) {
             Ok(gain) => return Ok(gain),
-            Err(why) => last = why,
+            Err(why) if is_of_access(&refusal) => drop(why),
+            Err(why) => refusal = why,
         }
     }
-    Err(last)
+    Err(refusal)
+}
+
+fn is_of_access(why: &Failure) -> bool {
+    matches!(why, Failure::Errno(Errno::EACCES | Errno::EPERM))
 }

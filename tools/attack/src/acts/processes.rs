@@ -18,7 +18,8 @@ pub(super) const ACTS: &[(&str, Act)] = &[
 const CANARY_OF_VICTIM: libc::c_long = 0;
 
 fn signal(scene: &Scene) -> Outcome {
-    let signal = number(libc::SIGTERM);
+    // Not one that a victim may have blocked.
+    let signal = number(libc::SIGKILL);
     scene.begin();
     raw::call(libc::SYS_kill, [number(scene.task.pid), signal, 0, 0, 0, 0])?;
     Ok(Gain::Effect("the signal was sent".to_owned()))

@@ -13,6 +13,8 @@ struct Whole<'a> {
     passed: usize,
     failed: usize,
     not_on_this_kernel: usize,
+    /// What the packaged virtfs-proxy-helper was found to hold.
+    proxy_helper: &'a str,
     cases: Vec<One<'a>>,
 }
 
@@ -48,7 +50,7 @@ struct Try<'a> {
 /// # Errors
 ///
 /// None that serde_json has for these types.
-pub(crate) fn object(all: &[Judged]) -> serde_json::Result<String> {
+pub(crate) fn object(all: &[Judged], proxy_helper: &str) -> serde_json::Result<String> {
     let (passed, failed, not_on_this_kernel) = counts(all);
     let system = rustix::system::uname();
     let whole = Whole {
@@ -57,6 +59,7 @@ pub(crate) fn object(all: &[Judged]) -> serde_json::Result<String> {
         passed,
         failed,
         not_on_this_kernel,
+        proxy_helper,
         cases: all.iter().map(one).collect(),
     };
     serde_json::to_string_pretty(&whole)
@@ -113,7 +116,7 @@ mod tests {
             by_kernel,
             attempt(Arrangement::Product, "", refused("killed (SIGSYS)")),
         ])];
-        let text = object(&all).unwrap();
+        let text = object(&all, "found").unwrap();
         let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(parsed["passed"], 1);
         let tries = &parsed["cases"][0]["attempts"];

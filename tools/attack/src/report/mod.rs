@@ -62,6 +62,8 @@ fn short(attempt: &Attempt) -> String {
                     .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
             if how.starts_with("killed (") {
                 how.clone()
+            } else if how.starts_with("the start ends") {
+                "refused to start".to_owned()
             } else if is_errno {
                 format!("refused ({first})")
             } else {
@@ -171,11 +173,10 @@ pub(super) mod samples {
     }
 
     pub(crate) fn judged(attempts: Vec<Attempt>) -> Judged {
-        let attempts = Ok(attempts);
-        let outcome = crate::judge::judge(&attempts);
+        let outcome = crate::judge::judge(&Ok(attempts.clone()));
         Judged {
             case: &CASE,
-            attempts: attempts.unwrap_or_default(),
+            attempts,
             outcome,
             took: Duration::from_millis(1),
         }

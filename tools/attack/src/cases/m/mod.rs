@@ -28,6 +28,8 @@ impl Prepared {
             place: Place::new().map_err(|error| format!("a place for the attack: {error}"))?,
             task: Task {
                 act: act.to_owned(),
+                // A process that any root may look into.
+                pid: std::process::id().cast_signed(),
                 ..Task::default()
             },
             policy: None,
