@@ -101,9 +101,6 @@ fn raise_walls(start: &Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<Rai
         Named::new("the word that the view is ready", &start.ready, Kind::Pipe),
         Named::new("the way to the launcher", start.reporter, Kind::Socket),
     ];
-    // Closed below, and an error on the way out must not close the numbers again.
-    std::mem::forget(start.tree);
-    std::mem::forget(start.life);
     if has(Wall::Descriptors) {
         let keep: Vec<_> = named.iter().map(Named::number).collect();
         sys::close_all_but(&keep)
