@@ -32,13 +32,25 @@ pub struct DirEntry<'a> {
     pub cookie: u64,
 }
 
+/// What became of an entry that was handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handed {
+    /// The client is told of it.
+    Taken,
+    /// The client is not told of it: hidden, or gone meanwhile.
+    LeftOut,
+    /// There is no room for it: it comes first next time.
+    Full,
+}
+
 /// What was read of a directory and not yet handed over.
 #[derive(Default)]
 pub(super) struct Listing {
     entries: Vec<Kept>,
     names: Vec<u8>,
     next: usize,
-    /// The cookie that leads to `entries[next]`.
+    /// The cookie of the last entry that was taken: who comes with it goes on at `entries[next]`,
+    /// behind what was left out since.
     position: u64,
     /// The directory is the root: what is above it is nobody's business.
     is_root: bool,
@@ -85,8 +97,7 @@ impl Export {
     }
 
     /// Hands over a directory's entries from a cookie on, until there are no more or `each` says
-    /// `false`: the entry at hand was not taken then, and comes first next time. `each` may look
-    /// names up, but must not read the same handle.
+    /// that it is full. `each` may look names up, but must not read the same handle.
     ///
     /// # Errors
     ///
@@ -96,7 +107,7 @@ impl Export {
         _permit: &Permit<rows::Readdir>,
         handle: HandleId,
         cookie: u64,
-        each: &mut dyn FnMut(DirEntry<'_>) -> bool,
+        each: &mut dyn FnMut(DirEntry<'_>) -> Handed,
     ) -> Result<(), Fault> {
         let handle = self.handle(handle)?;
         let Kind::Directory(listing) = &handle.open else {
@@ -124,10 +135,12 @@ impl Export {
                     kind: kept.kind,
                     cookie: kept.cookie,
                 };
-                if !hidden && !each(entry) {
-                    return Ok(());
+                let handed = if hidden { Handed::LeftOut } else { each(entry) };
+                match handed {
+                    Handed::Taken => listing.position = kept.cookie,
+                    Handed::LeftOut => {}
+                    Handed::Full => return Ok(()),
                 }
-                listing.position = kept.cookie;
                 listing.next += 1;
             }
         }

@@ -6,4 +6,6 @@ mod convert;
 mod init;
 mod serve;
 
+#[doc(hidden)]
+pub use serve::serve_mediator;
 pub use serve::{Cache, ServeError, Service, ViewMode, serve};

@@ -131,15 +131,13 @@ pub fn serve(service: Service, ready: impl FnOnce()) -> Result<(), ServeError> {
     let (mediator, log) =
         Mediator::new(export, service.policy, verbosity).map_err(thread("audit"))?;
     let mediator = Arc::new(mediator);
-    let adapter = Adapter::new(Arc::clone(&mediator), service.cache, service.mode);
-
-    let mut config = Config::default();
-    config.n_threads = Some(service.threads.max(1));
-    // fuser's own check compares with our user, not the client's; the kernel's gate (user_id,
-    // group_id of the mount) is the one that counts.
-    config.acl = SessionACL::All;
-    let session = Session::from_fd(adapter, service.device, SessionACL::All, config)
-        .map_err(ServeError::Handshake)?;
+    let session = connect(
+        service.device,
+        Arc::clone(&mediator),
+        service.cache,
+        service.mode,
+        service.threads,
+    )?;
     let control = service
         .control
         .map(|listener| ControlServer::start(listener, facts, Arc::clone(&mediator)))
@@ -155,4 +153,41 @@ pub fn serve(service: Service, ready: impl FnOnce()) -> Result<(), ServeError> {
     drop(mediator);
     log.join();
     end
+}
+
+/// Serves a mediator that the caller made and keeps a share of, without control socket and log.
+///
+/// The fuzz targets' way in: while the view is served and when it ends, they look at what
+/// [`serve`] hides (counters, nodes, handles). A client gets nothing here that `serve` does not
+/// give it.
+///
+/// # Errors
+///
+/// [`ServeError::Handshake`] and [`ServeError::Session`].
+#[doc(hidden)]
+pub fn serve_mediator(
+    device: OwnedFd,
+    mediator: Arc<Mediator>,
+    cache: Cache,
+    mode: ViewMode,
+) -> Result<(), ServeError> {
+    let session = connect(device, mediator, cache, mode, 1)?;
+    session.run().map_err(ServeError::Session)
+}
+
+/// Answers INIT.
+fn connect(
+    device: OwnedFd,
+    mediator: Arc<Mediator>,
+    cache: Cache,
+    mode: ViewMode,
+    threads: usize,
+) -> Result<Session<Adapter>, ServeError> {
+    let adapter = Adapter::new(mediator, cache, mode);
+    let mut config = Config::default();
+    config.n_threads = Some(threads.max(1));
+    // fuser's own check compares with our user, not the client's; the kernel's gate (user_id,
+    // group_id of the mount) is the one that counts.
+    config.acl = SessionACL::All;
+    Session::from_fd(adapter, device, SessionACL::All, config).map_err(ServeError::Handshake)
 }

@@ -4,7 +4,7 @@ use rustix::io::Errno;
 
 use super::funnel::{Act, Mediator, ShownEntry, Stop, Trail};
 use super::scratch::join;
-use crate::export::{DirEntry, Pin};
+use crate::export::{DirEntry, Handed, Pin};
 use crate::ids::{FileKind, HandleId};
 use crate::name::Name;
 use crate::op::{Op, rows};
@@ -42,7 +42,11 @@ impl Mediator {
         self.run(Op::Readdir, who, |trail| {
             let (permit, mut filter) = self.decide_readdir(trail, handle)?;
             Ok(self.export.readdir(&permit, handle, cookie, &mut |entry| {
-                filter.hides(entry.name) || each(entry)
+                if filter.hides(entry.name) {
+                    Handed::LeftOut
+                } else {
+                    taken_or_full(each(entry))
+                }
             })?)
         })
     }
@@ -64,7 +68,11 @@ impl Mediator {
             let (permit, mut filter) = self.decide_readdir(trail, handle)?;
             let dir = self.export.pin_handle(handle)?;
             Ok(self.export.readdir(&permit, handle, cookie, &mut |entry| {
-                filter.hides(entry.name) || self.plus(trail, &dir, &entry, each)
+                if filter.hides(entry.name) {
+                    Handed::LeftOut
+                } else {
+                    self.plus(trail, &dir, &entry, each)
+                }
             })?)
         })
     }
@@ -79,20 +87,21 @@ impl Mediator {
         Ok((permit, Filter::new(self, handle)?))
     }
 
-    /// One entry; `false` if it did not fit.
     fn plus(
         &self,
         trail: &Trail,
         dir: &Pin,
         entry: &DirEntry<'_>,
         each: &mut dyn FnMut(Plus<'_>) -> bool,
-    ) -> bool {
+    ) -> Handed {
         let looked = match Name::new(entry.name) {
             // `.` and `..` are not looked up: the kernel takes no reference on them here.
             Err(_) => None,
             Ok(name) => match self.lookup_in(trail, dir, &name) {
                 Ok(entry) => Some(entry),
-                Err(Stop::Failed(Errno::NOENT) | Stop::Refused(Errno::NOENT)) => return true,
+                Err(Stop::Failed(Errno::NOENT) | Stop::Refused(Errno::NOENT)) => {
+                    return Handed::LeftOut;
+                }
                 Err(_) => None,
             },
         };
@@ -106,8 +115,12 @@ impl Mediator {
         if let (false, Some(looked)) = (taken, looked) {
             self.export.forget(looked.node, 1);
         }
-        taken
+        taken_or_full(taken)
     }
+}
+
+fn taken_or_full(taken: bool) -> Handed {
+    if taken { Handed::Taken } else { Handed::Full }
 }
 
 /// Leaves hidden names out. Costs nothing unless rules ask about names.

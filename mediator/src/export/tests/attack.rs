@@ -97,7 +97,7 @@ fn forged_and_stale_handles_are_refused() {
         assert_eq!(errno(w.export.pin_handle(forged)), Errno::BADF);
         assert_eq!(errno(w.export.flush(allow(), forged)), Errno::BADF);
         let permit = allow::<rows::Readdir>();
-        let read = w.export.readdir(&permit, forged, 0, &mut |_| true);
+        let read = w.export.readdir(&permit, forged, 0, &mut |_| Handed::Taken);
         assert_eq!(errno(read), Errno::BADF);
         w.export.release(forged);
     }
@@ -127,7 +127,7 @@ fn forged_cookies_stay_in_the_directory() {
     ] {
         let mut each = |entry: DirEntry<'_>| {
             assert!(entry.name.starts_with(b"f") || entry.name.starts_with(b"."));
-            true
+            Handed::Taken
         };
         match w.export.readdir(&permit, handle, cookie, &mut each) {
             Ok(()) => {}
@@ -135,7 +135,7 @@ fn forged_cookies_stay_in_the_directory() {
         }
     }
     let file = w.open(&w.walk("f1"), READ_WRITE).unwrap();
-    let on_file = w.export.readdir(&permit, file, 0, &mut |_| true);
+    let on_file = w.export.readdir(&permit, file, 0, &mut |_| Handed::Taken);
     assert_eq!(errno(on_file), Errno::NOTDIR);
 }
 

@@ -15,7 +15,7 @@ use rustix::fs::{CWD, Mode as RawMode, OFlags, openat};
 use rustix::io::Errno;
 use tempfile::TempDir;
 
-use super::{Attr, DirEntry, Entry, Export, Fault, Pin, Settings, Submounts};
+use super::{Attr, DirEntry, Entry, Export, Fault, Handed, Pin, Settings, Submounts};
 use crate::ids::{FileKind, HandleId, HostGid, HostOwner, HostUid, Mode, NodeId};
 use crate::name::Name;
 use crate::op::{Birth, Changes, OpenAs, Operation, RenameHow, SetTime, rows};
@@ -176,7 +176,7 @@ impl World {
         let mut each = |entry: DirEntry<'_>| {
             let name = String::from_utf8(entry.name.to_vec()).unwrap();
             all.push((name, entry.ino, entry.cookie));
-            true
+            Handed::Taken
         };
         let permit = allow::<rows::Readdir>();
         self.export.readdir(&permit, handle, 0, &mut each).unwrap();

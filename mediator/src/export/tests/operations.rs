@@ -389,8 +389,9 @@ fn readdir_resumes_at_any_cookie_and_hides_what_is_above() {
             let first = taken.is_none();
             if first {
                 taken = Some((entry.name.to_vec(), entry.cookie));
+                return Handed::Taken;
             }
-            first
+            Handed::Full
         };
         let permit = allow::<rows::Readdir>();
         w.export
@@ -406,13 +407,40 @@ fn readdir_resumes_at_any_cookie_and_hides_what_is_above() {
     let mut rest = 0;
     let mut count = |_: DirEntry<'_>| {
         rest += 1;
-        true
+        Handed::Taken
     };
     let permit = allow::<rows::Readdir>();
     w.export
         .readdir(&permit, handle, all[250].2, &mut count)
         .unwrap();
     assert_eq!(rest, 502 - 251);
+}
+
+#[test]
+fn walk_goes_on_behind_entries_that_were_left_out() {
+    let w = World::new();
+    for i in 0..20 {
+        std::fs::write(w.path(&format!("f{i}")), "").unwrap();
+    }
+    let handle = w.export.opendir(allow(), &w.root()).unwrap();
+    let permit = allow::<rows::Readdir>();
+    // As a policy that hides all but the first entry: the client comes back with that one's cookie.
+    let (mut cookie, mut offered) = (0, Vec::new());
+    for _page in 0..2 {
+        let mut next = None;
+        let mut each = |entry: DirEntry<'_>| {
+            offered.push(entry.name.to_vec());
+            if offered.len() == 1 {
+                next = Some(entry.cookie);
+                return Handed::Taken;
+            }
+            Handed::LeftOut
+        };
+        let read = w.export.readdir(&permit, handle, cookie, &mut each);
+        read.unwrap();
+        cookie = next.unwrap_or(cookie);
+    }
+    assert_eq!(offered.len(), 22, "none twice: {offered:?}");
 }
 
 #[test]
