@@ -84,7 +84,7 @@ fn raise_walls(start: &Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<Rai
         1024
     };
     if has(Wall::Capabilities) {
-        let kept = walls::for_mediator(start.readonly, start.policy.wants_set_id());
+        let kept = walls::for_mediator(start.readonly, start.policy.set_id_bits().has_set_id());
         walls::reduce_to(&kept)?;
         found.securebits_locked = true;
     }

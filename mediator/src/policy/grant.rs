@@ -237,23 +237,27 @@ impl Policy {
         kind: Option<FileKind>,
         allowed: &Allowed,
     ) -> Result<Mode, Refusal> {
-        let mut bits = asked.bits();
         let directory = kind == Some(FileKind::Directory);
-        if directory && asked.has_set_id() && !self.setgid_directories {
+        let inherits = directory && asked.bits() & Mode::SET_GID != 0;
+        if inherits && !self.setgid_directories {
             return Err(refuse(
                 Errno::PERM,
-                "`setgid_directories` denies set-id bits on directories",
+                "`setgid_directories` denies set-group-id on directories",
             ));
         }
-        if asked.has_set_id() && !directory {
-            match self.set_id {
-                SetId::Allow => {}
-                SetId::Strip => bits &= !(Mode::SET_UID | Mode::SET_GID),
-                SetId::Deny => {
-                    return Err(refuse(Errno::PERM, "`set_id` denies set-id bits"));
-                }
+        let judged = if directory {
+            Mode::SET_UID
+        } else {
+            Mode::SET_UID | Mode::SET_GID
+        };
+        let bits = match self.set_id {
+            SetId::Allow => asked.bits(),
+            SetId::Strip => asked.bits() & !judged,
+            SetId::Deny if asked.bits() & judged != 0 => {
+                return Err(refuse(Errno::PERM, "`set_id` denies set-id bits"));
             }
-        }
+            SetId::Deny => asked.bits(),
+        };
         Ok(Mode::new(
             bits & !allowed.modify.strip | allowed.modify.force,
         ))

@@ -50,8 +50,8 @@ pub enum CacheWord {
     Exclusive,
 }
 
-/// `set_id`: set-user-id and set-group-id on anything but a directory, where set-group-id is
-/// group inheritance.
+/// `set_id`: set-user-id, and set-group-id on anything but a directory, where that is group
+/// inheritance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SetId {
     Strip,
@@ -330,7 +330,7 @@ impl Policy {
         let moves = matches!(op, Op::Rename | Op::Link) && by_path;
         // Only a directory can be the way to something.
         let leads = self.grants_traversal() && op.words().meets(Words::of(Word::Look));
-        // `set_id` spares directories.
+        // `set_id` spares set-group-id on directories.
         let spares = op == Op::Setattr && (self.set_id != SetId::Allow || !self.setgid_directories);
         let bounded = self.bounds.is_some() && !shows_outsiders(op);
         needs.path |= moves || leads;
@@ -378,15 +378,24 @@ impl Policy {
         })
     }
 
-    /// Whether set-id bits can be given to anything at all: if not, who acts on the export needs
-    /// no FSETID.
+    /// The set-id bits that can be given to anything at all, of `S_ISUID` and `S_ISGID`: a process
+    /// that acts on the export needs FSETID only if there is one, and has no reason to pass any
+    /// other to the kernel.
     #[must_use]
-    pub fn wants_set_id(&self) -> bool {
-        let forced = |rule: &Rule| match rule.action {
-            Action::Allow(modify) => Mode::new(modify.force).has_set_id(),
-            Action::Deny(_) | Action::Hide => false,
-        };
-        self.set_id == SetId::Allow || self.setgid_directories || self.rules.iter().any(forced)
+    pub fn set_id_bits(&self) -> Mode {
+        let mut bits = 0;
+        if self.set_id == SetId::Allow {
+            bits |= Mode::SET_UID | Mode::SET_GID;
+        }
+        if self.setgid_directories {
+            bits |= Mode::SET_GID;
+        }
+        for rule in &self.rules {
+            if let Action::Allow(modify) = rule.action {
+                bits |= modify.force & (Mode::SET_UID | Mode::SET_GID);
+            }
+        }
+        Mode::new(bits)
     }
 
     /// Refuses every change from now on, whatever the rules say.

@@ -9,6 +9,12 @@ fn set_id_is_stripped_allowed_or_denied_but_for_directories() {
         ("allow", Ok(0o6755), Ok(0o2755)),
         ("deny", Err(Errno::PERM), Ok(0o2755)),
     ] {
+        // Set-user-id means nothing on a directory, and is no exception there.
+        let both = match word {
+            "strip" => Ok(0o2755),
+            "allow" => Ok(0o6755),
+            _ => Err(Errno::PERM),
+        };
         let policy = policy(&format!("default = \"allow\"\nset_id = \"{word}\"\n"));
         let chmod = |mode| ChangesAsk {
             mode: Some(Mode::new(mode)),
@@ -22,6 +28,10 @@ fn set_id_is_stripped_allowed_or_denied_but_for_directories() {
         assert_eq!(
             mode(setattr(&policy, "/a", FileKind::Directory, chmod(0o2755))),
             directory
+        );
+        assert_eq!(
+            mode(setattr(&policy, "/a", FileKind::Directory, chmod(0o6755))),
+            both
         );
         let made = decide::<rows::Create>(&policy, &["/a"], birth(FileKind::Regular, 0o6755));
         assert_eq!(made.map(|it| it.mode.bits()), file);
@@ -43,17 +53,22 @@ fn setgid_directories_denied_leave_nothing_that_needs_fsetid() {
     assert_eq!(set(0o1775), Ok(Some(Mode::new(0o1775))));
     let made = decide::<rows::Mkdir>(&bare, &["/d"], birth(FileKind::Directory, 0o2755));
     assert_eq!(made.map(|it| it.mode), Err(Errno::PERM));
-    assert!(!bare.wants_set_id());
+    assert_eq!(bare.set_id_bits(), Mode::default());
     let forced = "[[rule]]\npath = \"/d/**\"\naction = \"allow\"\nmode = { force = \"2000\" }\n";
-    for wanting in [
-        "default = \"allow\"\n".to_owned(),
-        "default = \"allow\"\nset_id = \"deny\"\n".to_owned(),
-        "default = \"allow\"\nset_id = \"allow\"\nsetgid_directories = \"deny\"\n".to_owned(),
-        format!("{text}{forced}"),
+    let allow = "set_id = \"allow\"\nsetgid_directories = \"deny\"\n";
+    for (wanting, bits) in [
+        (String::new(), 0o2000),
+        ("set_id = \"deny\"\n".to_owned(), 0o2000),
+        (allow.to_owned(), 0o6000),
     ] {
-        assert!(policy(&wanting).wants_set_id(), "{wanting}");
+        let policy = policy(&format!("default = \"allow\"\n{wanting}"));
+        assert_eq!(policy.set_id_bits(), Mode::new(bits), "{wanting}");
     }
-    assert!(Policy::parity().wants_set_id());
+    assert_eq!(
+        policy(&format!("{text}{forced}")).set_id_bits().bits(),
+        0o2000
+    );
+    assert_eq!(Policy::parity().set_id_bits().bits(), 0o6000);
 }
 
 #[test]
