@@ -1,5 +1,6 @@
 //! From the mediator's fork to its first request: every wall, in the order that the kernel forces.
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
@@ -23,6 +24,9 @@ use crate::sys;
 /// Everything between the fork and the first request.
 pub(super) fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<()> {
     let has = |wall| start.inside.walls().has(wall);
+    // Open until the process ends, also after an error: the keeper takes its end for the
+    // mediator's, and would tell of that before the error itself is told.
+    let ready = ManuallyDrop::new(start.ready);
     start.inside.before_walls();
     let proc_fd = namespace::own_descriptors()?;
     let limits = namespace::open_plain(Path::new("/proc/sys/user"))?;
@@ -78,7 +82,7 @@ pub(super) fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd)
         Named::new("the export", &root, Kind::Directory),
         Named::new("/dev/fuse", &start.device, Kind::Fuse),
         Named::new("the control socket", &start.control, Kind::Socket),
-        Named::new("the word that the view is ready", &start.ready, Kind::Pipe),
+        Named::new("the word that the view is ready", &*ready, Kind::Pipe),
         Named::new("the way to the launcher", start.reporter, Kind::Socket),
     ];
     // Closed below, and an error on the way out must not close the numbers again.
@@ -121,7 +125,7 @@ pub(super) fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd)
         };
         seccomp::confine(&proc_fd, verdict)?;
     }
-    let (ready, reporter) = (start.ready, start.reporter.as_raw_fd());
+    let (ready, reporter) = (ManuallyDrop::into_inner(ready), start.reporter.as_raw_fd());
     // With --debug, its log is what was asked for.
     let background = start.background && !start.debug;
     let service = Service {
