@@ -260,9 +260,15 @@ fn run_product(
 ) -> Result<Heard, String> {
     let mut command = Command::new(this_program()?);
     command.env(task::ROLE, task::PRODUCT);
-    command.args(mount_arguments(&view_name(), &place.export(), policy));
+    let name = view_name();
+    command.args(mount_arguments(&name, &place.export(), policy));
     command.args(options);
-    run(command, task)
+    let heard = run(command, task)?;
+    let left = Path::new("/run/virtfs-mediator").join(name);
+    if left.exists() {
+        return Err(format!("{} was left behind", left.display()));
+    }
+    Ok(heard)
 }
 
 /// A name that no other run uses.
