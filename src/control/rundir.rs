@@ -139,14 +139,13 @@ pub(crate) fn claim(run: &OwnedFd, name: &str) -> Result<OwnedFd> {
 pub(crate) fn record(state: &State) -> Result<()> {
     let directory = Path::new(RUN).join(&state.view);
     let fresh = directory.join("state.json.new");
-    let written = serde_json::to_vec_pretty(state)
-        .map_err(io::Error::from)
+    // The record last: a keeper may be removing the directory already, and what is then left in it
+    // must tell whose it is (`remove_left_by`).
+    let target = format!("/proc/{}/ns/mnt", state.keeper.pid);
+    let written = std::os::unix::fs::symlink(target, directory.join("ns"))
+        .and_then(|()| serde_json::to_vec_pretty(state).map_err(io::Error::from))
         .and_then(|text| fs::write(&fresh, text))
-        .and_then(|()| fs::rename(&fresh, directory.join("state.json")))
-        .and_then(|()| {
-            let target = format!("/proc/{}/ns/mnt", state.keeper.pid);
-            std::os::unix::fs::symlink(target, directory.join("ns"))
-        });
+        .and_then(|()| fs::rename(&fresh, directory.join("state.json")));
     match written {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

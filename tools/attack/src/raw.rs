@@ -16,7 +16,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 /// Arguments of a system call.
 pub(crate) type Arguments = [libc::c_long; 6];
 
-/// Calls it. Pointers among the arguments must be of [`pointer`] or [`text`] to what outlives the
+/// Calls it. Pointers among the arguments must be of `pointer` or `text` to what outlives the
 /// call, with the size that the call expects.
 pub(crate) fn call(number: libc::c_long, a: Arguments) -> Result<libc::c_long, Errno> {
     // SAFETY: the kernel checks every pointer that it is given; those among the arguments are made

@@ -195,6 +195,8 @@ fn judge(place: &Place, heard: &Heard) -> (Verdict, Option<String>) {
         Some(Ok(Gain::Bytes(bytes))) if place.betrays(&bytes) => {
             (Verdict::Succeeded("the canary's secret".to_owned()), None)
         }
+        Some(Err(Failure::Unprepared(why))) => untried(why),
+        Some(other) if !began => untried(format!("it ended before it began: {other:?}")),
         Some(Ok(Gain::Bytes(bytes))) => {
             let shown = String::from_utf8_lossy(&bytes).into_owned();
             (
@@ -203,12 +205,8 @@ fn judge(place: &Place, heard: &Heard) -> (Verdict, Option<String>) {
             )
         }
         Some(Ok(Gain::Effect(effect))) => (Verdict::Succeeded(effect), None),
-        Some(Err(Failure::Errno(errno))) if began => {
-            (Verdict::Refused(format!("{errno:?}")), by_kernel())
-        }
-        Some(Err(Failure::Errno(errno))) => untried(format!("{errno:?} before it began")),
+        Some(Err(Failure::Errno(errno))) => (Verdict::Refused(format!("{errno:?}")), by_kernel()),
         Some(Err(Failure::Nothing(what))) => (Verdict::Refused(what), by_kernel()),
-        Some(Err(Failure::Unprepared(why))) => untried(why),
         None => {
             let line = |wanted: &str| {
                 let mut lines = heard.stderr.lines();
@@ -260,9 +258,15 @@ fn run_product(
 ) -> Result<Heard, String> {
     let mut command = Command::new(this_program()?);
     command.env(task::ROLE, task::PRODUCT);
-    command.args(mount_arguments(&view_name(), &place.export(), policy));
+    let name = view_name();
+    command.args(mount_arguments(&name, &place.export(), policy));
     command.args(options);
-    run(command, task)
+    let heard = run(command, task)?;
+    let left = Path::new("/run/virtfs-mediator").join(name);
+    if left.exists() {
+        return Err(format!("{} was left behind", left.display()));
+    }
+    Ok(heard)
 }
 
 /// A name that no other run uses.
@@ -336,5 +340,69 @@ pub(crate) fn await_end(child: &Child, limit: Duration) -> Result<bool, String> 
     match nix::poll::poll(&mut fds, limit) {
         Ok(count) => Ok(count > 0),
         Err(errno) => Err(format!("poll: {errno}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(stderr: &str) -> (Verdict, Option<String>) {
+        let place = Place::new().unwrap();
+        let secret = std::fs::read(place.outside().join("canary")).unwrap();
+        let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let heard = Heard {
+            status: ExitStatus::from_raw(0),
+            stderr: stderr.replace("SECRET", &hex),
+        };
+        judge(&place, &heard)
+    }
+
+    fn is_untried(stderr: &str) -> bool {
+        matches!(judged(stderr), (Verdict::Untried(_), None))
+    }
+
+    const BEGINS: &str = "virtfs-attack: begins\n";
+
+    #[test]
+    fn secret_alone_counts_as_read() {
+        let (verdict, _) = judged(&format!("{BEGINS}virtfs-attack: got SECRET\n"));
+        assert!(matches!(verdict, Verdict::Succeeded(_)), "{verdict:?}");
+        let (verdict, _) = judged(&format!("{BEGINS}virtfs-attack: got 00\n"));
+        assert!(matches!(verdict, Verdict::Refused(_)), "{verdict:?}");
+    }
+
+    #[test]
+    fn errno_is_told_by_the_kernel_alone() {
+        let (verdict, told) = judged(&format!("{BEGINS}virtfs-attack: errno 13\n"));
+        assert_eq!(verdict, Verdict::Refused("EACCES".to_owned()));
+        assert_eq!(told.as_deref(), Some(KERNELS_OWN));
+    }
+
+    #[test]
+    fn end_by_seccomp_is_told_by_the_keeper() {
+        let line = "ERROR view x: its mediator ended (signal 31)";
+        let (verdict, told) = judged(&format!("{BEGINS}{line}\n"));
+        assert_eq!(verdict, Verdict::Refused(KILLED.to_owned()));
+        assert_eq!(told.as_deref(), Some(line));
+    }
+
+    #[test]
+    fn what_ends_before_the_attack_proves_nothing() {
+        assert!(is_untried("ERROR view x: its mediator ended (signal 31)\n"));
+        assert!(is_untried("virtfs-attack: errno 1\n"));
+        assert!(is_untried("virtfs-attack: unprepared mkdirat\n"));
+        assert!(is_untried(""));
+        let other = format!("{BEGINS}ERROR view x: its mediator ended (signal 9)\n");
+        assert!(is_untried(&other));
+    }
+
+    #[test]
+    fn start_that_ends_must_name_the_planted_descriptor() {
+        let of = |path| format!("ERROR descriptor 3 (\"{path}\") is open and has no name: fault\n");
+        let (verdict, told) = judged(&of("/tmp/x/outside"));
+        assert!(matches!(verdict, Verdict::Refused(_)), "{verdict:?}");
+        assert!(told.is_some());
+        assert!(is_untried(&of("/proc")));
     }
 }

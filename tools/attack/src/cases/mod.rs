@@ -1,6 +1,10 @@
 //! All attacks.
 
 mod m;
+// mod q;
+// mod g;
+// mod r;
+// mod l;
 
 use crate::case::Case;
 
@@ -11,10 +15,10 @@ const LISTS: &[&[Case]] = &[
     m::processes::CASES,
     m::files::CASES,
     m::calls::CASES,
-    // Seat Q: `q::CASES`.
-    // Seat G: `g::CASES`.
-    // Seat R: `r::CASES`.
-    // Seat L: `l::CASES`.
+    // q::CASES,
+    // g::CASES,
+    // r::CASES,
+    // l::CASES,
 ];
 
 /// Every case, by row.

@@ -130,7 +130,11 @@ fn follow(lab: &Lab) -> Result<Vec<Attempt>, String> {
         .iter()
         .map(|setting| {
             let mut prepared = Prepared::new("follow")?;
-            prepared.task.rounds = lab.swaps();
+            // Long where a wall of ours must hold; a chroot holds as well, and is not what is asked.
+            prepared.task.rounds = match setting.uid() {
+                Some(_) => 20_000,
+                None => lab.swaps(),
+            };
             let export = prepared.place.export();
             fs::create_dir(export.join("d")).map_err(told("mkdir"))?;
             fs::write(export.join("d/canary"), INNOCENT).map_err(told("write"))?;
