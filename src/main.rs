@@ -5,6 +5,7 @@
 
 mod cli;
 mod control;
+mod doctor;
 mod error;
 mod identity;
 mod keep;
@@ -88,6 +89,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Unmount { view, force } => commands::unmount(&view, force).map(|()| 0),
         Command::List { json } => show::list(json).map(|()| 0),
         Command::Status { view, json } => show::status(&view, json).map(|()| 0),
+        Command::Doctor(options) => doctor::run(&options),
         Command::Policy {
             command: PolicyCommand::Check { files },
         } => Ok(policies::check(&files)),

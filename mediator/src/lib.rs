@@ -24,4 +24,4 @@ pub mod op;
 pub mod policy;
 mod sys;
 
-pub use fuse::{Cache, ServeError, Service, ViewMode, serve};
+pub use fuse::{Cache, OLDEST_PROTOCOL, ServeError, Service, ViewMode, serve};

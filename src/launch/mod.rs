@@ -8,10 +8,10 @@ mod calls;
 pub(crate) mod client;
 pub(crate) mod fusemount;
 pub(crate) mod isolate;
-mod landlock;
+pub(crate) mod landlock;
 pub(crate) mod mediator;
 pub(crate) mod namespace;
-mod seccomp;
+pub(crate) mod seccomp;
 pub(crate) mod stage;
 #[cfg(test)]
 mod wall_tests;

@@ -6,4 +6,5 @@ mod convert;
 mod init;
 mod serve;
 
+pub use init::OLDEST_PROTOCOL;
 pub use serve::{Cache, ServeError, Service, ViewMode, serve};

@@ -1,5 +1,7 @@
 //! A policy as data: what the engine reads, and what the parser makes.
 
+use std::ops::RangeInclusive;
+
 use rustix::io::Errno;
 
 use super::facts::Needs;
@@ -324,6 +326,19 @@ impl Policy {
     #[must_use]
     pub fn readonly(&self) -> bool {
         self.readonly
+    }
+
+    /// The host ids, first and last, that the ranges of `map` name, in the order of the file;
+    /// `None` without a `map`: every id is the same on both sides.
+    #[must_use]
+    pub fn host_ranges(&self) -> Option<Vec<RangeInclusive<u32>>> {
+        self.owners.host_ranges()
+    }
+
+    /// Whether set-user-id and set-group-id that a guest asks for reach the export.
+    #[must_use]
+    pub fn allows_set_id(&self) -> bool {
+        self.set_id == SetId::Allow && !self.readonly
     }
 
     /// Refuses every change from now on, whatever the rules say.

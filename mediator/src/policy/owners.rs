@@ -1,5 +1,7 @@
 //! Ids of the guest to ids of the host and back: `map`, then `squash`.
 
+use std::ops::RangeInclusive;
+
 use rustix::io::Errno;
 
 use super::permit::Refusal;
@@ -63,6 +65,15 @@ fn translate(id: u32, ranges: impl Iterator<Item = (u32, u32, u32)>) -> Option<u
 }
 
 impl Owners {
+    /// The host's side of every range, first and last id; `None` without a map.
+    pub(super) fn host_ranges(&self) -> Option<Vec<RangeInclusive<u32>>> {
+        let ends = |range: &IdRange| {
+            let last = range.count.saturating_sub(1);
+            range.host..=range.host.saturating_add(last)
+        };
+        (!self.map.is_empty()).then(|| self.map.iter().map(ends).collect())
+    }
+
     fn mapped(&self, guest: u32) -> Option<u32> {
         if self.map.is_empty() {
             return Some(guest);
@@ -240,6 +251,16 @@ mod tests {
                 .map_err(|no| no.errno);
             assert_eq!(got, want, "{owners:?}");
         }
+    }
+
+    #[test]
+    fn host_ranges_are_the_first_and_last_ids_of_the_map() {
+        let map = &[(0, 100_000, 1000), (5000, 5000, 1), (9, NO_ID - 2, 2)];
+        assert_eq!(
+            owners(Who::None, map, false).host_ranges(),
+            Some(vec![100_000..=100_999, 5000..=5000, NO_ID - 2..=NO_ID - 1])
+        );
+        assert_eq!(owners(Who::All, &[], false).host_ranges(), None);
     }
 
     #[test]
