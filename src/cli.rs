@@ -30,6 +30,7 @@ Examples:
   sudo virtfs-mediator mount --client qemu --name web /srv/web
   sudo virtfs-mediator enter web -- ls -l /srv/web
   sudo virtfs-mediator unmount web
+  sudo virtfs-mediator doctor --client qemu /srv/share
 
 Exit status: that of the client for `run` and `enter` (128+N if signal N ended it); else 0, or
   64  the command line        77  not root                  74  the view failed or was ended
@@ -95,6 +96,8 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Check a host, exports and QEMU before first use, by trying things and changing nothing.
+    Doctor(crate::doctor::Options),
     /// Work on policy files.
     Policy {
         #[command(subcommand)]

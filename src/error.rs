@@ -68,6 +68,16 @@ impl Error {
         self
     }
 
+    /// What went wrong.
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// What to do about it; may be empty.
+    pub(crate) fn advice(&self) -> &str {
+        &self.cure
+    }
+
     /// The class that decides the exit status.
     pub(crate) const fn class(&self) -> Class {
         self.class

@@ -11,6 +11,7 @@
 pub mod attack;
 mod cli;
 mod control;
+mod doctor;
 mod error;
 mod identity;
 mod keep;
@@ -105,6 +106,7 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
         Command::Unmount { view, force } => commands::unmount(&view, force).map(|()| 0),
         Command::List { json } => show::list(json).map(|()| 0),
         Command::Status { view, json } => show::status(&view, json).map(|()| 0),
+        Command::Doctor(options) => doctor::run(&options),
         Command::Policy {
             command: PolicyCommand::Check { files },
         } => Ok(policies::check(&files)),

@@ -89,7 +89,8 @@ impl Table {
         }
     }
 
-    fn other_places(&self, export: &Path) -> Vec<PathBuf> {
+    /// Every other path under which a directory can be reached.
+    pub(crate) fn other_places(&self, export: &Path) -> Vec<PathBuf> {
         let Some(own) = self.holding(export) else {
             return Vec::new();
         };

@@ -223,7 +223,7 @@ fn refuse_view_beside_its_original(views: &[ViewPlan], table: &mounts::Table) ->
 }
 
 /// A policy that names its export is not used for another by mistake.
-fn refuse_other_export(path: &Path, policy: &Policy) -> Result<()> {
+pub(crate) fn refuse_other_export(path: &Path, policy: &Policy) -> Result<()> {
     match &policy.settings().export {
         Some(export) if Path::new(export) != path => Err(config(
             format!("the policy is for export {export}, not {}", path.display()),
@@ -371,7 +371,7 @@ fn view(
 }
 
 /// `EXPORT=POLICY`, unless a directory of that very name exists.
-fn split_policy(export: &OsStr) -> (PathBuf, Option<PathBuf>) {
+pub(crate) fn split_policy(export: &OsStr) -> (PathBuf, Option<PathBuf>) {
     let bytes = export.as_bytes();
     if !Path::new(export).exists()
         && let Some(at) = bytes.iter().rposition(|byte| *byte == b'=')
@@ -387,7 +387,7 @@ fn split_policy(export: &OsStr) -> (PathBuf, Option<PathBuf>) {
 
 /// Opens a directory without following a symbolic link in its last component, and tells its
 /// canonical path.
-fn open_directory(typed: &Path, what: &str) -> Result<(PathBuf, OwnedFd)> {
+pub(crate) fn open_directory(typed: &Path, what: &str) -> Result<(PathBuf, OwnedFd)> {
     let shown = typed.display();
     let meta = typed.symlink_metadata().map_err(|error| {
         config(
@@ -435,7 +435,7 @@ fn is_kernels_own(kind: &str) -> bool {
     KINDS.contains(&kind)
 }
 
-fn refuse_unfit_export(path: &Path, table: &mounts::Table) -> Result<()> {
+pub(crate) fn refuse_unfit_export(path: &Path, table: &mounts::Table) -> Result<()> {
     let shown = path.display();
     if path == Path::new("/") {
         return Err(config(

@@ -8,7 +8,7 @@ use virtfs_mediator_core::policy::{Policy, Users, shipped};
 use crate::error::{Class, Error, Result};
 
 /// The host's user database.
-struct Host;
+pub(crate) struct Host;
 
 impl Users for Host {
     fn user(&self, name: &str) -> Option<u32> {

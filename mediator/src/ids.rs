@@ -72,6 +72,12 @@ impl Mode {
         self.0
     }
 
+    /// Whether set-user-id is among the bits.
+    #[must_use]
+    pub const fn has_set_uid(self) -> bool {
+        self.0 & Self::SET_UID != 0
+    }
+
     /// Whether set-user-id or set-group-id is among the bits.
     #[must_use]
     pub const fn has_set_id(self) -> bool {

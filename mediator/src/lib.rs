@@ -28,4 +28,4 @@ pub mod weak;
 #[cfg(not(feature = "attack"))]
 mod weak;
 
-pub use fuse::{Cache, ServeError, Service, ViewMode, serve};
+pub use fuse::{Cache, OLDEST_PROTOCOL, ServeError, Service, ViewMode, serve};

@@ -10,11 +10,11 @@ mod descriptors;
 pub(crate) mod fusemount;
 pub(crate) mod inside;
 pub(crate) mod isolate;
-mod landlock;
+pub(crate) mod landlock;
 pub(crate) mod mediator;
 pub(crate) mod namespace;
 mod sandbox;
-mod seccomp;
+pub(crate) mod seccomp;
 pub(crate) mod stage;
 #[cfg(test)]
 mod wall_tests;

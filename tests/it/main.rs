@@ -7,6 +7,7 @@
 )]
 
 mod common;
+mod doctor;
 mod errors;
 mod gate;
 mod host_namespace;

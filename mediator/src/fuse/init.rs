@@ -7,8 +7,9 @@ use fuser::{InitFlags, KernelConfig, Version};
 
 use super::serve::{Cache, ViewMode};
 
-/// The oldest protocol that is served: Linux 5.10.
-const OLDEST: Version = Version(7, 32);
+/// The oldest protocol that is served, major and minor: Linux 5.10.
+pub const OLDEST_PROTOCOL: (u32, u32) = (7, 32);
+const OLDEST: Version = Version(OLDEST_PROTOCOL.0, OLDEST_PROTOCOL.1);
 
 /// The largest WRITE in bytes; larger ones gained nothing when measured.
 const MAX_WRITE: u32 = 1 << 20;

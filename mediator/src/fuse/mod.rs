@@ -6,6 +6,7 @@ mod convert;
 mod init;
 mod serve;
 
+pub use init::OLDEST_PROTOCOL;
 #[doc(hidden)]
 pub use serve::serve_mediator;
 pub use serve::{Cache, ServeError, Service, ViewMode, serve};
