@@ -68,6 +68,7 @@ impl From<Errno> for Stop {
 
 /// One request on its way through the funnel.
 pub(super) struct Trail {
+    op: Op,
     pub(super) who: Requester,
     /// Escaped names, for the log; empty unless the log wants them.
     subject: Cell<String>,
@@ -189,6 +190,7 @@ impl Mediator {
     ) -> Result<T, Errno> {
         let started = self.audit.is_verbose().then(Instant::now);
         let trail = Trail {
+            op,
             who,
             subject: Cell::default(),
         };
@@ -262,6 +264,37 @@ impl Mediator {
             errno: refusal.errno,
         }));
         Stop::Refused(refusal.errno)
+    }
+
+    /// A name as it came. One that could lead out of its directory is told: no kernel that keeps
+    /// to the protocol sends it.
+    pub(super) fn name(&self, trail: &Trail, bytes: &[u8]) -> Act<Name> {
+        Name::new(bytes).map_err(|errno| match errno {
+            Errno::INVAL => {
+                let why = "floor: a name must be one component";
+                self.refuse_bytes(trail, bytes, errno, why)
+            }
+            other => other.into(),
+        })
+    }
+
+    /// Logs the refusal of what is not even a name.
+    pub(super) fn refuse_bytes(
+        &self,
+        trail: &Trail,
+        bytes: &[u8],
+        errno: Errno,
+        why: &'static str,
+    ) -> Stop {
+        self.audit.put(Record::Refused(Refused {
+            op: trail.op,
+            requester: trail.who,
+            subject: escape(bytes, None),
+            rule: self.rule_word(None),
+            why,
+            errno,
+        }));
+        Stop::Refused(errno)
     }
 
     /// Gathers the facts that rules for `op` ask about, and no others: each costs a system call
