@@ -5,7 +5,10 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     not(feature = "attack"),
-    expect(unreachable_pub, reason = "the module is public in attack builds alone")
+    expect(
+        unreachable_pub,
+        reason = "the module is public in attack builds alone"
+    )
 )]
 pub enum Wall {
     /// Names are single components, checked once.
@@ -16,6 +19,8 @@ pub enum Wall {
     Carry,
     /// Only regular files and directories are opened.
     Kinds,
+    /// Under rules that go by name, a name is good only as its directory spells it.
+    Spelling,
     /// Counts and offsets that a client sends are checked before they are used.
     Arithmetic,
 }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::audit::{Audit, AuditWriter, Record, Refused, Verbosity, escape};
 use super::counters::{Counters, End};
 use super::scratch::{Scratch, join, with_paths};
-use crate::export::{Attr, Entry, Export, Fault, Pin};
+use crate::export::{Attr, Entry, Export, Fault, Pin, SPELLING};
 use crate::ids::{FileKind, GuestGid, GuestOwner, GuestUid, HandleId, NodeId};
 use crate::name::Name;
 use crate::op::{Op, Words};
@@ -89,6 +89,8 @@ pub(super) struct Case<'a> {
     pub(super) subject: Subject<'a>,
     pub(super) words: Option<Words>,
     pub(super) attr: Option<&'a Attr>,
+    /// The type, where it is known without asking; the floor wants it of an open.
+    pub(super) kind: Option<FileKind>,
     pub(super) second: Option<(&'a Pin, &'a Name)>,
     pub(super) span: Option<(u64, u64)>,
     pub(super) xattr: Option<(&'a [u8], usize)>,
@@ -101,6 +103,7 @@ impl<'a> Case<'a> {
             subject,
             words: None,
             attr: None,
+            kind: None,
             second: None,
             span: None,
             xattr: None,
@@ -278,6 +281,24 @@ impl Mediator {
         })
     }
 
+    /// Tells of a name that its directory spells otherwise; other faults are no refusals.
+    pub(super) fn misspelt(
+        &self,
+        trail: &Trail,
+        (parent, name): (&Pin, &Name),
+        fault: Fault,
+    ) -> Stop {
+        if fault.call != SPELLING {
+            return fault.into();
+        }
+        let refusal = Refusal {
+            errno: fault.errno,
+            rule: None,
+            why: "rules go by name, and its directory spells this one otherwise",
+        };
+        self.refuse(trail.op, trail, &Case::name(parent, name), refusal)
+    }
+
     /// Logs the refusal of what is not even a name.
     pub(super) fn refuse_bytes(
         &self,
@@ -323,6 +344,7 @@ impl Mediator {
             }
             other @ (Subject::Node(_) | Subject::Name(..) | Subject::Handle(_)) => other,
         };
+        facts.kind = case.kind;
         if let Subject::Node(pin) = subject {
             facts.birth = self.export.is_birth(pin);
         }

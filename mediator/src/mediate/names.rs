@@ -28,7 +28,8 @@ impl Mediator {
     }
 
     pub(super) fn lookup_in(&self, trail: &Trail, parent: &Pin, name: &Name) -> Act<ShownEntry> {
-        let child = self.export.child(parent, name)?;
+        let child = self.export.child(parent, name);
+        let child = child.map_err(|fault| self.misspelt(trail, (parent, name), fault))?;
         let case = Case {
             attr: Some(child.attr()),
             ..Case::name(parent, name)
@@ -124,7 +125,8 @@ impl Mediator {
                 self.refuse_bytes(trail, name, errno, why)
             })?;
             let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
-            let (new_parent, new_name) = (self.export.pin(new_parent)?, self.name(trail, new_name)?);
+            let (new_parent, new_name) =
+                (self.export.pin(new_parent)?, self.name(trail, new_name)?);
             let from = (&parent, &name);
             let to = (&new_parent, &new_name);
             let permit = self.decide_rename(trail, from, to, how)?;
