@@ -67,6 +67,24 @@ pub(crate) fn product(way: impl Into<String>, verdict: Verdict, told: Option<Str
     }
 }
 
+/// What came of one and the same attack, tried behind all walls and without some.
+pub(crate) struct Tried {
+    /// The attacker got what they wanted.
+    pub(crate) got: bool,
+    pub(crate) what: String,
+    pub(crate) told: Option<String>,
+}
+
+impl Tried {
+    pub(crate) fn weaker(self, arrangement: Arrangement, way: impl Into<String>) -> Attempt {
+        weaker(arrangement, way, verdict(self.got, self.what))
+    }
+
+    pub(crate) fn product(self, way: impl Into<String>) -> Attempt {
+        product(way, verdict(self.got, self.what), self.told)
+    }
+}
+
 /// The verdict of a try that may have got what it wanted.
 pub(crate) fn verdict(succeeded: bool, what: impl Into<String>) -> Verdict {
     if succeeded {

@@ -1,4 +1,5 @@
 //! `virtfs-attack`: attacks that anyone can run, on the product and on weaker arrangements.
+#![allow(dead_code, reason = "seat M is not here yet")]
 
 mod case;
 mod cases;
@@ -18,21 +19,37 @@ fn main() -> ExitCode {
         mediator: std::env::var_os("MEDIATOR").unwrap_or_default().into(),
         short: std::env::var_os("FULL").is_none(),
     };
-    for case in [cases::q::CASES, cases::g::CASES, cases::r::CASES, cases::l::CASES].concat_refs() {
+    for case in [
+        cases::q::CASES,
+        cases::g::CASES,
+        cases::r::CASES,
+        cases::l::CASES,
+    ]
+    .concat_refs()
+    {
         if !words.is_empty() && !words.iter().any(|word| word == case.id) {
             continue;
         }
         let started = Instant::now();
-        println!("{} {} ({:?}): {}; stopped by: {}", case.row, case.id, case.seat, case.what, case.stopped_by);
+        println!(
+            "{} {} ({:?}): {}; stopped by: {}",
+            case.row, case.id, case.seat, case.what, case.stopped_by
+        );
         match (case.run)(&lab) {
             Ok(attempts) => {
                 for attempt in &attempts {
-                    println!("    {:?} [{}] {:?}\n        told: {:?}", attempt.arrangement, attempt.way, attempt.verdict, attempt.told);
+                    println!(
+                        "    {:?} [{}] {:?}\n        told: {:?}",
+                        attempt.arrangement, attempt.way, attempt.verdict, attempt.told
+                    );
                 }
             }
             Err(why) => println!("    ERROR {why}"),
         }
         println!("    {:.1?}", started.elapsed());
+    }
+    for (row, why) in cases::q::NOT_YET {
+        println!("{row} not tried: {why}");
     }
     ExitCode::SUCCESS
 }

@@ -95,7 +95,11 @@ fn everywhere(
             let guest = Guest::on_view(&start, &place.export())?;
             let found = attack(&guest, &place)?;
             let got = found.got || !place.is_untouched();
-            Ok(product(way.clone(), verdict(got, found.what), guest.told(words)))
+            Ok(product(
+                way.clone(),
+                verdict(got, found.what),
+                guest.told(words),
+            ))
         };
         attempts.push(or_untried(Arrangement::Product, &way, strong()));
     }
@@ -156,7 +160,11 @@ fn setgid(lab: &Lab) -> Outcome {
         })
     }
     let policies: [(&str, &str, &[&str]); 2] = [
-        ("set_id = strip", STRIPS, &["op=\"setattr\"", "/staff/program"]),
+        (
+            "set_id = strip",
+            STRIPS,
+            &["op=\"setattr\"", "/staff/program"],
+        ),
         ("set_id = deny", DENIES, &["refused", "/staff/program"]),
     ];
     everywhere(lab, "create and chmod 2775", &policies, prepare, attack)
@@ -187,7 +195,13 @@ fn survive(lab: &Lab) -> Outcome {
         ("no policy", "", &["op=\"write\"", "/program"]),
         ("set_id = strip", STRIPS, &["op=\"write\"", "/program"]),
     ];
-    everywhere(lab, "write as another user to a file of mode 4777", &policies, prepare, attack)
+    everywhere(
+        lab,
+        "write as another user to a file of mode 4777",
+        &policies,
+        prepare,
+        attack,
+    )
 }
 
 /// Row 10. The proof is a local user of the host who runs it.
@@ -219,7 +233,13 @@ fn plant(lab: &Lab) -> Outcome {
         ("set_id = strip", STRIPS, &["op=\"setattr\"", "/id"]),
         ("set_id = deny", DENIES, &["refused", "/id"]),
     ];
-    everywhere(lab, "chown 0, chmod 4755", &policies, |_place| Ok(()), attack)
+    everywhere(
+        lab,
+        "chown 0, chmod 4755",
+        &policies,
+        |_place| Ok(()),
+        attack,
+    )
 }
 
 const NO_WAY_OUT: &str = r#"
@@ -257,8 +277,11 @@ fn content(lab: &Lab) -> Outcome {
         })
     }
     let way = "symlink, then cat on the host";
-    let policies: [(&str, &str, &[&str]); 1] =
-        [("a rule on targets", NO_WAY_OUT, &["refused", "symlink", "no-way-out"])];
+    let policies: [(&str, &str, &[&str]); 1] = [(
+        "a rule on targets",
+        NO_WAY_OUT,
+        &["refused", "symlink", "no-way-out"],
+    )];
     let mut attempts = everywhere(lab, way, &policies, |_place| Ok(()), attack)?;
     // Without the rule a link is content, as on any file system: told, so that nobody relies on it.
     let place = Place::new().or_tell("a place")?;

@@ -7,6 +7,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use virtfs_mediator_core::weak::Wall;
 use virtfs_p9::Ids;
 
 use crate::case::{Arrangement, Attempt, Case, Seat, Verdict};
@@ -55,7 +56,7 @@ pub(crate) const CASES: &[Case] = &[
         id: "spelling",
         seat: Seat::L,
         what: "a rule dodged by another spelling, where the file system ignores case",
-        stopped_by: "an export that ignores case is refused under rules that go by names",
+        stopped_by: "under rules that go by name, a name is good only as its directory lists it",
         run: spelling,
     },
 ];
@@ -69,7 +70,8 @@ fn enter(lab: &Lab) -> Outcome {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).or_tell("chmod")?;
         Ok(place)
     };
-    let read = |root: &Path| fs::read_to_string(root.join("open")).map_err(|error| error.to_string());
+    let read =
+        |root: &Path| fs::read_to_string(root.join("open")).map_err(|error| error.to_string());
     let turn = |found: Result<String, String>| match found {
         Ok(text) => verdict(text == "inside", "it was read"),
         Err(why) => Verdict::Refused(why),
@@ -77,24 +79,45 @@ fn enter(lab: &Lab) -> Outcome {
     let others = [
         ("another user", STRANGER),
         ("root", Ids::ROOT),
-        ("the client's user in another group", Ids { uid: CLIENT.uid, gid: STRANGER.gid }),
-        ("another user in the client's group", Ids { uid: STRANGER.uid, gid: CLIENT.gid }),
+        (
+            "the client's user in another group",
+            Ids {
+                uid: CLIENT.uid,
+                gid: STRANGER.gid,
+            },
+        ),
+        (
+            "another user in the client's group",
+            Ids {
+                uid: STRANGER.uid,
+                gid: CLIENT.gid,
+            },
+        ),
     ];
     let place = ready()?;
-    let shared = Start::product(lab, place.export()).option("--shared").open()?;
+    let shared = Start::product(lab, place.export())
+        .option("--shared")
+        .open()?;
     let mut attempts = Vec::new();
     for (way, ids) in others {
         let found = act(Where::Mounts(&shared), ids, LIMIT, || read(&shared.export))?;
-        attempts.push(weaker(Arrangement::Other("a mount for all (--shared)"), way, turn(found)));
+        attempts.push(weaker(
+            Arrangement::Other("a mount for all (--shared)"),
+            way,
+            turn(found),
+        ));
     }
     drop(shared);
-    let view = Start::product(lab, place.export()).option("--debug").open()?;
+    let view = Start::product(lab, place.export())
+        .option("--debug")
+        .open()?;
     for (way, ids) in others {
         let found = act(Where::Mounts(&view), ids, LIMIT, || read(&view.export))?;
         let asked = view.log().contains(&format!("uid={}", ids.uid)) && ids.uid != CLIENT.uid;
-        let told = found.as_ref().err().filter(|_| !asked).map(|why| {
-            format!("the kernel's own answer, no request reaches the mediator: {why}")
-        });
+        let told =
+            found.as_ref().err().filter(|_| !asked).map(|why| {
+                format!("the kernel's own answer, no request reaches the mediator: {why}")
+            });
         attempts.push(product(way, turn(found), told));
     }
     Ok(attempts)
@@ -127,19 +150,36 @@ fn unfit(lab: &Lab) -> Outcome {
     let outside = place.outside();
     let weak = Server::bindfs(Path::new("/"), &[]).map(|server| {
         let below = outside.strip_prefix("/").unwrap_or(&outside);
-        weaker(bindfs.clone(), way, canary(&place, &server.path().join(below).join("canary")))
+        weaker(
+            bindfs.clone(),
+            way,
+            canary(&place, &server.path().join(below).join("canary")),
+        )
     });
     attempts.push(or_untried(bindfs.clone(), way, weak));
-    attempts.push(refused(&Start::product(lab, "/"), way, &["root directory"])?);
+    attempts.push(refused(
+        &Start::product(lab, "/"),
+        way,
+        &["root directory"],
+    )?);
 
     let way = "another mount inside the export";
     let inner = place.export().join("inner");
     fs::create_dir(&inner).or_tell("mkdir")?;
     let bind = Bind::mount(&place.outside(), &inner)?;
-    let weak = Server::bindfs(&place.export(), &[])
-        .map(|server| weaker(bindfs.clone(), way, canary(&place, &server.path().join("inner/canary"))));
+    let weak = Server::bindfs(&place.export(), &[]).map(|server| {
+        weaker(
+            bindfs.clone(),
+            way,
+            canary(&place, &server.path().join("inner/canary")),
+        )
+    });
     attempts.push(or_untried(bindfs.clone(), way, weak));
-    attempts.push(refused(&Start::product(lab, place.export()), way, &["mounted inside"])?);
+    attempts.push(refused(
+        &Start::product(lab, place.export()),
+        way,
+        &["mounted inside"],
+    )?);
     drop(bind);
 
     attempts.extend(view_of_a_view(lab, &bindfs)?);
@@ -152,7 +192,9 @@ fn view_of_a_view(lab: &Lab, bindfs: &Arrangement) -> Outcome {
     let way = "a view of a view";
     let place = Place::new().or_tell("a place")?;
     fs::write(place.export().join("file"), "inside").or_tell("write")?;
-    let inner = Start::product(lab, place.export()).option("--shared").open()?;
+    let inner = Start::product(lab, place.export())
+        .option("--shared")
+        .open()?;
     let within = |words: &[&str]| -> Result<_, String> {
         let mut command = Command::new("nsenter");
         command
@@ -171,7 +213,11 @@ fn view_of_a_view(lab: &Lab, bindfs: &Arrangement) -> Outcome {
     );
     let weak = within(&["sh", "-c", &script]).map(|ended| {
         let got = ended.out.contains("inside");
-        weaker(bindfs.clone(), way, verdict(got, format!("{} {}", ended.out, ended.err.trim())))
+        weaker(
+            bindfs.clone(),
+            way,
+            verdict(got, format!("{} {}", ended.out, ended.err.trim())),
+        )
     });
     let outer = Start::product(lab, &inner.export);
     let words = outer.words(dir.path())?;
@@ -192,49 +238,80 @@ const HIDES: &str =
 /// Row 28. With lowntfs-3g, a file system that can be had everywhere; ext4's and others' case
 /// folding needs a kernel that was built with it.
 fn spelling(lab: &Lab) -> Outcome {
-    let way = "`/SECRET` where `/secret` is hidden";
+    let ruled = Arrangement::Walls("all but the check that a name is spelled as it is listed");
+    let ways = [
+        "/SECRET read where /secret is hidden",
+        "a file renamed to /SECRET",
+    ];
+    let both = |walls: &[Wall]| dodge(lab, walls);
+    let weak = both(&[Wall::Spelling])?;
+    let strong = both(&[])?;
+    let mut attempts = Vec::new();
+    for (way, ((weak, _), (strong, told))) in ways.into_iter().zip(weak.into_iter().zip(strong)) {
+        attempts.push(weaker(ruled.clone(), way, weak));
+        attempts.push(product(way, strong, told));
+    }
+    Ok(attempts)
+}
+
+/// Reads and replaces a hidden file by another spelling of its name.
+fn dodge(lab: &Lab, walls: &[Wall]) -> Result<[(Verdict, Option<String>); 2], String> {
     let dir = scratch()?;
     let image = dir.path().join("image");
     let file = fs::File::create(&image).or_tell("create")?;
     file.set_len(16 << 20).or_tell("truncate")?;
     let mut format = Command::new("mkntfs");
     format.args(["-F", "-Q"]).arg(&image);
-    let sensitive = Arrangement::Other("the rule alone, on a file system that ignores case");
-    let formatted = Spawned::ended(format, LIMIT);
-    if !formatted.as_ref().is_ok_and(|ended| ended.status.success()) {
-        let why = format!("install ntfs-3g: {formatted:?}");
-        return Ok(vec![product(way, Verdict::Untried(why), None)]);
-    }
-    let mut command = Command::new("lowntfs-3g");
-    command
-        .args(["-o", "ignore_case,allow_other,no_detach"])
-        .arg(&image);
-    let folding = Server::start(command)?;
+    let folding = Spawned::ended(format, LIMIT).and_then(|_formatted| {
+        let mut command = Command::new("lowntfs-3g");
+        command
+            .args(["-o", "ignore_case,allow_other,no_detach"])
+            .arg(&image);
+        Server::start(command)
+    });
+    let folding = match folding {
+        Ok(folding) => folding,
+        Err(why) => {
+            let why = Verdict::Untried(format!("install ntfs-3g: {why}"));
+            return Ok([(why.clone(), None), (why, None)]);
+        }
+    };
     let export = folding.path().join("share");
     fs::create_dir(&export).or_tell("mkdir")?;
     fs::write(export.join("secret"), "hidden").or_tell("write")?;
-    // The rule as anyone would write it, judged by the bytes of what was asked for.
-    let naive = |asked: &str| {
-        (asked != "secret").then(|| fs::read_to_string(export.join(asked)).unwrap_or_default())
-    };
-    let got = naive("SECRET").is_some_and(|text| text == "hidden");
-    let mut attempts = vec![weaker(sensitive, way, verdict(got, "read by the other spelling"))];
+    fs::write(export.join("mine"), "mine").or_tell("write")?;
     let start = Start::product(lab, &export).policy(HIDES);
-    attempts.push(match start.open() {
-        Err(why) => {
-            let told = line_with(&why, &["case"]);
-            product(way, Verdict::Refused("the start is refused".to_owned()), told)
-        }
-        Ok(view) => {
-            let read = act(Where::Client(&view), CLIENT, LIMIT, || {
-                fs::read_to_string(view.export.join("SECRET")).map_err(|error| error.to_string())
-            })?;
-            let told = view.told(&["refused", "SECRET"]);
-            let got = read.as_ref().is_ok_and(|text| text == "hidden");
-            product(way, verdict(got, format!("{read:?}")), told)
-        }
-    });
-    Ok(attempts)
+    let start = if walls.is_empty() {
+        start
+    } else {
+        start.without(walls)?
+    };
+    let view = start.open()?;
+    let (read, mine, errno) = act(Where::Client(&view), CLIENT, LIMIT, || {
+        let read = fs::read_to_string(view.export.join("SECRET"));
+        // As it is listed, a name is as good as ever.
+        let mine = fs::read_to_string(view.export.join("mine")).is_ok();
+        let (from, to) = (view.export.join("mine"), view.export.join("SECRET"));
+        let errno = fs::rename(from, to)
+            .err()
+            .and_then(|error| error.raw_os_error());
+        (read.map_err(|error| error.to_string()), mine, errno)
+    })?;
+    let told = if walls.is_empty() {
+        view.told(&["refused", "lookup", "/SECRET"])
+    } else {
+        None
+    };
+    let was_read = read.as_ref().is_ok_and(|text| text == "hidden");
+    let is_left = fs::read_to_string(export.join("secret")).is_ok_and(|text| text == "hidden");
+    let first = format!("{read:?}; a file by its own name: {mine}");
+    let second = format!("errno {errno:?}, the hidden file is there: {is_left}");
+    let read = if mine {
+        verdict(was_read, first)
+    } else {
+        Verdict::Untried(first)
+    };
+    Ok([(read, told.clone()), (verdict(!is_left, second), told)])
 }
 
 /// The export and a link to what lies outside, to be swapped.

@@ -59,9 +59,8 @@ pub(crate) fn begin<T: Serialize + DeserializeOwned>(
     ids: Ids,
     act: impl FnOnce() -> T,
 ) -> Result<Actor<T>, String> {
-    let namespace = |pid: i32, kind: &str| {
-        File::open(format!("/proc/{pid}/ns/{kind}")).or_tell("a namespace")
-    };
+    let namespace =
+        |pid: i32, kind: &str| File::open(format!("/proc/{pid}/ns/{kind}")).or_tell("a namespace");
     let join = match place {
         Where::Host => Vec::new(),
         Where::Mounts(view) => vec![(namespace(view.keeper, "mnt")?, CloneFlags::CLONE_NEWNS)],
@@ -71,7 +70,8 @@ pub(crate) fn begin<T: Serialize + DeserializeOwned>(
             (namespace(view.keeper, "mnt")?, CloneFlags::CLONE_NEWNS),
         ],
     };
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).or_tell("pipe")?;
+    let (read, write) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).or_tell("pipe")?;
     match fork().or_tell("fork")? {
         ForkResult::Child => {
             drop(read);
@@ -186,8 +186,8 @@ fn read_all(read: OwnedFd, limit: Duration) -> Result<Vec<u8>, String> {
 
 #[allow(unsafe_code, reason = "fork(2)")]
 fn fork() -> nix::Result<ForkResult> {
-    // SAFETY: cases run one after the other in the only thread of this program that takes locks;
-    // glibc keeps malloc usable in the child, which ends by exit and returns to nobody.
+    // SAFETY: cases run one after the other, and no other thread of this program runs while one of
+    // them forks; the child ends by exit and returns to nobody.
     unsafe { nix::unistd::fork() }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -64,9 +64,9 @@ impl Spawned {
             command.stdin(Stdio::null());
         }
         let program = PathBuf::from(command.get_program());
-        let child = command.spawn().map_err(|error| {
-            format!("{}: {error}: install what has it", program.display())
-        })?;
+        let child = command
+            .spawn()
+            .map_err(|error| format!("{}: {error}: install what has it", program.display()))?;
         Ok(Self { child, dir })
     }
 
@@ -85,10 +85,6 @@ impl Spawned {
 
     pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap_or(i32::MAX)
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.dir.path()
     }
 
     fn text(&self, name: &str) -> String {

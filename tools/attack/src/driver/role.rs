@@ -20,11 +20,12 @@ pub(crate) const WITHOUT: &str = "VIRTFS_ATTACK_WITHOUT";
 /// The core alone, served over standard input, without the walls that this names.
 pub(crate) const CORE: &str = "VIRTFS_ATTACK_CORE";
 
-const WALLS: [(&str, Wall); 5] = [
+const WALLS: [(&str, Wall); 6] = [
     ("names", Wall::Names),
     ("floor", Wall::Floor),
     ("carry", Wall::Carry),
     ("kinds", Wall::Kinds),
+    ("spelling", Wall::Spelling),
     ("arithmetic", Wall::Arithmetic),
 ];
 

@@ -47,8 +47,10 @@ impl Start {
     /// The same program, this one, behind the same sandbox, but for these walls of the core.
     pub(crate) fn without(mut self, walls: &[Wall]) -> Result<Self, String> {
         let words: Vec<&str> = walls.iter().map(|wall| word(*wall)).collect();
-        self.before
-            .extend(["env".into(), format!("{WITHOUT}={}", words.join(",")).into()]);
+        self.before.extend([
+            "env".into(),
+            format!("{WITHOUT}={}", words.join(",")).into(),
+        ]);
         self.program = std::env::current_exe().or_tell("this program's path")?;
         Ok(self)
     }
@@ -86,7 +88,10 @@ impl Start {
         let mut words = self.before.clone();
         words.extend([self.program.clone().into(), "run".into()]);
         words.push(format!("--name={}", self.name).into());
-        words.extend(["--client".into(), format!("{}:{}", CLIENT.uid, CLIENT.gid).into()]);
+        words.extend([
+            "--client".into(),
+            format!("{}:{}", CLIENT.uid, CLIENT.gid).into(),
+        ]);
         words.extend(self.options.iter().cloned());
         if let Some(text) = &self.policy {
             let file = dir.join("policy.toml");
@@ -154,14 +159,13 @@ impl Start {
         if !ready || !spawned.out().contains("ready") {
             return Err(format!("the view did not start: {}", spawned.err()));
         }
-        View::of(spawned, self.name.clone(), self.export.clone())
+        View::of(spawned, self.export.clone())
     }
 }
 
 /// A running view.
 pub(crate) struct View {
     spawned: Spawned,
-    pub(crate) name: String,
     pub(crate) export: PathBuf,
     pub(crate) keeper: i32,
     pub(crate) init: i32,
@@ -172,7 +176,7 @@ pub(crate) struct View {
 }
 
 impl View {
-    fn of(spawned: Spawned, name: String, export: PathBuf) -> Result<Self, String> {
+    fn of(spawned: Spawned, export: PathBuf) -> Result<Self, String> {
         let one = |pid: i32, what: &str| {
             let found = children(pid);
             match found.as_slice() {
@@ -191,7 +195,6 @@ impl View {
             return Err(format!("keeper's children: {inits:?} {wardens:?}"));
         };
         Ok(Self {
-            name,
             export,
             keeper,
             init: *init,

@@ -30,7 +30,12 @@ impl Server {
         let program = dir.path().join("passthrough_ll");
         let mut build = Command::new("cc");
         build
-            .args(["-O2", "-w", "-D_FILE_OFFSET_BITS=64", "-I/usr/include/fuse3"])
+            .args([
+                "-O2",
+                "-w",
+                "-D_FILE_OFFSET_BITS=64",
+                "-I/usr/include/fuse3",
+            ])
             .arg(format!("{EXAMPLES}/passthrough_ll.c"))
             .args(["-lfuse3", "-o"])
             .arg(&program);
@@ -59,9 +64,8 @@ impl Server {
         command.arg(&mount);
         let mut spawned = Spawned::start(command, dir, false)?;
         let shown = format!(" {} ", mount.display());
-        let mounted = || {
-            fs::read_to_string("/proc/self/mountinfo").is_ok_and(|table| table.contains(&shown))
-        };
+        let mounted =
+            || fs::read_to_string("/proc/self/mountinfo").is_ok_and(|table| table.contains(&shown));
         let up = holds_within(LIMIT, || {
             mounted() || spawned.wait(Duration::ZERO).is_some()
         });

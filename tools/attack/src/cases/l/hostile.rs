@@ -23,15 +23,24 @@ pub(super) fn before(lab: &Lab) -> Outcome {
     let way = "the export is a link";
     let place = swappable()?;
     let link = place.export().with_file_name("link");
-    let weak = Server::bindfs(&link, &[])
-        .map(|server| weaker(bindfs.clone(), way, canary(&place, &server.path().join("canary"))));
+    let weak = Server::bindfs(&link, &[]).map(|server| {
+        weaker(
+            bindfs.clone(),
+            way,
+            canary(&place, &server.path().join("canary")),
+        )
+    });
     attempts.push(or_untried(bindfs.clone(), way, weak));
     for (way, path) in [
         (way, link.clone()),
         ("the export is a link with a slash behind", link.join("")),
         ("the export is a link with a dot behind", link.join(".")),
     ] {
-        attempts.push(refused(&Start::product(lab, path), way, &["symbolic link"])?);
+        attempts.push(refused(
+            &Start::product(lab, path),
+            way,
+            &["symbolic link"],
+        )?);
     }
     attempts.push(swapped(lab)?);
     attempts.extend(search_path(lab)?);
@@ -56,9 +65,14 @@ fn swapped(lab: &Lab) -> Result<Attempt, String> {
         let (mut refusals, mut started, mut told) = (0, 0, None);
         for _ in 0..starts {
             let start = Start::product(lab, &export);
-            let ended = start.run(&["sh", "-c", script, "sh", &export_shown, &outside_shown], LIMIT)?;
+            let ended = start.run(
+                &["sh", "-c", script, "sh", &export_shown, &outside_shown],
+                LIMIT,
+            )?;
             if place.betrays(ended.out.as_bytes()) {
-                let what = format!("a view of what lies outside, after {started} starts and {refusals} refusals");
+                let what = format!(
+                    "a view of what lies outside, after {started} starts and {refusals} refusals"
+                );
                 return Ok(product(way, Verdict::Succeeded(what), None));
             }
             if ended.out.contains("started") {
@@ -76,7 +90,6 @@ fn swapped(lab: &Lab) -> Result<Attempt, String> {
             while !stop.load(Ordering::Relaxed) {
                 let _both_exist =
                     rustix::fs::renameat_with(CWD, &export, CWD, &link, RenameFlags::EXCHANGE);
-                std::thread::sleep(std::time::Duration::from_micros(20));
             }
         });
         let done = run();
@@ -87,7 +100,14 @@ fn swapped(lab: &Lab) -> Result<Attempt, String> {
 
 /// Programs of these names, in a directory that the caller's PATH names first.
 const PROGRAMS: [&str; 8] = [
-    "bindfs", "fusermount3", "fusermount", "mount", "umount", "sh", "nsenter", "virtfs-mediator",
+    "bindfs",
+    "fusermount3",
+    "fusermount",
+    "mount",
+    "umount",
+    "sh",
+    "nsenter",
+    "virtfs-mediator",
 ];
 
 /// A directory of programs that leave a mark.
@@ -101,12 +121,19 @@ fn evil(dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// What was left: the marks' names, and as whom a program was run that left one.
 fn marks(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("mark-"))
-        .map(|entry| fs::read_to_string(entry.path()).unwrap_or_default())
-        .map(|uid| format!("run as uid {}", uid.trim()))
+        .filter_map(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let content = fs::read_to_string(entry.path()).unwrap_or_default();
+            let shown = match content.trim() {
+                "" => name.clone(),
+                uid => format!("run as uid {uid}"),
+            };
+            name.starts_with("mark-").then_some(shown)
+        })
         .collect()
 }
 
@@ -138,7 +165,10 @@ fn search_path(lab: &Lab) -> Outcome {
     ]);
     let ended = start.run(&["/bin/true"], LIMIT)?;
     let marks = marks(dir.path());
-    let what = format!("started and ended with status {:?}, {marks:?}", ended.status.code());
+    let what = format!(
+        "started and ended with status {:?}, {marks:?}",
+        ended.status.code()
+    );
     let ran = ended.status.success();
     let told = (ran && marks.is_empty()).then(|| format!("nothing to refuse: {what}"));
     let outcome = if ran {
@@ -181,7 +211,11 @@ pub(super) fn arguments(lab: &Lab) -> Outcome {
     command.args(["-c", script, "sh"]).args(&names);
     let weak = Spawned::ended(command, LIMIT).map(|_ended| {
         let made = marks(dir.path());
-        weaker(hook.clone(), "view names", verdict(!made.is_empty(), format!("{made:?}")))
+        weaker(
+            hook.clone(),
+            "view names",
+            verdict(!made.is_empty(), format!("{made:?}")),
+        )
     });
     let mut attempts = vec![or_untried(hook.clone(), "view names", weak)];
 

@@ -52,14 +52,21 @@ pub(super) fn floods(lab: &Lab) -> Outcome {
     let one = Arrangement::Other("one bindfs, as root, that serves two shares");
     let mut attempts = vec![or_untried(one.clone(), "64 threads", blocked(one))];
     let time = Duration::from_secs(if lab.short { 3 } else { 15 });
-    let (ours, theirs) = (Place::new().or_tell("a place")?, Place::new().or_tell("a place")?);
+    let (ours, theirs) = (
+        Place::new().or_tell("a place")?,
+        Place::new().or_tell("a place")?,
+    );
     let mine = Start::product(lab, ours.export()).open()?;
     let other = Start::product(lab, theirs.export()).open()?;
     let flooding = begin(Where::Client(&mine), CLIENT, || flood(&mine.export, time))?;
     std::thread::sleep(time / 3);
-    let worst = act(Where::Client(&other), CLIENT, PATIENCE, || neighbour(&other.export));
+    let worst = act(Where::Client(&other), CLIENT, PATIENCE, || {
+        neighbour(&other.export)
+    });
     let answers = flooding.finish(time + LIMIT)?;
-    let after = act(Where::Client(&mine), CLIENT, PATIENCE, || neighbour(&mine.export));
+    let after = act(Where::Client(&mine), CLIENT, PATIENCE, || {
+        neighbour(&mine.export)
+    });
     let what = format!(
         "{answers} answers to the flood; the other view's slowest of 100: {worst:?} us; the \
          flooded view's afterwards: {after:?} us"
@@ -108,5 +115,9 @@ fn blocked(arrangement: Arrangement) -> Result<Attempt, String> {
     drop(server);
     drop(opening);
     let what = format!("the other share's slowest of 100, in us: {worst:?}");
-    Ok(weaker(arrangement, "64 threads that open what became a FIFO", verdict(worst.is_err(), what)))
+    Ok(weaker(
+        arrangement,
+        "64 threads that open what became a FIFO",
+        verdict(worst.is_err(), what),
+    ))
 }

@@ -99,7 +99,8 @@ fn overmounted() -> Result<Attempt, String> {
     let place = place()?;
     let _bystander = bystander()?;
     let export = place.export();
-    let script = "mount -t tmpfs none \"$1\"; dir=$1; shift; exec \"$@\" sh -c \"$HUNT\" sh \"$dir\"";
+    let script =
+        "mount -t tmpfs none \"$1\"; dir=$1; shift; exec \"$@\" sh -c \"$HUNT\" sh \"$dir\"";
     let client = as_client();
     let mut command = Command::new("sh");
     command
@@ -113,7 +114,11 @@ fn overmounted() -> Result<Attempt, String> {
         .current_dir(export.join("deep"));
     let ended = Spawned::ended(command, LIMIT)?;
     let plain = Arrangement::Other("a mount namespace with a mount over the export");
-    Ok(weaker(plain, "cwd, descriptor 7, /proc", verdict_of(&ended.out)))
+    Ok(weaker(
+        plain,
+        "cwd, descriptor 7, /proc",
+        verdict_of(&ended.out),
+    ))
 }
 
 fn hunt(lab: &Lab, way: &str, isolate: bool) -> Result<Attempt, String> {
@@ -149,7 +154,11 @@ fn stdin(lab: &Lab, isolate: bool) -> Result<Attempt, String> {
     let way = format!("standard input in the export, --isolate {isolate}");
     let told = line_with(&ended.err, &["descriptor 0"]);
     let refused = ended.status.code() == Some(78) && !ended.out.contains(ORIGINAL);
-    let what = format!("status {:?}, out '{}'", ended.status.code(), ended.out.trim());
+    let what = format!(
+        "status {:?}, out '{}'",
+        ended.status.code(),
+        ended.out.trim()
+    );
     Ok(product(way, verdict(!refused, what), told))
 }
 
@@ -187,11 +196,14 @@ fn elsewhere(lab: &Lab) -> Outcome {
 /// Row 32, without libvirt: two clients of one user.
 pub(super) fn neighbour(lab: &Lab) -> Outcome {
     let way = "/proc/PID/root of the other client";
-    let (of_a, of_b) = (Place::new().or_tell("a place")?, Place::new().or_tell("a place")?);
+    let (of_a, of_b) = (
+        Place::new().or_tell("a place")?,
+        Place::new().or_tell("a place")?,
+    );
     let secret = of_a.export().join("secret");
     fs::write(&secret, ORIGINAL).or_tell("write")?;
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).or_tell("chmod")?;
-    // What only a client of A's view may read: below a directory that is closed on the host.
+    // Root's own: QEMU's user reads it in A's view alone.
     let a = Start::product(lab, of_a.export()).open()?;
     let b = Start::product(lab, of_b.export()).open()?;
     let client = a.client;
@@ -274,7 +286,11 @@ pub(super) fn processes(lab: &Lab) -> Outcome {
         let tries = act(Where::Host, CLIENT, LIMIT, || touch("helper", pid))?;
         let dead = victim.wait(Duration::from_secs(5)).is_some();
         let got = ready && dead && tries.kill == 0;
-        Ok(weaker(same.clone(), "SIGKILL, /proc/PID/mem, /proc/PID/root", verdict(got, format!("{tries:?}"))))
+        Ok(weaker(
+            same.clone(),
+            "SIGKILL, /proc/PID/mem, /proc/PID/root",
+            verdict(got, format!("{tries:?}")),
+        ))
     };
     let mut attempts = vec![or_untried(same.clone(), "signals", helper())];
     let place = Place::new().or_tell("a place")?;
@@ -282,7 +298,11 @@ pub(super) fn processes(lab: &Lab) -> Outcome {
     let view = Start::product(lab, place.export()).open()?;
     let numbers = behind(&view);
     for (way, seat, first) in [
-        ("from inside; pid 1 too", Where::Client(&view), Some(("pid 1", 1))),
+        (
+            "from inside; pid 1 too",
+            Where::Client(&view),
+            Some(("pid 1", 1)),
+        ),
         ("with the host's pids in sight", Where::Host, None),
     ] {
         let tries: Vec<Tries> = act(seat, CLIENT, LIMIT, || {
@@ -295,17 +315,29 @@ pub(super) fn processes(lab: &Lab) -> Outcome {
         let got = tries
             .iter()
             .any(|one| one.kill == 0 || one.memory == 0 || one.root == 0);
-        let alive = numbers.iter().all(|(_, pid)| Path::new(&format!("/proc/{pid}")).exists());
-        let serves = act(Where::Client(&view), CLIENT, LIMIT, || fs::read_dir(&view.export).is_ok())?;
+        let alive = numbers
+            .iter()
+            .all(|(_, pid)| Path::new(&format!("/proc/{pid}")).exists());
+        let serves = act(Where::Client(&view), CLIENT, LIMIT, || {
+            fs::read_dir(&view.export).is_ok()
+        })?;
         let shown: Vec<String> = tries
             .iter()
             .map(|one| {
                 let name = |errno: i32| Errno::from_raw(errno).to_string();
-                format!("{}: {}, {}, {}", one.process, name(one.kill), name(one.memory), name(one.root))
+                format!(
+                    "{}: {}, {}, {}",
+                    one.process,
+                    name(one.kill),
+                    name(one.memory),
+                    name(one.root)
+                )
             })
             .collect();
         let what = shown.join("; ");
-        let told = Some(format!("the kernel's own answers, no request reaches the mediator: {what}"));
+        let told = Some(format!(
+            "the kernel's own answers, no request reaches the mediator: {what}"
+        ));
         attempts.push(product(way, verdict(got || !alive || !serves, what), told));
     }
     Ok(attempts)

@@ -14,7 +14,8 @@ use crate::lab::{Lab, Place};
 
 /// What a forged line says.
 const FORGED: &str = " WARN refused op=\"forged\"";
-const DENIES: &str = "default = \"allow\"\n[[rule]]\nname = \"no-files\"\ndo = [\"make\"]\naction = \"deny\"\n";
+const DENIES: &str =
+    "default = \"allow\"\n[[rule]]\nname = \"no-files\"\ndo = [\"make\"]\naction = \"deny\"\n";
 
 fn names() -> [Vec<u8>; 3] {
     [
@@ -46,7 +47,11 @@ pub(super) fn logs(lab: &Lab) -> Outcome {
         let made = act(Where::Host, CLIENT, LIMIT, || make_all(server.path()))?;
         let forged = is_forged(&server.log());
         let what = format!("{made} names made, the log is forged: {forged}");
-        Ok(weaker(bindfs.clone(), "names with newlines and escapes", verdict(forged, what)))
+        Ok(weaker(
+            bindfs.clone(),
+            "names with newlines and escapes",
+            verdict(forged, what),
+        ))
     };
     let mut attempts = vec![or_untried(bindfs.clone(), "names", weak())];
     for format in ["text", "json"] {
@@ -56,7 +61,9 @@ pub(super) fn logs(lab: &Lab) -> Outcome {
             .option(format!("--log-format={format}"))
             .option("--debug")
             .open()?;
-        let made = act(Where::Client(&view), CLIENT, LIMIT, || make_all(&view.export))?;
+        let made = act(Where::Client(&view), CLIENT, LIMIT, || {
+            make_all(&view.export)
+        })?;
         let told = view.told(&["refused", "no-files", "forged"]);
         // What is logged last is written at the end.
         let log = view.end();
@@ -66,8 +73,15 @@ pub(super) fn logs(lab: &Lab) -> Outcome {
                 .all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok());
         let refusals = log.lines().filter(|line| line.contains("no-files")).count();
         let fine = made == 0 && parses && refusals >= names().len() && !is_forged(&log);
-        let what = format!("{refusals} refusals in {} lines, none forged", log.lines().count());
-        attempts.push(product(format!("--log-format={format}"), verdict(!fine, what), told));
+        let what = format!(
+            "{refusals} refusals in {} lines, none forged",
+            log.lines().count()
+        );
+        attempts.push(product(
+            format!("--log-format={format}"),
+            verdict(!fine, what),
+            told,
+        ));
     }
     Ok(attempts)
 }

@@ -7,7 +7,7 @@ use virtfs_mediator_core::weak::Wall;
 
 use crate::case::{Arrangement, Attempt, Verdict};
 use crate::driver::raw::{Body, ROOT, Raw, Reply, op};
-use crate::driver::{OrTell as _, Outcome, product, verdict, weaker};
+use crate::driver::{OrTell as _, Outcome, Tried, product, verdict, weaker};
 use crate::lab::{Lab, Place};
 
 const NO_NAMES: Arrangement = Arrangement::Walls("the core, without the check of names");
@@ -116,14 +116,17 @@ fn place() -> Result<Place, String> {
 
 /// What lies outside, by name.
 fn listing(place: &Place) -> Vec<PathBuf> {
-    let entries = fs::read_dir(place.outside()).into_iter().flatten().flatten();
+    let entries = fs::read_dir(place.outside())
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     found.sort();
     found
 }
 
 /// One operation with a name that leads outside; what was reached there, or the refusals.
-fn reach(walls: &[Wall], what: Names) -> Result<(bool, String, Option<String>), String> {
+fn reach(walls: &[Wall], what: Names) -> Result<Tried, String> {
     let mut refusals = Vec::new();
     let mut told = None;
     for form in ["absolute", "../", "sub/../../"] {
@@ -143,18 +146,34 @@ fn reach(walls: &[Wall], what: Names) -> Result<(bool, String, Option<String>), 
                         .fetch(ROOT, name.as_bytes())
                         .is_ok_and(|bytes| place.betrays(&bytes))
             }
-            _other => listing(&place) != before,
+            Names::Mknod
+            | Names::Mkdir
+            | Names::Symlink
+            | Names::Create
+            | Names::Unlink
+            | Names::Rmdir
+            | Names::RenameFrom
+            | Names::RenameTo
+            | Names::Link => listing(&place) != before,
         };
         if reached {
-            return Ok((true, format!("{form}: {} outside", what.word()), None));
+            return Ok(Tried {
+                got: true,
+                what: format!("{form}: {} outside", what.word()),
+                told: None,
+            });
         }
         if !place.is_untouched() || reply.errno == 0 {
             return Err(format!("{form}: neither reached nor refused: {reply:?}"));
         }
-        told = told.or(raw.told(&["refused", what.word()]));
+        told = told.or_else(|| raw.told(&["refused", what.word()]));
         refusals.push(format!("{form}: errno {}", reply.errno));
     }
-    Ok((false, refusals.join(", "), told))
+    Ok(Tried {
+        got: false,
+        what: refusals.join(", "),
+        told,
+    })
 }
 
 /// Row 2.
@@ -162,10 +181,8 @@ pub(super) fn names(_lab: &Lab) -> Outcome {
     let mut attempts = Vec::new();
     for what in OPERATIONS {
         let way = format!("{what:?}");
-        let (reached, told_by, _) = reach(&[Wall::Names], what)?;
-        attempts.push(weaker(NO_NAMES, way.clone(), verdict(reached, told_by)));
-        let (reached, told_by, told) = reach(&[], what)?;
-        attempts.push(product(way, verdict(reached, told_by), told));
+        attempts.push(reach(&[Wall::Names], what)?.weaker(NO_NAMES, way.clone()));
+        attempts.push(reach(&[], what)?.product(way));
     }
     attempts.push(odd_names()?);
     Ok(attempts)
@@ -194,41 +211,58 @@ fn odd_names() -> Result<Attempt, String> {
     }
     let untouched = place.is_untouched() && raw.serves();
     let told = raw.told(&["refused", "floor: a name"]);
-    Ok(product("odd names", verdict(!untouched, answered.join(", ")), told))
+    Ok(product(
+        "odd names",
+        verdict(!untouched, answered.join(", ")),
+        told,
+    ))
 }
 
 /// Row 3.
 pub(super) fn above(_lab: &Lab) -> Outcome {
-    let climb = |walls: &[Wall]| -> Result<(bool, String, Option<String>), String> {
+    let tried = |got, what, told| Ok(Tried { got, what, told });
+    let climb = |walls: &[Wall]| -> Result<Tried, String> {
         let place = place()?;
         let raw = Raw::start(&place.export(), walls, "")?;
         let parent = raw.lookup(ROOT, b"..")?.node()?;
         if parent != ROOT {
-            return Ok((true, format!("`..` of the root is node {parent}"), None));
+            return tried(true, format!("`..` of the root is node {parent}"), None);
         }
         let reply = raw.lookup(ROOT, b"../")?;
         if reply.errno != 0 {
             let what = format!("`..` of the root is the root; `../`: errno {}", reply.errno);
-            return Ok((false, what, raw.told(&["refused", "lookup"])));
+            return tried(false, what, raw.told(&["refused", "lookup"]));
         }
         let outside = raw.lookup(reply.node()?, b"outside")?.node()?;
         let bytes = raw.fetch(outside, b"canary")?;
-        Ok((place.betrays(&bytes), "the canary, by `../`".to_owned(), None))
+        tried(
+            place.betrays(&bytes),
+            "the canary, by `../`".to_owned(),
+            None,
+        )
     };
-    let (reached, what, _) = climb(&[Wall::Names])?;
-    let weak = weaker(NO_NAMES, "LOOKUP of .. and ../", verdict(reached, what));
-    let (reached, what, told) = climb(&[])?;
-    let strong = product("LOOKUP of .. and ../", verdict(reached, what), told);
-    Ok(vec![weak, strong])
+    let way = "LOOKUP of .. and ../";
+    Ok(vec![
+        climb(&[Wall::Names])?.weaker(NO_NAMES, way),
+        climb(&[])?.product(way),
+    ])
 }
 
 /// Row 20.
 pub(super) fn numbers(lab: &Lab) -> Outcome {
     let (kept, what) = forget(&[Wall::Arithmetic])?;
-    let mut attempts = vec![weaker(NO_ARITHMETIC, "FORGET of more than there were", verdict(kept, what))];
+    let mut attempts = vec![weaker(
+        NO_ARITHMETIC,
+        "FORGET of more than there were",
+        verdict(kept, what),
+    )];
     let (kept, what) = forget(&[])?;
     let told = (!kept).then(|| format!("{what} (nothing is refused: FORGET has no answer)"));
-    attempts.push(product("FORGET of more than there were", verdict(kept, what), told));
+    attempts.push(product(
+        "FORGET of more than there were",
+        verdict(kept, what),
+        told,
+    ));
     attempts.push(far_off()?);
     attempts.push(fuzz(lab)?);
     Ok(attempts)
@@ -244,10 +278,16 @@ fn forget(walls: &[Wall]) -> Result<(bool, String), String> {
         raw.forget(node, count)?;
         let reply = raw.getattr(node)?;
         if reply.errno == 0 {
-            return Ok((true, format!("after FORGET of {count} the node is kept for good")));
+            return Ok((
+                true,
+                format!("after FORGET of {count} the node is kept for good"),
+            ));
         }
     }
-    Ok((false, "the node is gone: errno 116 (ESTALE) afterwards".to_owned()))
+    Ok((
+        false,
+        "the node is gone: errno 116 (ESTALE) afterwards".to_owned(),
+    ))
 }
 
 const FAR: [u64; 6] = [
@@ -278,8 +318,16 @@ fn far_off() -> Result<Attempt, String> {
         for (opcode, at, body) in [
             (op::READ, node, io(4096)),
             (op::WRITE, node, io(4).bytes(b"data")),
-            (op::LSEEK, node, Body::new().u64(handle).u64(far).u32(3).u32(0)),
-            (op::COPY_FILE_RANGE, node, copy.u64(far).u64(u64::MAX).u64(0)),
+            (
+                op::LSEEK,
+                node,
+                Body::new().u64(handle).u64(far).u32(3).u32(0),
+            ),
+            (
+                op::COPY_FILE_RANGE,
+                node,
+                copy.u64(far).u64(u64::MAX).u64(0),
+            ),
         ] {
             let reply = raw.ask(opcode, at, &body)?;
             if reply.errno == 0 && !reply.body.is_empty() && opcode != op::LSEEK {
@@ -299,7 +347,11 @@ fn far_off() -> Result<Attempt, String> {
     let same = fs::read(place.export().join("inside")).is_ok_and(|now| now == b"inside");
     let fine = same && place.is_untouched() && raw.serves();
     let what = "EINVAL, EFBIG or an empty answer for each; the view serves on";
-    Ok(product("offsets near 2^63", verdict(!fine, what), fine.then(|| what.to_owned())))
+    Ok(product(
+        "offsets near 2^63",
+        verdict(!fine, what),
+        fine.then(|| what.to_owned()),
+    ))
 }
 
 /// xorshift64*: a seed's messages are the same each time.
@@ -337,16 +389,35 @@ fn fuzz(lab: &Lab) -> Result<Attempt, String> {
     let count = if lab.short { 20_000 } else { 200_000 };
     let (mut random, mut known) = (Random(0x5eed), vec![0, ROOT]);
     let names: [&[u8]; 9] = [
-        b"inside", b"sub", b"n1", b"n2", b"..", b"../outside/canary", b"/etc", b"a/b", b"",
+        b"inside",
+        b"sub",
+        b"n1",
+        b"n2",
+        b"..",
+        b"../outside/canary",
+        b"/etc",
+        b"a/b",
+        b"",
     ];
     for number in 0..count {
         let node = random.number(&known);
         let (name, other) = (random.of(&names), random.of(&names));
-        let (one, two, three) =
-            (random.number(&known), random.number(&known), random.number(&known));
+        let (one, two, three) = (
+            random.number(&known),
+            random.number(&known),
+            random.number(&known),
+        );
         let flags = u32::try_from(random.next() % (1 << 20)).unwrap_or(0);
         let body = Body::new();
-        let io = body.clone().u64(one).u64(two).u32(4096).u32(0).u64(0).u32(0).u32(0);
+        let io = body
+            .clone()
+            .u64(one)
+            .u64(two)
+            .u32(4096)
+            .u32(0)
+            .u64(0)
+            .u32(0)
+            .u32(0);
         let (opcode, body) = match random.next() % 17 {
             0 => (op::LOOKUP, body.name(name)),
             1 => (op::GETATTR, body.u32(flags & 1).u32(0).u64(one)),
@@ -356,7 +427,10 @@ fn fuzz(lab: &Lab) -> Result<Attempt, String> {
             5 => (op::UNLINK, body.name(name)),
             6 => (op::RMDIR, body.name(name)),
             7 => (op::RENAME, body.u64(one).name(name).name(other)),
-            8 => (op::RENAME2, body.u64(one).u32(flags & 7).u32(0).name(name).name(other)),
+            8 => (
+                op::RENAME2,
+                body.u64(one).u32(flags & 7).u32(0).name(name).name(other),
+            ),
             9 => (op::LINK, body.u64(one).name(name)),
             10 => (op::OPEN, body.u32(flags).u32(0)),
             11 => (op::READ, io),
@@ -366,7 +440,13 @@ fn fuzz(lab: &Lab) -> Result<Attempt, String> {
             15 => (op::LSEEK, body.u64(one).u64(two).u32(flags % 6).u32(0)),
             _ => (
                 op::COPY_FILE_RANGE,
-                body.u64(one).u64(two).u64(node).u64(three).u64(two).u64(three).u64(0),
+                body.u64(one)
+                    .u64(two)
+                    .u64(node)
+                    .u64(three)
+                    .u64(two)
+                    .u64(three)
+                    .u64(0),
             ),
         };
         let reply = raw
@@ -388,5 +468,9 @@ fn fuzz(lab: &Lab) -> Result<Attempt, String> {
     }
     let fine = place.is_untouched() && listing(&place) == outside && raw.serves();
     let what = format!("{count} messages; the view serves on");
-    Ok(product("random messages", verdict(!fine, what), raw.told(&["refused"])))
+    Ok(product(
+        "random messages",
+        verdict(!fine, what),
+        raw.told(&["refused"]),
+    ))
 }
