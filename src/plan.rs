@@ -1,11 +1,11 @@
 //! From what was typed to what is meant: looked up once, early, before any privileged act.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use virtfs_mediator_core::ids::{HostGid, HostOwner, HostUid};
 use virtfs_mediator_core::policy::{CacheWord, IdSpan, Policy};
 
@@ -389,30 +389,33 @@ pub(crate) fn split_policy(export: &OsStr) -> (PathBuf, Option<PathBuf>) {
 /// canonical path.
 pub(crate) fn open_directory(typed: &Path, what: &str) -> Result<(PathBuf, OwnedFd)> {
     let shown = typed.display();
-    let meta = typed.symlink_metadata().map_err(|error| {
+    let failed = |errno: rustix::io::Errno| {
         config(
-            format!("{what} {shown}: {error}"),
+            format!("{what} {shown}: {errno}"),
             "name a directory that exists",
         )
-    })?;
-    if meta.is_symlink() {
+    };
+    // Opened before it is looked at: what is checked, and whose path is told, is what is used.
+    // Without a trailing slash, which would have the kernel follow a link in spite of O_NOFOLLOW.
+    let plain: PathBuf = typed.components().collect();
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(CWD, &plain, flags, Mode::empty()).map_err(failed)?;
+    let stat = rustix::fs::fstat(&fd).map_err(failed)?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind == FileType::Symlink {
         return Err(config(
             format!("{what} {shown} is a symbolic link"),
             "name the directory itself: a link could be changed to lead elsewhere",
         ));
     }
-    if !meta.is_dir() {
+    if kind != FileType::Directory {
         return Err(config(
             format!("{what} {shown} is not a directory"),
             "name a directory",
         ));
     }
-    let path = typed
-        .canonicalize()
-        .map_err(|error| config(format!("{what} {shown}: {error}"), ""))?;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(CWD, &path, flags, Mode::empty())
-        .map_err(|errno| config(format!("{what} {shown}: {errno}"), ""))?;
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+        .map_err(|error| config(format!("{what} {shown}: {error}"), "mount /proc"))?;
     Ok((path, fd))
 }
 

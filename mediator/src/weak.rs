@@ -8,11 +8,26 @@
 
 /// A wall that can be switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "attack"),
+    expect(
+        unreachable_pub,
+        reason = "the module is public in attack builds alone"
+    )
+)]
 pub enum Wall {
     /// Names are single components, checked once.
     Names,
     /// The policy's floor.
     Floor,
+    /// Renames and links carry nothing out of the rules that hold for it.
+    Carry,
+    /// Only regular files and directories are opened.
+    Kinds,
+    /// Under rules that go by name, a name is good only as its directory spells it.
+    Spelling,
+    /// Counts and offsets that a client sends are checked before they are used.
+    Arithmetic,
 }
 
 #[cfg(feature = "attack")]

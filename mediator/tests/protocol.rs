@@ -410,3 +410,46 @@ fn control_socket_tells_what_was_done_and_refused() {
     assert_eq!(count("write"), None);
     view.end().unwrap();
 }
+
+#[test]
+fn names_and_flags_that_no_kernel_sends_count_as_refusals() {
+    let view = View::start();
+    assert_eq!(view.lookup(ROOT, b"a/b").errno, libc::EINVAL);
+    let whiteout = Body::new()
+        .u64(ROOT)
+        .u32(libc::RENAME_WHITEOUT)
+        .u32(0)
+        .name(b"a")
+        .name(b"b");
+    assert_eq!(view.ask(op::RENAME2, ROOT, whiteout).errno, libc::EINVAL);
+    // Long names do come from kernels: an ordinary failure.
+    assert_eq!(view.lookup(ROOT, &[b'a'; 256]).errno, libc::ENAMETOOLONG);
+    let fifo = view.host("fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    let node = view.lookup(ROOT, b"fifo").node();
+    let open = view.ask(op::OPEN, node, Body::new().u32(0).u32(0));
+    assert_eq!(open.errno, libc::EACCES);
+
+    let mut control = view.control();
+    control.write_all(b"{\"ask\":\"status\"}\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(control).read_line(&mut line).unwrap();
+    let Answer::Status(status) = serde_json::from_str(&line).unwrap() else {
+        panic!("{line}");
+    };
+    let count = |name: &str| {
+        let found = status.operations.iter().find(|row| row.operation == name);
+        found.map(|row| (row.done, row.refused, row.failed))
+    };
+    assert_eq!(count("lookup"), Some((1, 1, 1)));
+    assert_eq!(count("rename"), Some((0, 1, 0)));
+    assert_eq!(count("open"), Some((0, 1, 0)));
+    view.end().unwrap();
+}

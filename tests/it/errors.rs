@@ -136,11 +136,14 @@ fn symbolic_link_as_export_or_place_is_refused() {
     let link = export.beside("link");
     symlink(export.path(), &link).unwrap();
     let link = shown(&link);
-    run_refused(
-        &[&link, "--", "true"],
-        CONFIGURATION,
-        &[&link, "symbolic link"],
-    );
+    // With a slash or a dot behind it, the kernel would follow it.
+    for typed in [&link, &format!("{link}/"), &format!("{link}/.")] {
+        run_refused(
+            &[typed, "--", "true"],
+            CONFIGURATION,
+            &[typed, "symbolic link"],
+        );
+    }
     run_refused(
         &["--at", &link, &shown(export.path()), "--", "true"],
         CONFIGURATION,

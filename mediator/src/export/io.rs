@@ -15,6 +15,7 @@ use crate::ids::{FileKind, HandleId};
 use crate::op::{OpenAs, rows};
 use crate::policy::Permit;
 use crate::sys::{self, FdName};
+use crate::weak;
 
 impl Export {
     /// Opens a regular file.
@@ -49,6 +50,7 @@ impl Export {
     /// magic link itself, and guards nothing here.)
     pub(super) fn open_regular(&self, pin: &Pin, flags: OFlags) -> Result<OwnedFd, Fault> {
         match pin.kind {
+            _ if !weak::stands(weak::Wall::Kinds) => {}
             FileKind::Regular => {}
             FileKind::Directory => return Err((Errno::ISDIR, "openat").into()),
             FileKind::Symlink => return Err((Errno::LOOP, "openat").into()),
@@ -243,7 +245,7 @@ impl Export {
 const MAX_OFFSET: u64 = i64::MAX.cast_unsigned();
 
 fn signed(offset: u64) -> Result<(), Errno> {
-    if offset <= MAX_OFFSET {
+    if offset <= MAX_OFFSET || !weak::stands(weak::Wall::Arithmetic) {
         Ok(())
     } else {
         Err(Errno::INVAL)

@@ -157,7 +157,8 @@ impl Export {
     ///
     /// # Errors
     ///
-    /// ENOENT, also for what lies on another mount unless submounts are followed.
+    /// ENOENT, also for what lies on another mount unless submounts are followed; EACCES where rules
+    /// go by name and the directory lists it under another spelling.
     pub fn child(&self, parent: &Pin, name: &Name) -> Result<Child, Fault> {
         let fd = sys::open_path(parent.fd(), name.as_c_str()).call("openat")?;
         let seen = Seen::new(&sys::stat(fd.as_fd()).call("statx")?).call("statx")?;
@@ -165,6 +166,7 @@ impl Export {
         if submount && self.submounts != Submounts::Follow {
             return Err((Errno::NOENT, "submount").into());
         }
+        self.check_spelling(parent.fd(), name, &seen)?;
         Ok(self.recognise(fd, seen, submount))
     }
 

@@ -24,6 +24,7 @@ mod lookup;
 mod names;
 mod node;
 mod setattr;
+mod spelling;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ pub use attr::{Attr, Statfs};
 pub use dir::{DirEntry, Handed};
 pub use fault::Fault;
 pub use lookup::{Child, Entry, Pin};
+pub(crate) use spelling::SPELLING;
 
 use attr::Seen;
 use fault::Call;
@@ -68,6 +70,8 @@ pub struct Settings {
     pub max_descriptors: usize,
     /// What lies on other mounts.
     pub submounts: Submounts,
+    /// Rules go by name, so that names are good only as their directory spells them.
+    pub exact_names: bool,
 }
 
 /// One exported directory.
@@ -77,6 +81,7 @@ pub struct Export {
     proc_fd: OwnedFd,
     mount: u64,
     submounts: Submounts,
+    exact_names: bool,
     /// The file system said that it has no `O_TMPFILE`.
     no_tmpfile: AtomicBool,
 }
@@ -113,6 +118,7 @@ impl Export {
             proc_fd: settings.proc_fd,
             mount: seen.mount,
             submounts: settings.submounts,
+            exact_names: settings.exact_names,
             no_tmpfile: AtomicBool::new(false),
         })
     }

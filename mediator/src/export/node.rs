@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::attr::{Identity, Seen};
 use super::descriptor::{NONE, Worth};
 use crate::ids::{FileKind, NodeId};
+use crate::weak;
 
 /// Names up to this length are kept in the record.
 pub(super) const INLINE: usize = 51;
@@ -329,7 +330,11 @@ impl Nodes {
 
     pub(super) fn forget(&mut self, slot: u32, count: u64) {
         let record = self.at_mut(slot);
-        record.lookups = record.lookups.saturating_sub(count);
+        record.lookups = if weak::stands(weak::Wall::Arithmetic) {
+            record.lookups.saturating_sub(count)
+        } else {
+            record.lookups.wrapping_sub(count)
+        };
     }
 
     /// Drops a record that nobody needs any more; the slots that hung on it are returned, since

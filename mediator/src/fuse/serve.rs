@@ -114,6 +114,7 @@ pub fn serve(service: Service, ready: impl FnOnce()) -> Result<(), ServeError> {
         proc_fd: service.proc_fd,
         max_descriptors: service.max_descriptors,
         submounts: Submounts::Refuse,
+        exact_names: service.policy.goes_by_name(),
     };
     let export = Export::open(settings).map_err(ServeError::Export)?;
     let verbosity = if service.debug {

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::audit::{Audit, AuditWriter, Record, Refused, Verbosity, escape};
 use super::counters::{Counters, End};
 use super::scratch::{Scratch, join, with_paths};
-use crate::export::{Attr, Entry, Export, Fault, Pin};
+use crate::export::{Attr, Entry, Export, Fault, Pin, SPELLING};
 use crate::ids::{FileKind, GuestGid, GuestOwner, GuestUid, HandleId, NodeId};
 use crate::name::Name;
 use crate::op::{Op, Words};
@@ -68,6 +68,7 @@ impl From<Errno> for Stop {
 
 /// One request on its way through the funnel.
 pub(super) struct Trail {
+    op: Op,
     pub(super) who: Requester,
     /// Escaped names, for the log; empty unless the log wants them.
     subject: Cell<String>,
@@ -88,6 +89,8 @@ pub(super) struct Case<'a> {
     pub(super) subject: Subject<'a>,
     pub(super) words: Option<Words>,
     pub(super) attr: Option<&'a Attr>,
+    /// The type, where it is known without asking; the floor wants it of an open.
+    pub(super) kind: Option<FileKind>,
     pub(super) second: Option<(&'a Pin, &'a Name)>,
     pub(super) span: Option<(u64, u64)>,
     pub(super) xattr: Option<(&'a [u8], usize)>,
@@ -100,6 +103,7 @@ impl<'a> Case<'a> {
             subject,
             words: None,
             attr: None,
+            kind: None,
             second: None,
             span: None,
             xattr: None,
@@ -189,6 +193,7 @@ impl Mediator {
     ) -> Result<T, Errno> {
         let started = self.audit.is_verbose().then(Instant::now);
         let trail = Trail {
+            op,
             who,
             subject: Cell::default(),
         };
@@ -264,6 +269,55 @@ impl Mediator {
         Stop::Refused(refusal.errno)
     }
 
+    /// A name as it came. One that could lead out of its directory is told: no kernel that keeps
+    /// to the protocol sends it.
+    pub(super) fn name(&self, trail: &Trail, bytes: &[u8]) -> Act<Name> {
+        Name::new(bytes).map_err(|errno| match errno {
+            Errno::INVAL => {
+                let why = "floor: a name must be one component";
+                self.refuse_bytes(trail, bytes, errno, why)
+            }
+            other => other.into(),
+        })
+    }
+
+    /// Tells of a name that its directory spells otherwise; other faults are no refusals.
+    pub(super) fn misspelt(
+        &self,
+        trail: &Trail,
+        (parent, name): (&Pin, &Name),
+        fault: Fault,
+    ) -> Stop {
+        if fault.call != SPELLING {
+            return fault.into();
+        }
+        let refusal = Refusal {
+            errno: fault.errno,
+            rule: None,
+            why: "rules go by name, and its directory spells this one otherwise",
+        };
+        self.refuse(trail.op, trail, &Case::name(parent, name), refusal)
+    }
+
+    /// Logs the refusal of what is not even a name.
+    pub(super) fn refuse_bytes(
+        &self,
+        trail: &Trail,
+        bytes: &[u8],
+        errno: Errno,
+        why: &'static str,
+    ) -> Stop {
+        self.audit.put(Record::Refused(Refused {
+            op: trail.op,
+            requester: trail.who,
+            subject: escape(bytes, None),
+            rule: self.rule_word(None),
+            why,
+            errno,
+        }));
+        Stop::Refused(errno)
+    }
+
     /// Gathers the facts that rules for `op` ask about, and no others: each costs a system call
     /// or a walk over names.
     fn with_facts<T>(
@@ -290,6 +344,7 @@ impl Mediator {
             }
             other @ (Subject::Node(_) | Subject::Name(..) | Subject::Handle(_)) => other,
         };
+        facts.kind = case.kind;
         if let Subject::Node(pin) = subject {
             facts.birth = self.export.is_birth(pin);
         }

@@ -36,7 +36,7 @@ impl Mediator {
     ) -> Result<(ShownEntry, HandleId, OpenAs), Errno> {
         self.run(Op::Create, who, |trail| {
             let open = open_as(flags)?;
-            let (parent, name) = (self.export.pin(parent)?, Name::new(name)?);
+            let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
             for _ in 0..TRIES {
                 match self.create_new(trail, &parent, &name, mode, open) {
                     Err(super::funnel::Stop::Failed(Errno::EXIST)) if !open.exclusive => {}
@@ -114,7 +114,7 @@ impl Mediator {
         mode: u32,
     ) -> Result<ShownEntry, Errno> {
         self.run(Op::Mkdir, who, |trail| {
-            let (parent, name) = (self.export.pin(parent)?, Name::new(name)?);
+            let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
             let ask = birth(who, FileKind::Directory, mode);
             let permit = self.decide::<rows::Mkdir>(trail, &Case::name(&parent, &name), ask)?;
             Ok(self.show_entry(self.export.mkdir(permit, &parent, &name)?))
@@ -134,7 +134,7 @@ impl Mediator {
         mode: u32,
     ) -> Result<ShownEntry, Errno> {
         self.run(Op::Mknod, who, |trail| {
-            let (parent, name) = (self.export.pin(parent)?, Name::new(name)?);
+            let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
             let ask = birth(who, kind_asked(mode)?, mode);
             let permit = self.decide::<rows::Mknod>(trail, &Case::name(&parent, &name), ask)?;
             Ok(self.show_entry(self.export.mknod(permit, &parent, &name)?))
@@ -155,7 +155,7 @@ impl Mediator {
         target: &[u8],
     ) -> Result<ShownEntry, Errno> {
         self.run(Op::Symlink, who, |trail| {
-            let (parent, name) = (self.export.pin(parent)?, Name::new(name)?);
+            let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
             if target.is_empty() {
                 return Err(Errno::NOENT.into());
             }

@@ -23,12 +23,13 @@ impl Mediator {
                 let entry = self.export.lookup_parent(permit, &parent)?;
                 return Ok(self.show_entry(entry));
             }
-            self.lookup_in(trail, &parent, &Name::new(name)?)
+            self.lookup_in(trail, &parent, &self.name(trail, name)?)
         })
     }
 
     pub(super) fn lookup_in(&self, trail: &Trail, parent: &Pin, name: &Name) -> Act<ShownEntry> {
-        let child = self.export.child(parent, name)?;
+        let child = self.export.child(parent, name);
+        let child = child.map_err(|fault| self.misspelt(trail, (parent, name), fault))?;
         let case = Case {
             attr: Some(child.attr()),
             ..Case::name(parent, name)
@@ -50,7 +51,7 @@ impl Mediator {
     /// ENOENT, EISDIR, a refusal's errno, or what the export answers.
     pub fn unlink(&self, who: Requester, parent: NodeId, name: &[u8]) -> Result<(), Errno> {
         self.run(Op::Unlink, who, |trail| {
-            let (parent, name) = (self.export.pin(parent)?, Name::new(name)?);
+            let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
             let attr = self.attr_of_name(Op::Unlink, &parent, &name)?;
             let case = Case {
                 attr: attr.as_ref(),
@@ -68,7 +69,7 @@ impl Mediator {
     /// ENOENT, ENOTDIR, ENOTEMPTY, a refusal's errno, or what the export answers.
     pub fn rmdir(&self, who: Requester, parent: NodeId, name: &[u8]) -> Result<(), Errno> {
         self.run(Op::Rmdir, who, |trail| {
-            let (parent, name) = (self.export.pin(parent)?, Name::new(name)?);
+            let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
             let attr = self.attr_of_name(Op::Rmdir, &parent, &name)?;
             let case = Case {
                 attr: attr.as_ref(),
@@ -92,7 +93,7 @@ impl Mediator {
         name: &[u8],
     ) -> Result<ShownEntry, Errno> {
         self.run(Op::Link, who, |trail| {
-            let (parent, name) = (self.export.pin(parent)?, Name::new(name)?);
+            let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
             let pin = self.export.pin(node)?;
             let case = Case {
                 second: Some((&parent, &name)),
@@ -119,9 +120,13 @@ impl Mediator {
         flags: u32,
     ) -> Result<(), Errno> {
         self.run(Op::Rename, who, |trail| {
-            let how = rename_how(flags)?;
-            let (parent, name) = (self.export.pin(parent)?, Name::new(name)?);
-            let (new_parent, new_name) = (self.export.pin(new_parent)?, Name::new(new_name)?);
+            let how = rename_how(flags).map_err(|errno| {
+                let why = "floor: rename flags that are not on the list";
+                self.refuse_bytes(trail, name, errno, why)
+            })?;
+            let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
+            let (new_parent, new_name) =
+                (self.export.pin(new_parent)?, self.name(trail, new_name)?);
             let from = (&parent, &name);
             let to = (&new_parent, &new_name);
             let permit = self.decide_rename(trail, from, to, how)?;

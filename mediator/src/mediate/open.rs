@@ -33,6 +33,7 @@ impl Mediator {
         let pin = self.export.pin(node)?;
         let case = Case {
             words: Some(words_of(open)),
+            kind: Some(pin.kind()),
             ..Case::node(&pin)
         };
         let permit = self.decide::<rows::Open>(trail, &case, open)?;

@@ -14,6 +14,7 @@ use super::model::{Policy, Rule};
 use super::permit::Refusal;
 use crate::ids::FileKind;
 use crate::op::{Op, RenameHow};
+use crate::weak;
 
 impl Policy {
     /// Whether what is at `old` may also, or instead, be at `new`.
@@ -44,6 +45,7 @@ impl Policy {
         let Some(new) = facts
             .second
             .filter(|_| matches!(facts.op, Op::Rename | Op::Link))
+            .filter(|_| weak::stands(weak::Wall::Carry))
         else {
             return Ok(());
         };

@@ -425,6 +425,12 @@ impl Policy {
         self.rules.len()
     }
 
+    /// Whether any rule goes by name.
+    #[must_use]
+    pub fn goes_by_name(&self) -> bool {
+        Op::ALL.iter().any(|op| self.needs(*op).path)
+    }
+
     /// What must be gathered before [`Policy::decide`] is asked about this operation.
     #[must_use]
     pub fn needs(&self, op: Op) -> Needs {

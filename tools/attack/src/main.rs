@@ -9,6 +9,7 @@ mod arrangement;
 mod case;
 mod cases;
 mod cli;
+mod driver;
 mod inside;
 mod judge;
 mod lab;
@@ -30,6 +31,9 @@ use crate::judge::Judged;
 use crate::lab::Lab;
 
 fn main() -> ExitCode {
+    if let Some(code) = driver::role::take() {
+        return code;
+    }
     match std::env::var(task::ROLE).as_deref() {
         Err(_) => tool(),
         Ok(task::PRODUCT) => inside::product(),

@@ -88,6 +88,7 @@ impl World {
             proc_fd: open_path(Path::new("/proc/self/fd")),
             max_descriptors,
             submounts,
+            exact_names: true,
         })
         .unwrap();
         Self { export, dir }

@@ -1,10 +1,10 @@
 //! All attacks.
 
+mod g;
+mod l;
 mod m;
-// mod q;
-// mod g;
-// mod r;
-// mod l;
+mod q;
+mod r;
 
 use crate::case::Case;
 
@@ -15,11 +15,13 @@ const LISTS: &[&[Case]] = &[
     m::processes::CASES,
     m::files::CASES,
     m::calls::CASES,
-    // q::CASES,
-    // g::CASES,
-    // r::CASES,
-    // l::CASES,
+    q::CASES,
+    g::CASES,
+    r::CASES,
+    l::CASES,
 ];
+
+pub(crate) use q::NOT_YET;
 
 /// Every case, by row.
 pub(crate) fn all() -> Vec<&'static Case> {

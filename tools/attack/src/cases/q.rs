@@ -1,0 +1,136 @@
+//! The seat of QEMU: the client's user, no capability, in the client's namespaces, on the view;
+//! and of a client's kernel that does not keep to the protocol.
+
+mod flood;
+mod leak;
+mod logs;
+mod names;
+mod rules;
+mod walk;
+
+use crate::case::{Case, Seat};
+
+/// Rows that attack what the product does not have yet, and why each is not tried.
+pub(crate) const NOT_YET: &[(u8, &str)] = &[
+    (22, "there is no stepper yet that could hold a request"),
+    (29, "a running view's policy cannot be changed yet"),
+    (
+        32,
+        "there is no service for libvirt yet; that half of the row is not tried",
+    ),
+];
+
+pub(crate) const CASES: &[Case] = &[
+    Case {
+        row: 2,
+        id: "names",
+        seat: Seat::Q,
+        what: "names that lead out of a directory, in every operation that takes one",
+        stopped_by: "names are single components, checked once, centrally",
+        run: names::names,
+    },
+    Case {
+        row: 3,
+        id: "above",
+        seat: Seat::Q,
+        what: "`..` above the view's root",
+        stopped_by: "`..` of the root is the root; no other name with dots is one",
+        run: names::above,
+    },
+    Case {
+        row: 4,
+        id: "storm",
+        seat: Seat::Q,
+        what: "a tree renamed, walked and unlinked by sixteen threads and by the host",
+        stopped_by: "nodes are known by identity, not by path",
+        run: walk::storms,
+    },
+    Case {
+        row: 6,
+        id: "device",
+        seat: Seat::Q,
+        what: "the character device 0:0, which the kernel lets anyone make",
+        stopped_by: "the policy's floor",
+        run: rules::device,
+    },
+    Case {
+        row: 6,
+        id: "floor",
+        seat: Seat::Q,
+        what: "a policy that would permit what none may",
+        stopped_by: "the policy's floor, which no configuration lifts",
+        run: rules::floor,
+    },
+    Case {
+        row: 7,
+        id: "many",
+        seat: Seat::Q,
+        what: "more files walked than there are descriptors",
+        stopped_by: "a budget of descriptors, re-opened by name when they are needed",
+        run: walk::many,
+    },
+    Case {
+        row: 15,
+        id: "processes",
+        seat: Seat::Q,
+        what: "signals to the processes behind the view, their memory, their roots",
+        stopped_by: "other users, other pid namespaces, not dumpable",
+        run: leak::processes,
+    },
+    Case {
+        row: 17,
+        id: "link",
+        seat: Seat::Q,
+        what: "a protected file linked into an open place, then changed by its new name",
+        stopped_by: "a link may carry nothing out of the rules that hold for it",
+        run: rules::link,
+    },
+    Case {
+        row: 18,
+        id: "carry",
+        seat: Seat::Q,
+        what: "a directory renamed, or exchanged, out of the rules that hold for it; a whiteout",
+        stopped_by: "both names are judged, and the subtree; rename flags are an allow list",
+        run: rules::carry,
+    },
+    Case {
+        row: 20,
+        id: "numbers",
+        seat: Seat::Q,
+        what: "counts, offsets, ranges and cookies that wrap or are forged; random messages",
+        stopped_by: "checked arithmetic, opaque cookies, ids with generations",
+        run: names::numbers,
+    },
+    Case {
+        row: 21,
+        id: "flood",
+        seat: Seat::Q,
+        what: "a flood of one view, so that another starves",
+        stopped_by: "a mediator of its own for each view; opens that never block",
+        run: flood::floods,
+    },
+    Case {
+        row: 30,
+        id: "original",
+        seat: Seat::Q,
+        what: "the original export by working directory, descriptor, /proc or another mount",
+        stopped_by: "all resolved again or closed before exec; own pid namespace; --isolate",
+        run: leak::original,
+    },
+    Case {
+        row: 31,
+        id: "logs",
+        seat: Seat::Q,
+        what: "file names that forge log lines or command a terminal",
+        stopped_by: "names are escaped in the log",
+        run: logs::logs,
+    },
+    Case {
+        row: 32,
+        id: "neighbour",
+        seat: Seat::Q,
+        what: "another client's view through /proc/PID/root, both of the same user",
+        stopped_by: "a pid namespace for each client",
+        run: leak::neighbour,
+    },
+];

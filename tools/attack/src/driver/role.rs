@@ -1,0 +1,131 @@
+//! This program in another role: the product with walls switched off, or the core without a
+//! sandbox and without a kernel. A wall is switched off for a whole process and for good, so each
+//! needs a process of its own.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::OnceLock;
+
+use rustix::fs::{Mode, OFlags, open};
+use virtfs_mediator::attack::Inside;
+use virtfs_mediator_core::policy::{Policy, Users};
+use virtfs_mediator_core::weak::{Wall, switch_off};
+use virtfs_mediator_core::{Cache, ServeError, Service, ViewMode, serve};
+
+use super::OrTell as _;
+
+/// The product without the walls that this names.
+pub(crate) const WITHOUT: &str = "VIRTFS_ATTACK_WITHOUT";
+/// The core alone, served over standard input, without the walls that this names.
+pub(crate) const CORE: &str = "VIRTFS_ATTACK_CORE";
+
+const WALLS: [(&str, Wall); 6] = [
+    ("names", Wall::Names),
+    ("floor", Wall::Floor),
+    ("carry", Wall::Carry),
+    ("kinds", Wall::Kinds),
+    ("spelling", Wall::Spelling),
+    ("arithmetic", Wall::Arithmetic),
+];
+
+/// How a wall is called in the variables above.
+pub(crate) fn word(wall: Wall) -> &'static str {
+    WALLS
+        .iter()
+        .find(|(_, other)| *other == wall)
+        .map_or("", |(word, _)| word)
+}
+
+/// Does what another role asks of this process, if one does. Before anything else in `main`.
+pub(crate) fn take() -> Option<ExitCode> {
+    if let Ok(walls) = std::env::var(WITHOUT) {
+        let _first = OFF.set(walls);
+        return Some(virtfs_mediator::attack::main_as(&Weakened));
+    }
+    let walls = std::env::var(CORE).ok()?;
+    off(&walls);
+    Some(match core(std::env::args_os().skip(1).collect()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            tell(&why);
+            ExitCode::FAILURE
+        }
+    })
+}
+
+#[allow(clippy::print_stderr, reason = "a role's log is its standard error")]
+fn tell(why: &str) {
+    eprintln!("{why}");
+}
+
+static OFF: OnceLock<String> = OnceLock::new();
+
+fn off(walls: &str) {
+    for (name, wall) in WALLS {
+        if walls.split(',').any(|other| other == name) {
+            switch_off(wall);
+        }
+    }
+}
+
+/// The product's loop, with walls of the core switched off first.
+struct Weakened;
+
+impl Inside for Weakened {
+    fn serve(&self, service: Service, ready: &mut dyn FnMut()) -> Result<(), ServeError> {
+        off(OFF.get().map_or("", String::as_str));
+        serve(service, ready)
+    }
+}
+
+/// The numbers of a policy are enough here.
+struct NoUsers;
+
+impl Users for NoUsers {
+    fn user(&self, _name: &str) -> Option<u32> {
+        None
+    }
+
+    fn group(&self, _name: &str) -> Option<u32> {
+        None
+    }
+}
+
+/// Serves the export that the first word names under the policy whose text is the second.
+fn core(words: Vec<OsString>) -> Result<(), String> {
+    let [export, policy] = words.as_slice() else {
+        return Err("an export and a policy's text are wanted".to_owned());
+    };
+    rustix::process::umask(Mode::empty());
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .without_time()
+        .init();
+    let path = |path: &Path| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        open(path, flags, Mode::empty()).or_tell("open")
+    };
+    let text = policy.to_string_lossy();
+    let policy = match text.as_ref() {
+        "" => Policy::parity(),
+        text => Policy::parse("policy", text, &NoUsers).or_tell("policy")?,
+    };
+    let device = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).or_tell("dup")?;
+    let service = Service {
+        device,
+        root: path(Path::new(export))?,
+        proc_fd: path(Path::new("/proc/self/fd"))?,
+        control: None,
+        policy,
+        cache: Cache::Auto,
+        mode: ViewMode::Client,
+        debug: false,
+        view: "core".to_owned(),
+        max_descriptors: 64,
+        threads: 1,
+    };
+    serve(service, || ()).map_err(|error| error.to_string())
+}
