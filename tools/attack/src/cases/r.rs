@@ -105,7 +105,9 @@ fn open_on(root: &Path, enough: fn(&Raced) -> bool, betrays: &dyn Fn(&[u8]) -> b
     }
 }
 
-/// How long a race may last at the most.
+/// How long a race lasts at the least, so that there is something to race with.
+const LEAST: Duration = Duration::from_millis(1500);
+/// How long it may last at the most.
 const BOUND: Duration = Duration::from_secs(240);
 
 fn race(
@@ -127,8 +129,7 @@ fn race(
         open_on(root, enough, &|bytes| place.betrays(bytes))
     })?;
     let (from, to) = (dir, export.join("l"));
-    // A second and more at the least, so that there is something to race with.
-    let least = Instant::now() + Duration::from_millis(1500);
+    let least = Instant::now() + LEAST;
     let mut done = 0;
     let mut told = false;
     while !actor.is_done() {
@@ -210,12 +211,18 @@ fn core_alone(lab: &Lab, walls: &[Wall]) -> Result<Attempt, String> {
                 done.fetch_add(1, Ordering::Relaxed);
             }
         });
-        let end = Instant::now() + BOUND / 4;
-        while (done.load(Ordering::Relaxed) < swaps || !raced.met_both()) && Instant::now() < end {
+        let (least, end) = (Instant::now() + LEAST, Instant::now() + BOUND / 4);
+        let is_enough = |raced: &Raced| {
+            done.load(Ordering::Relaxed) >= swaps && Instant::now() > least && raced.met_both()
+        };
+        while !is_enough(&raced) && Instant::now() < end {
             raced.opens += 1;
             let read = if walls.is_empty() {
                 let node = raw.lookup(ROOT, b"d").and_then(Reply::node);
-                node.and_then(|node| raw.fetch(node, b"canary"))
+                node.and_then(|node| {
+                    let read = raw.fetch(node, b"canary");
+                    raw.forget(node, 1).and(read)
+                })
             } else {
                 raw.fetch(ROOT, b"d/canary")
             };
