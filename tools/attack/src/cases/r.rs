@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
@@ -12,7 +13,7 @@ use virtfs_mediator_core::weak::Wall;
 
 use crate::case::{Arrangement, Attempt, Case, Seat, Verdict};
 use crate::driver::actor::{Where, act, begin};
-use crate::driver::raw::{ROOT, Raw};
+use crate::driver::raw::{ROOT, Raw, Reply};
 use crate::driver::start::{LIMIT, Start};
 use crate::driver::weaker::{Bind, Server};
 use crate::driver::{CLIENT, OrTell as _, Outcome, or_untried, product, verdict, weaker};
@@ -57,13 +58,29 @@ struct Raced {
     failed: u64,
 }
 
-/// Opens `d/canary` over and over, in one step and in two, until `stop` appears.
-fn open_on(root: &Path, betrays: &dyn Fn(&[u8]) -> bool) -> Raced {
+impl Raced {
+    /// Whether both the directory and the link were there when it was opened: else there was no
+    /// race. A kernel that remembers one of them for a second may see it many times over.
+    fn met_both(&self) -> bool {
+        self.harmless > 0 && self.betrayed + self.failed > 0
+    }
+}
+
+/// Opens `d/canary` over and over, in one step and in two, until `stop` appears and it is
+/// enough.
+fn open_on(root: &Path, enough: fn(&Raced) -> bool, betrays: &dyn Fn(&[u8]) -> bool) -> Raced {
     let mut raced = Raced::default();
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let path = root.join("d/canary");
-    while !(raced.opens.is_multiple_of(64) && root.join("stop").exists()) {
+    let mut stopped = None;
+    loop {
+        if raced.opens.is_multiple_of(64) && root.join("stop").exists() {
+            let since: &mut Instant = stopped.get_or_insert_with(Instant::now);
+            if enough(&raced) || since.elapsed() > LIMIT / 2 {
+                return raced;
+            }
+        }
         raced.opens += 1;
         let opened = if raced.opens.is_multiple_of(2) {
             rustix::fs::openat(CWD, &path, flags, Mode::empty())
@@ -86,10 +103,20 @@ fn open_on(root: &Path, betrays: &dyn Fn(&[u8]) -> bool) -> Raced {
             Ok(Err(_)) | Err(_) => raced.failed += 1,
         }
     }
-    raced
 }
 
-fn race(seat: Where<'_>, place: &Place, root: &Path, swaps: u64) -> Result<(u64, Raced), String> {
+/// How long a race lasts at the least, so that there is something to race with.
+const LEAST: Duration = Duration::from_millis(1500);
+/// How long it may last at the most.
+const BOUND: Duration = Duration::from_secs(240);
+
+fn race(
+    seat: Where<'_>,
+    place: &Place,
+    root: &Path,
+    swaps: u64,
+    enough: fn(&Raced) -> bool,
+) -> Result<(u64, Raced), String> {
     let export = place.export();
     let dir = export.join("d");
     fs::create_dir(&dir).or_tell("mkdir")?;
@@ -99,17 +126,23 @@ fn race(seat: Where<'_>, place: &Place, root: &Path, swaps: u64) -> Result<(u64,
     }
     symlink(place.outside(), export.join("l")).or_tell("symlink")?;
     let actor = begin(seat, CLIENT, || {
-        open_on(root, &|bytes| place.betrays(bytes))
+        open_on(root, enough, &|bytes| place.betrays(bytes))
     })?;
     let (from, to) = (dir, export.join("l"));
-    // A second and more at the least, so that there is something to race with.
-    let least = Instant::now() + Duration::from_millis(1500);
+    let least = Instant::now() + LEAST;
     let mut done = 0;
-    while (done < swaps || Instant::now() < least) && !actor.is_done() {
+    let mut told = false;
+    while !actor.is_done() {
         rustix::fs::renameat_with(CWD, &from, CWD, &to, RenameFlags::EXCHANGE).or_tell("swap")?;
         done += 1;
+        if !told && done >= swaps && Instant::now() > least {
+            fs::write(export.join("stop"), "").or_tell("write")?;
+            told = true;
+        }
+        if Instant::now() > least + BOUND {
+            return Err(format!("the race did not end within {BOUND:?}"));
+        }
     }
-    fs::write(export.join("stop"), "").or_tell("write")?;
     Ok((done, actor.finish(LIMIT)?))
 }
 
@@ -123,7 +156,9 @@ fn swaps(lab: &Lab) -> Outcome {
         let server = Server::bindfs(&place.export(), &options)?;
         // It takes far fewer to succeed.
         let few = lab.swaps() / 20;
-        let (swaps, raced) = race(Where::Host, &place, server.path(), few)?;
+        let (swaps, raced) = race(Where::Host, &place, server.path(), few, |raced| {
+            raced.betrayed > 0
+        })?;
         let what = format!("{swaps} swaps: {raced:?}");
         Ok(weaker(BINDFS, way, verdict(raced.betrayed > 0, what)))
     };
@@ -133,20 +168,85 @@ fn swaps(lab: &Lab) -> Outcome {
         let view = Start::product(lab, place.export())
             .option(format!("--cache={cache}"))
             .open()?;
-        let (swaps, raced) = race(Where::Client(&view), &place, &view.export, lab.swaps())?;
+        let (swaps, raced) = race(
+            Where::Client(&view),
+            &place,
+            &view.export,
+            lab.swaps(),
+            Raced::met_both,
+        )?;
         let what = format!("{swaps} swaps: {raced:?}");
-        let raced_at_all = raced.harmless > 0 && raced.failed > 0;
         let fine = raced.betrayed == 0 && place.is_untouched() && view.lives();
         let told = fine
             .then(|| format!("the link is told as a link, the client's kernel meets it: {what}"));
-        let outcome = if fine && !raced_at_all {
+        let outcome = if fine && !raced.met_both() {
             Verdict::Untried(format!("there was no race: {what}"))
         } else {
             verdict(!fine, what)
         };
         attempts.push(product(format!("{way}, --cache={cache}"), outcome, told));
     }
+    attempts.push(core_alone(lab, &[Wall::Names])?);
+    attempts.push(core_alone(lab, &[])?);
     Ok(attempts)
+}
+
+/// The same, as root, without a sandbox, and without a client's kernel that would walk one
+/// component at a time: the core is what holds, or `d/canary` is opened in one step.
+fn core_alone(lab: &Lab, walls: &[Wall]) -> Result<Attempt, String> {
+    let place = Place::new().or_tell("a place")?;
+    let (dir, link) = (place.export().join("d"), place.export().join("l"));
+    fs::create_dir(&dir).or_tell("mkdir")?;
+    fs::write(dir.join("canary"), "harmless").or_tell("write")?;
+    symlink(place.outside(), &link).or_tell("symlink")?;
+    let raw = Raw::start(&place.export(), walls, "")?;
+    let (swaps, done) = (lab.swaps() / 4, AtomicU64::new(0));
+    let stop = AtomicBool::new(false);
+    let mut raced = Raced::default();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let _both_exist =
+                    rustix::fs::renameat_with(CWD, &dir, CWD, &link, RenameFlags::EXCHANGE);
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let (least, end) = (Instant::now() + LEAST, Instant::now() + BOUND / 4);
+        let is_enough = |raced: &Raced| {
+            done.load(Ordering::Relaxed) >= swaps && Instant::now() > least && raced.met_both()
+        };
+        while !is_enough(&raced) && Instant::now() < end {
+            raced.opens += 1;
+            let read = if walls.is_empty() {
+                let node = raw.lookup(ROOT, b"d").and_then(Reply::node);
+                node.and_then(|node| {
+                    let read = raw.fetch(node, b"canary");
+                    raw.forget(node, 1).and(read)
+                })
+            } else {
+                raw.fetch(ROOT, b"d/canary")
+            };
+            match read {
+                Ok(bytes) if place.betrays(&bytes) => raced.betrayed += 1,
+                Ok(_) => raced.harmless += 1,
+                Err(_) => raced.failed += 1,
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let way = "by raw messages, as root, without a sandbox";
+    let what = format!("{} swaps: {raced:?}", done.into_inner());
+    let outcome = if raced.met_both() {
+        verdict(raced.betrayed > 0 || !place.is_untouched(), what)
+    } else {
+        Verdict::Untried(format!("there was no race: {what}"))
+    };
+    let alone = if walls.is_empty() {
+        "the core alone"
+    } else {
+        "the core alone, without the check of names"
+    };
+    Ok(weaker(Arrangement::Walls(alone), way, outcome))
 }
 
 /// What is put in the file's place.
@@ -206,6 +306,8 @@ fn special(lab: &Lab) -> Outcome {
         attempts.push(or_untried(BINDFS, &way, special_on_bindfs(what, &way)));
         attempts.push(special_on_view(lab, what, way)?);
         attempts.push(special_raw(&[Wall::Floor, Wall::Kinds], what)?);
+        attempts.push(special_raw(&[Wall::Floor], what)?);
+        attempts.push(special_raw(&[Wall::Kinds], what)?);
         attempts.push(special_raw(&[], what)?);
     }
     Ok(attempts)
@@ -277,8 +379,16 @@ fn special_raw(walls: &[Wall], what: Special) -> Result<Attempt, String> {
             told,
         ));
     }
-    let walls = Arrangement::Walls("the core, without the floor and without the check of types");
-    Ok(weaker(walls, way, verdict(opened, shown)))
+    let left = match walls {
+        [Wall::Floor] => "the core's check of types alone",
+        [Wall::Kinds] => "the policy's floor alone",
+        _both => "the core, without the floor and without the check of types",
+    };
+    Ok(weaker(
+        Arrangement::Walls(left),
+        way,
+        verdict(opened, shown),
+    ))
 }
 
 /// Whether a process has opened a file, other than with O_PATH.

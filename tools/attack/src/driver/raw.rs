@@ -32,6 +32,7 @@ pub(crate) mod op {
     pub(crate) const OPEN: u32 = 14;
     pub(crate) const READ: u32 = 15;
     pub(crate) const WRITE: u32 = 16;
+    pub(crate) const RELEASE: u32 = 18;
     pub(crate) const INIT: u32 = 26;
     pub(crate) const OPENDIR: u32 = 27;
     pub(crate) const READDIR: u32 = 28;
@@ -223,11 +224,19 @@ impl Raw {
         self.ask(op::READ, node, &body)
     }
 
-    /// Looks up, opens and reads a file.
+    /// Looks up, opens and reads a file, and gives all of it back: handles are a budget.
     pub(crate) fn fetch(&self, parent: u64, name: &[u8]) -> Result<Vec<u8>, String> {
         let node = self.lookup(parent, name)?.node()?;
-        let handle = self.open(node, libc::O_RDONLY)?.ok()?.u64_at(0);
-        Ok(self.read(node, handle, 0)?.ok()?.body)
+        let opened = self.open(node, libc::O_RDONLY)?.ok();
+        let read = opened.and_then(|opened| {
+            let handle = opened.u64_at(0);
+            let read = self.read(node, handle, 0)?.ok();
+            let release = Body::new().u64(handle).u32(0).u32(0).u64(0);
+            self.ask(op::RELEASE, node, &release)?.ok()?;
+            read
+        });
+        self.forget(node, 1)?;
+        Ok(read?.body)
     }
 
     /// What was told on standard error; see [`super::start::View::told`].

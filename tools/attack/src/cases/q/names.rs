@@ -418,7 +418,7 @@ fn fuzz(lab: &Lab) -> Result<Attempt, String> {
             .u64(0)
             .u32(0)
             .u32(0);
-        let (opcode, body) = match random.next() % 17 {
+        let (opcode, body) = match random.next() % 19 {
             0 => (op::LOOKUP, body.name(name)),
             1 => (op::GETATTR, body.u32(flags & 1).u32(0).u64(one)),
             2 => (op::SYMLINK, body.name(name).name(other)),
@@ -437,6 +437,8 @@ fn fuzz(lab: &Lab) -> Result<Attempt, String> {
             12 => (op::OPENDIR, body.u32(flags).u32(0)),
             13 => (op::READDIR, io),
             14 => (op::READDIRPLUS, io),
+            // Twice as often as an open: handles are a budget.
+            16 | 17 => (op::RELEASE, body.u64(one).u32(flags).u32(0).u64(0)),
             15 => (op::LSEEK, body.u64(one).u64(two).u32(flags % 6).u32(0)),
             _ => (
                 op::COPY_FILE_RANGE,
