@@ -2,19 +2,21 @@
 //!
 //! [`stage`] makes the views' namespace and mounts (isolate, mount, spawn); [`mediator`] and
 //! [`client`] are what the two kinds of child do from their first instruction to the point where
-//! they serve, or execute ([`inside`] says what is served); [`walls`], [`landlock`] and [`seccomp`] are what they give up on the way.
+//! they serve, or execute ([`inside`] says what is served); [`walls`], [`landlock`] and [`seccomp`]
+//! (whose lists are in [`calls`]) are what they, and the keeper, give up on the way.
 
-mod calls;
+pub(crate) mod calls;
+pub(crate) mod child;
 pub(crate) mod client;
 mod descriptors;
 pub(crate) mod fusemount;
 pub(crate) mod inside;
 pub(crate) mod isolate;
-mod landlock;
+pub(crate) mod landlock;
 pub(crate) mod mediator;
 pub(crate) mod namespace;
 mod sandbox;
-mod seccomp;
+pub(crate) mod seccomp;
 pub(crate) mod stage;
 #[cfg(test)]
 mod wall_tests;
