@@ -5,7 +5,6 @@
 pub(crate) mod init;
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -205,11 +204,8 @@ impl Keeper {
             .or_else(|| if orders { self.ordered() } else { None })
     }
 
-    fn unmounted(&mut self) -> Option<End> {
-        let mut text = Vec::new();
-        self.mountinfo.rewind().ok()?;
-        self.mountinfo.read_to_end(&mut text).ok()?;
-        let table = mounts::Table::parse(&text);
+    fn unmounted(&self) -> Option<End> {
+        let table = mounts::Table::read_again(&self.mountinfo).ok()?;
         let gone = self.views.iter().find(|view| !table.has(view.mount_id))?;
         // Under a client's feet it is a fault; a view without one just ends.
         Some(End::Lost {

@@ -5,7 +5,6 @@ use super::{
     DUP2, HEAP, List, PANIC, POLL, READ_BACK, REMOVAL, Rule, STOPPED, Value, always, arg, only,
 };
 
-const SEEK_SET: u64 = 0;
 const SIGKILL: u64 = 9;
 const MSG_NOSIGNAL: u64 = 0x4000;
 
@@ -20,11 +19,7 @@ const OWN: &[Rule] = &[
     // Waiting.
     always(POLL, "for signals, orders, the client's end, an unmount"),
     always(libc::SYS_read, "what was waited for"),
-    only(
-        libc::SYS_lseek,
-        &[arg(1, Value::AllOf(0)), arg(2, Value::Is(SEEK_SET))],
-        "the list of mounts is read from its start again",
-    ),
+    always(libc::SYS_pread64, "the list of mounts, again"),
     always(libc::SYS_restart_syscall, "poll goes on").rare(STOPPED),
     // Telling.
     always(libc::SYS_write, "the log; the client may start"),

@@ -178,12 +178,11 @@ const OWN: &[Rule] = &[
         .rare("only when the control socket finds no descriptor or no memory left"),
     always(libc::SYS_getrandom, "keys of hash tables"),
     always(libc::SYS_restart_syscall, "a short wait goes on").rare(STOPPED),
-    // A signal that a fault of ours raises.
+    // Signals.
     always(
         libc::SYS_rt_sigaction,
-        "std's handler of SIGSEGV gives way to the kernel's",
-    )
-    .rare(FAULTS),
+        "the first thread (glibc's own signal); std's handler of SIGSEGV gives way to the kernel's",
+    ),
     always(libc::SYS_rt_sigreturn, "the end of that handler").rare(FAULTS),
 ];
 
