@@ -32,23 +32,22 @@ pub(crate) struct Warden {
     mediator: Pid,
     waiter: Waiter,
     life: OwnedFd,
-    /// A root directory with nothing in it.
-    root: OwnedFd,
 }
 
 impl Warden {
-    pub(crate) fn new(mediator: Pid, life: OwnedFd, root: OwnedFd) -> Result<Self> {
+    /// Builds every wall but the last.
+    pub(crate) fn new(mediator: Pid, life: OwnedFd, verdict: Verdict) -> Result<Self> {
+        let waiter = Waiter::new()?;
+        give_up(Room::Nothing, verdict)?;
         Ok(Self {
             mediator,
-            waiter: Waiter::new()?,
+            waiter,
             life,
-            root,
         })
     }
 
-    /// Gives everything up. Nothing may be dropped afterwards: `close` is not on its list.
+    /// The last wall. Nothing may be dropped behind it: `close` is not on the list.
     pub(crate) fn confine(&self, verdict: Verdict) -> Result<()> {
-        give_up(&self.root, Room::Nothing, verdict)?;
         seccomp::confine(&calls::WARDEN, &self.waiter.signals, verdict)
     }
 
@@ -61,9 +60,11 @@ impl Warden {
     }
 }
 
-/// Every wall but the last.
-fn give_up(root: &OwnedFd, room: Room<'_>, verdict: Verdict) -> Result<()> {
-    namespace::enter_empty(root)?;
+/// A root directory with nothing in it, no capability, no file but those of the room: every wall but
+/// the last.
+fn give_up(room: Room<'_>, verdict: Verdict) -> Result<()> {
+    let root = namespace::empty_root()?;
+    namespace::enter_empty(&root)?;
     walls::limit_resources()?;
     walls::limit_to_few_descriptors()?;
     walls::reduce_to(&[])?;
@@ -72,7 +73,7 @@ fn give_up(root: &OwnedFd, room: Room<'_>, verdict: Verdict) -> Result<()> {
     // for ours.
     walls::silence(Silence::of(verdict))?;
     // What this kernel lacks, the mediators have told.
-    landlock::restrict_to(room, root).map(|_found| ())
+    landlock::restrict_to(room, &root).map(|_found| ())
 }
 
 /// The client's init: mounts its /proc, starts the client, reaps, and tidies up below /run should
@@ -151,9 +152,8 @@ fn start(plan: &Plan, lines: &Lines<'_>) -> Result<(Option<Pid>, Waiter)> {
     };
     sys::forget_environment();
     let waiter = Waiter::new()?;
-    let root = namespace::empty_root()?;
     let verdict = Verdict::of(plan.debug);
-    give_up(&root, Room::Removal(lines.run), verdict)?;
+    give_up(Room::Removal(lines.run), verdict)?;
     seccomp::confine(&calls::INIT, lines.run, verdict)?;
     nix::unistd::write(lines.walled, b"w")
         .map_err(|errno| Error::step(Class::Confinement, "write(pipe)", errno))?;

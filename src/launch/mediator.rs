@@ -108,9 +108,8 @@ fn raise(start: Start<'_>) -> Result<init::Warden> {
                 .map_err(|errno| Error::step(Class::Confinement, "write(pipe)", errno))?;
             // A copy of the device here would outlive the mediator and keep the client waiting.
             drop((start.device, start.tree, start.control, start.ready));
-            // The mediator's pivot_root has made the export our root directory, too.
-            let root = namespace::empty_root()?;
-            init::Warden::new(mediator, start.life, root)
+            // The mediator's pivot_root has made the export our root directory, too: that goes here.
+            init::Warden::new(mediator, start.life, Verdict::of(start.debug))
         }
     }
 }
