@@ -14,6 +14,8 @@ mod process;
 mod properties;
 mod qemu;
 mod readme;
+mod rules;
 mod several;
 mod teardown;
 mod terminal;
+mod workload;
