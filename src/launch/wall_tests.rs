@@ -223,6 +223,9 @@ fn attacks(leaked: &OwnedFd) -> Vec<(&'static str, libc::c_long, Raw)> {
         ("mknod-device", libc::SYS_mknodat, {
             [dir, text(c"export/null"), char_device, 0x103, 0, 0]
         }),
+        ("mknod-file", libc::SYS_mknodat, {
+            [dir, text(c"export/made"), 0o100_600, 0, 0, 0]
+        }),
         ("memfd", libc::SYS_memfd_create, [text(c"m"), 0, 0, 0, 0, 0]),
         ("chdir", libc::SYS_chdir, [text(c"/"), 0, 0, 0, 0, 0]),
         ("fchdir", libc::SYS_fchdir, [dir, 0, 0, 0, 0, 0]),

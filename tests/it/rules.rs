@@ -17,6 +17,10 @@ use crate::process::{Family, Process};
 use crate::workload;
 
 // The data of the program itself: it knows nothing but libc.
+#[allow(
+    dead_code,
+    reason = "how a refused call is told is in none of the lists"
+)]
 #[path = "../../src/launch/calls/mod.rs"]
 mod calls;
 use calls::{List, Rule, Value};
@@ -124,6 +128,10 @@ impl Coverage {
     }
 }
 
+/// What a test says that needs it.
+pub(crate) const STRACE_MISSING: &str =
+    "strace is missing: install it (Debian: apt-get install strace)";
+
 /// strace, around one start.
 struct Trace {
     directory: TempDir,
@@ -137,7 +145,7 @@ impl Trace {
         let found = Command::new("strace").arg("-V").output();
         assert!(
             found.is_ok_and(|output| output.status.success()),
-            "strace is missing: install it (Debian: apt-get install strace)"
+            "{STRACE_MISSING}"
         );
         Self {
             directory: TempDir::new().unwrap(),
@@ -253,7 +261,9 @@ fn with_a_client(coverage: &mut Coverage, options: &[&str], all: bool) {
         start = start.option(*option);
     }
     let (trace, mut running) = run(&start, &workload::words(&export, all));
-    assert!(ours(["status", start.name()]).status.success());
+    await_that(LIMIT, "the launcher has recorded the view", || {
+        ours(["status", start.name()]).status.success()
+    });
     running.signal(Signal::SIGTERM);
     let ended = running.end();
     assert_eq!(ended.code(), 143, "{options:?}: {ended:?}");

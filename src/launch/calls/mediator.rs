@@ -9,7 +9,6 @@ use super::{
 /// CHILD_CLEARTID. Without any of the namespace flags, and without any that could be left out.
 const THREAD: u64 = 0x003d_0f00;
 const S_IFMT: u64 = 0o170_000;
-const S_IFREG: u64 = 0o100_000;
 const S_IFIFO: u64 = 0o010_000;
 const S_IFSOCK: u64 = 0o140_000;
 const F_DUPFD_CLOEXEC: u64 = 1030;
@@ -55,7 +54,7 @@ const OWN: &[Rule] = &[
         "a view in the background lets go of standard error",
     ),
     // Files of the export: by descriptor, and by one name below a descriptor.
-    always(libc::SYS_openat, "OPEN, OPENDIR, CREATE, TMPFILE, LOOKUP"),
+    always(libc::SYS_openat, "OPEN, OPENDIR, CREATE, LOOKUP"),
     always(libc::SYS_statx, "GETATTR, and each node's identity"),
     always(libc::SYS_fstatfs, "STATFS"),
     always(libc::SYS_pread64, "READ"),
@@ -71,12 +70,7 @@ const OWN: &[Rule] = &[
     always(libc::SYS_fchownat, "SETATTR of the owner, by descriptor"),
     always(libc::SYS_utimensat, "SETATTR of times, by descriptor"),
     always(libc::SYS_mkdirat, "MKDIR"),
-    // Never of a device.
-    only(
-        libc::SYS_mknodat,
-        &[arg(2, Value::Masked(S_IFMT, S_IFREG))],
-        "MKNOD of files",
-    ),
+    // Never a device; a regular file is made by openat.
     only(
         libc::SYS_mknodat,
         &[arg(2, Value::Masked(S_IFMT, S_IFIFO))],
@@ -162,7 +156,8 @@ const OWN: &[Rule] = &[
     always(libc::SYS_set_robust_list, "the start of a thread"),
     always(libc::SYS_rseq, "the start of a thread"),
     always(libc::SYS_sched_getaffinity, "the stack of a thread (glibc)"),
-    always(libc::SYS_sched_yield, "waiting for a lock"),
+    always(libc::SYS_sched_yield, "a queue's short wait (crossbeam)")
+        .rare("only when two threads meet there"),
     always(libc::SYS_sigaltstack, "std: stack overflow is told"),
     always(libc::SYS_futex, "locks, joining threads"),
     always(libc::SYS_exit, "the end of a thread"),
@@ -176,7 +171,8 @@ const OWN: &[Rule] = &[
     always(libc::SYS_clock_gettime, "clocks").rare(NO_VDSO),
     always(libc::SYS_clock_nanosleep, "a short wait")
         .rare("only when the control socket finds no descriptor or no memory left"),
-    always(libc::SYS_getrandom, "keys of hash tables"),
+    always(libc::SYS_getrandom, "keys of hash tables")
+        .rare("only when the start has drawn none: std keeps them for each thread"),
     always(libc::SYS_restart_syscall, "a short wait goes on").rare(STOPPED),
     // Signals.
     always(
