@@ -128,6 +128,9 @@ impl Coverage {
     }
 }
 
+/// The one that starts the others, the log's, the control socket's, and two workers.
+const MEDIATOR_THREADS: usize = 5;
+
 /// What a test says that needs it.
 pub(crate) const STRACE_MISSING: &str =
     "strace is missing: install it (Debian: apt-get install strace)";
@@ -174,6 +177,11 @@ impl Trace {
             (&calls::MEDIATOR, family.mediators.clone()),
             (&calls::INIT, vec![family.init]),
         ];
+        for mediator in &family.mediators {
+            await_that(LIMIT, "the mediator's threads run", || {
+                threads(*mediator).len() == MEDIATOR_THREADS
+            });
+        }
         for (list, processes) in lists {
             for process in processes {
                 self.roles.push((list, process.pid, threads(process)));
@@ -311,6 +319,11 @@ fn mount(start: &Start, export: &Export) -> (Trace, Family) {
     assert!(status.success());
     let family = Family::of_view(start.name());
     trace.look(&family);
+    await_that(LIMIT, "the keeper lets go of standard error", || {
+        let open = family.keeper.descriptors();
+        open.iter()
+            .any(|(number, what)| *number == 2 && what.starts_with("pipe:["))
+    });
     (trace, family)
 }
 
@@ -372,15 +385,30 @@ fn with_qemu(coverage: &mut Coverage) {
 
 #[test]
 fn every_call_that_is_made_is_listed_and_every_row_is_needed() {
+    // At once, since most of the time is spent waiting for strace.
+    let starts: [fn(&mut Coverage); 8] = [
+        |found| with_a_client(found, &[], true),
+        |found| with_a_client(found, &["--debug", "--log-format=json"], true),
+        |found| with_a_client(found, &["--readonly"], false),
+        |found| with_a_client(found, &["--shared"], false),
+        with_a_client_in_the_background,
+        with_an_unmount,
+        with_a_killed_keeper,
+        with_qemu,
+    ];
+    let running = starts.map(|start| {
+        std::thread::spawn(move || {
+            let mut found = Coverage::default();
+            start(&mut found);
+            found
+        })
+    });
     let mut coverage = Coverage::default();
-    with_a_client(&mut coverage, &[], true);
-    with_a_client(&mut coverage, &["--debug", "--log-format=json"], true);
-    with_a_client(&mut coverage, &["--readonly"], false);
-    with_a_client(&mut coverage, &["--shared"], false);
-    with_a_client_in_the_background(&mut coverage);
-    with_an_unmount(&mut coverage);
-    with_a_killed_keeper(&mut coverage);
-    with_qemu(&mut coverage);
+    for one in running {
+        let found = one.join().expect("told above");
+        coverage.needed.extend(found.needed);
+        coverage.unlisted.extend(found.unlisted);
+    }
     let unlisted = Vec::from_iter(&coverage.unlisted);
     assert!(unlisted.is_empty(), "not listed: {unlisted:#?}");
     let idle = coverage.idle();
