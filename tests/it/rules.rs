@@ -320,9 +320,8 @@ fn mount(start: &Start, export: &Export) -> (Trace, Family) {
     let family = Family::of_view(start.name());
     trace.look(&family);
     await_that(LIMIT, "the keeper lets go of standard error", || {
-        let open = family.keeper.descriptors();
-        open.iter()
-            .any(|(number, what)| *number == 2 && what.starts_with("pipe:["))
+        fs::read_link(format!("/proc/{}/fd/2", family.keeper.pid))
+            .is_ok_and(|what| shown(&what).starts_with("pipe:["))
     });
     (trace, family)
 }
@@ -405,7 +404,7 @@ fn every_call_that_is_made_is_listed_and_every_row_is_needed() {
     });
     let mut coverage = Coverage::default();
     for one in running {
-        let found = one.join().expect("told above");
+        let found = one.join().expect("a start that failed has told why");
         coverage.needed.extend(found.needed);
         coverage.unlisted.extend(found.unlisted);
     }
