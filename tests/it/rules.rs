@@ -161,7 +161,7 @@ impl Trace {
     /// command is the child, and strace its child.
     fn words(&self) -> Vec<String> {
         let file = shown(&self.directory.path().join("calls"));
-        let options = "strace -D -ff -n -e raw=all -e signal=none -qq -o";
+        let options = "strace -D -ff -n -e raw=all -e signal=none -q -o";
         let mut words: Vec<String> = options.split(' ').map(str::to_owned).collect();
         words.extend([file, "--".to_owned()]);
         words
@@ -194,6 +194,17 @@ impl Trace {
         let path = self.directory.path().join(format!("calls.{thread}"));
         let text = fs::read_to_string(&path).unwrap();
         text.lines().filter_map(Made::parse).collect()
+    }
+
+    /// The last call of each thread that a filter killed.
+    fn refused(&self) -> Vec<String> {
+        fs::read_dir(self.directory.path())
+            .unwrap()
+            .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+            .filter(|text| text.contains(" +++ killed by SIGSYS"))
+            .filter_map(|text| text.lines().rev().find_map(Made::parse))
+            .map(|call| call.line)
+            .collect()
     }
 
     /// To be called when all have ended.
@@ -254,7 +265,8 @@ fn run(start: &Start, argv: &[String]) -> (Trace, Running) {
         .stdin(Stdio::null());
     let mut running = Running::spawn(command, start.name().to_owned());
     if let Err(seen) = running.stdout.until_or_end("ready") {
-        panic!("{seen:?}, {:?}", running.end());
+        let ended = running.end();
+        panic!("{seen:?}, {ended:?}; refused: {:?}", trace.refused());
     }
     running.look();
     trace.look(running.family());
