@@ -1,7 +1,10 @@
 //! Reads /proc/self/mountinfo (proc_pid_mountinfo(5)).
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Class, Error, Result};
@@ -41,6 +44,26 @@ impl Table {
                     "mount /proc first: it is needed to start",
                 )
             })
+    }
+
+    /// Reads an open mountinfo from its start: the mounts of the namespace in which it was opened.
+    ///
+    /// By pread(2) alone: std's `read_to_end` asks for size and position first, and the keeper's
+    /// seccomp list need not know of that.
+    ///
+    /// # Errors
+    ///
+    /// The errno of pread(2).
+    pub(crate) fn read_again(mountinfo: &File) -> io::Result<Self> {
+        let mut text = Vec::new();
+        let mut piece = [0; 4096];
+        loop {
+            let at = u64::try_from(text.len()).unwrap_or(u64::MAX);
+            match mountinfo.read_at(&mut piece, at)? {
+                0 => return Ok(Self::parse(&text)),
+                count => text.extend_from_slice(piece.get(..count).unwrap_or_default()),
+            }
+        }
     }
 
     /// Reads lines in the format of mountinfo; lines that are not are passed over.

@@ -2,7 +2,7 @@
 //! this crate.
 #![allow(
     unsafe_code,
-    reason = "fork, mount_setattr, close_range and sigaction have no safe wrapper"
+    reason = "fork, mount_setattr, close_range, environ and sigaction have no safe wrapper"
 )]
 
 use std::io;
@@ -131,6 +131,24 @@ pub(crate) fn default_sigpipe() -> crate::error::Result<()> {
     unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }
         .map(|_previous| ())
         .map_err(|errno| Error::step(Class::ClientNotStarted, "signal(SIGPIPE, SIG_DFL)", errno))
+}
+
+/// Wipes the environment that the caller gave: nothing of it is of use once the client has its own
+/// copy, and it may hold secrets. What the process reads of it later is empty.
+///
+/// There must be one thread only, which is true of every caller: each forked while that was checked.
+pub(crate) fn forget_environment() {
+    // SAFETY: environ(7) is null or an array of NUL-terminated strings, closed by a null pointer,
+    // that exec put on this process's stack or setenv on its heap; there is no other thread that
+    // could read or change them meanwhile, and nobody keeps a reference: std copies what it reads.
+    unsafe {
+        let mut next = libc::environ;
+        while !next.is_null() && !(*next).is_null() {
+            libc::explicit_bzero((*next).cast(), libc::strlen(*next));
+            next = next.add(1);
+        }
+        libc::clearenv();
+    }
 }
 
 /// Ends the process without running destructors: after a fork, the parent's values are not ours

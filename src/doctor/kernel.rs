@@ -18,6 +18,7 @@ use crate::doctor::findings::Findings;
 use crate::doctor::{NEEDS_ROOT, sandbox, sysctl};
 use crate::error::{Class, Error, Result};
 use crate::identity::Ids;
+use crate::launch::calls;
 use crate::launch::seccomp::{self, Verdict};
 use crate::launch::walls::Silence;
 use crate::launch::{namespace, walls};
@@ -251,7 +252,7 @@ fn seccomp_filters() -> Result<String> {
     let outcome = child::run::<()>(0, |_| {
         // Nothing may be told of the call on the caller's stderr.
         walls::silence(Silence::All)?;
-        seccomp::confine(&open_root()?, Verdict::Tell)?;
+        seccomp::confine(&calls::MEDIATOR, &open_root()?, Verdict::Tell)?;
         let _refused = nix::unistd::setsid();
         Ok(())
     });

@@ -1,7 +1,8 @@
 //! Pid 1 of a pid namespace: of a mediator's (the warden) or of the client's.
 //!
 //! Both are uid 0 without any capability: the keeper may kill them, what runs below them may not
-//! signal them, and they cannot do more than wait.
+//! signal them, and they cannot do more than wait: their seccomp lists are in
+//! [`crate::launch::calls`].
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -16,24 +17,63 @@ use rustix::process::PidfdFlags;
 use crate::control::rundir;
 use crate::error::{Class, Error, Result};
 use crate::kernel_view;
+use crate::launch::landlock::{self, Room};
+use crate::launch::seccomp::{self, Verdict};
 use crate::launch::stage::KeptView;
-use crate::launch::{client, namespace, walls};
+use crate::launch::walls::Silence;
+use crate::launch::{calls, client, namespace, walls};
 use crate::pipes::await_byte;
 use crate::plan::Plan;
 use crate::report::{Report, Reporter};
 use crate::sys::{self, Forked};
 
 /// The warden: ends with the mediator, or when the keeper is gone.
-pub(crate) fn wait_for(child: Pid, life: &OwnedFd) -> ! {
-    let status = Waiter::new(life)
-        .and_then(|waiter| {
-            waiter.until(|event| match event {
-                Event::Exited(pid, status) => (pid == child).then_some(status),
-                Event::Alone => None,
-            })
+pub(crate) struct Warden {
+    mediator: Pid,
+    waiter: Waiter,
+    life: OwnedFd,
+}
+
+impl Warden {
+    /// Builds every wall but the last.
+    pub(crate) fn new(mediator: Pid, life: OwnedFd, verdict: Verdict) -> Result<Self> {
+        let waiter = Waiter::new()?;
+        give_up(Room::Nothing, verdict)?;
+        Ok(Self {
+            mediator,
+            waiter,
+            life,
         })
-        .unwrap_or(Class::Confinement.status());
-    sys::exit_now(status)
+    }
+
+    /// The last wall. Nothing may be dropped behind it: `close` is not on the list.
+    pub(crate) fn confine(&self, verdict: Verdict) -> Result<()> {
+        seccomp::confine(&calls::WARDEN, &self.waiter.signals, verdict)
+    }
+
+    pub(crate) fn run(&self) -> ! {
+        let status = self.waiter.until(&self.life, |event| match event {
+            Event::Exited(pid, status) => (pid == self.mediator).then_some(status),
+            Event::Alone => None,
+        });
+        sys::exit_now(status.unwrap_or(Class::Confinement.status()))
+    }
+}
+
+/// A root directory with nothing in it, no capability, no file but those of the room: every wall but
+/// the last.
+fn give_up(room: Room<'_>, verdict: Verdict) -> Result<()> {
+    let root = namespace::empty_root()?;
+    namespace::enter_empty(&root)?;
+    walls::limit_resources()?;
+    walls::limit_to_few_descriptors()?;
+    walls::reduce_to(&[])?;
+    walls::not_dumpable()?;
+    // The caller's descriptors are the client's alone: whoever reads them waits for its end, not
+    // for ours.
+    walls::silence(Silence::of(verdict))?;
+    // What this kernel lacks, the mediators have told.
+    landlock::restrict_to(room, &root).map(|_found| ())
 }
 
 /// The client's init: mounts its /proc, starts the client, reaps, and tidies up below /run should
@@ -41,7 +81,7 @@ pub(crate) fn wait_for(child: Pid, life: &OwnedFd) -> ! {
 pub(crate) fn client_init(plan: &mut Plan, lines: &Lines<'_>, views: &[KeptView]) -> ! {
     let names: Vec<String> = views.iter().map(|view| view.name.clone()).collect();
     let status = match start(plan, lines) {
-        Ok(client) => reap(client, lines, &names),
+        Ok((client, waiter)) => reap(client, &waiter, lines, &names),
         Err(error) => {
             lines.reporter.fail(&error);
             error.class().status()
@@ -66,7 +106,7 @@ pub(crate) struct Lines<'a> {
     pub(crate) run: &'a OwnedFd,
 }
 
-fn start(plan: &mut Plan, lines: &Lines<'_>) -> Result<Option<Pid>> {
+fn start(plan: &mut Plan, lines: &Lines<'_>) -> Result<(Option<Pid>, Waiter)> {
     let reporter = lines.reporter;
     let mut keep = vec![
         reporter.raw(),
@@ -106,13 +146,14 @@ fn start(plan: &mut Plan, lines: &Lines<'_>) -> Result<Option<Pid>> {
         },
     };
     plan.close_handed_on();
-    walls::reduce_to(&[])?;
-    walls::not_dumpable()?;
-    // The client's alone: whoever reads them waits for its end, not for ours.
-    walls::silence(walls::Silence::All)?;
+    sys::forget_environment();
+    let waiter = Waiter::new()?;
+    let verdict = Verdict::of(plan.debug);
+    give_up(Room::Removal(lines.run), verdict)?;
+    seccomp::confine(&calls::INIT, lines.run, verdict)?;
     nix::unistd::write(lines.walled, b"w")
         .map_err(|errno| Error::step(Class::Confinement, "write(pipe)", errno))?;
-    Ok(child)
+    Ok((child, waiter))
 }
 
 /// The launcher signals the client by pidfd, since this init may not: it has no CAP_KILL.
@@ -122,23 +163,20 @@ fn announce(client: Pid, reporter: &Reporter) {
     reporter.send(&Report::ClientStarted, pidfd.as_ref().map(AsFd::as_fd));
 }
 
-fn reap(client: Option<Pid>, lines: &Lines<'_>, names: &[String]) -> u8 {
+fn reap(client: Option<Pid>, waiter: &Waiter, lines: &Lines<'_>, names: &[String]) -> u8 {
     let mut background = false;
-    let waiter = Waiter::new(lines.life);
-    let waited = waiter.as_ref().and_then(|waiter| {
-        waiter.until(|event| match event {
-            Event::Exited(pid, status) if client == Some(pid) => {
-                // A first process that ends well and leaves others behind has gone to the
-                // background, as QEMU does with -daemonize: the view lives as long as they do.
-                background = status == 0 && has_children();
-                if background {
-                    lines.reporter.send(&Report::Background, None);
-                }
-                (!background).then_some(status)
+    let waited = waiter.until(lines.life, |event| match event {
+        Event::Exited(pid, status) if client == Some(pid) => {
+            // A first process that ends well and leaves others behind has gone to the
+            // background, as QEMU does with -daemonize: the view lives as long as they do.
+            background = status == 0 && has_children();
+            if background {
+                lines.reporter.send(&Report::Background, None);
             }
-            Event::Exited(..) => None,
-            Event::Alone => background.then_some(0),
-        })
+            (!background).then_some(status)
+        }
+        Event::Exited(..) => None,
+        Event::Alone => background.then_some(0),
     });
     let Some(status) = waited else {
         // Killed keeper: nobody else is left to do it.
@@ -148,10 +186,8 @@ fn reap(client: Option<Pid>, lines: &Lines<'_>, names: &[String]) -> u8 {
     // Our end would be theirs who are left in this namespace, and we cannot end before them. One
     // that waits for a mediator which does not answer cannot be killed until the keeper has closed
     // the connection: so the keeper ends us, after that.
-    if nix::unistd::write(lines.end, &[status]).is_ok()
-        && let Some(waiter) = &waiter
-    {
-        waiter.until(|_event| None);
+    if nix::unistd::write(lines.end, &[status]).is_ok() {
+        waiter.until(lines.life, |_event| None);
     }
     status
 }
@@ -189,19 +225,19 @@ enum Event {
 }
 
 /// Waits for children and for the keeper's end.
-struct Waiter<'a> {
+struct Waiter {
     signals: SignalFd,
-    life: &'a OwnedFd,
 }
 
-impl<'a> Waiter<'a> {
-    fn new(life: &'a OwnedFd) -> Option<Self> {
-        let signals = kernel_view::signals([Signal::SIGCHLD]).ok()?;
-        Some(Self { signals, life })
+impl Waiter {
+    fn new() -> Result<Self> {
+        let signals = kernel_view::signals([Signal::SIGCHLD])?;
+        Ok(Self { signals })
     }
 
-    /// Reaps until `each` tells a status to end with; `None` when the keeper is gone.
-    fn until(&self, mut each: impl FnMut(Event) -> Option<u8>) -> Option<u8> {
+    /// Reaps until `each` tells a status to end with; `None` when the keeper is gone, whose `life`
+    /// hangs up then.
+    fn until(&self, life: &OwnedFd, mut each: impl FnMut(Event) -> Option<u8>) -> Option<u8> {
         loop {
             loop {
                 let event = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -222,7 +258,7 @@ impl<'a> Waiter<'a> {
             }
             let mut fds = [
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.life.as_fd(), PollFlags::POLLIN),
+                PollFd::new(life.as_fd(), PollFlags::POLLIN),
             ];
             match nix::poll::poll(&mut fds, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}

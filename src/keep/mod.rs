@@ -1,15 +1,15 @@
 //! The keeper: it ends things. It reads nothing that a client or a guest chose, and holds no
-//! capability: it ends a pid namespace by killing its init, which is uid 0 as well.
+//! capability: it ends a pid namespace by killing its init, which is uid 0 as well. Its seccomp list
+//! is [`crate::launch::calls::KEEPER`].
 
 pub(crate) mod init;
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -17,8 +17,11 @@ use nix::unistd::Pid;
 use crate::control::rundir;
 use crate::error::{Class, Error, Result};
 use crate::kernel_view;
+use crate::launch::child::Child;
+use crate::launch::landlock::{self, Room};
+use crate::launch::seccomp::{self, Verdict};
 use crate::launch::stage::{self, Given, KeptView};
-use crate::launch::{namespace, walls};
+use crate::launch::{calls, namespace, walls};
 use crate::mounts;
 use crate::plan::Plan;
 use crate::report::{Report, Reporter};
@@ -58,7 +61,7 @@ pub(crate) fn keeper(plan: Plan, given: Given) -> ! {
 
 struct Keeper {
     views: Vec<KeptView>,
-    init: Pid,
+    init: Child,
     _life: OwnedFd,
     /// See [`stage::Spawned::client_end`].
     client_end: OwnedFd,
@@ -68,6 +71,7 @@ struct Keeper {
     run: OwnedFd,
     reporter: Reporter,
     has_client: bool,
+    debug: bool,
 }
 
 fn raise(
@@ -86,6 +90,7 @@ fn raise(
             run: given.run,
             reporter: given.reporter,
             has_client: plan.command.is_some(),
+            debug: plan.debug,
         }),
         Err(error) => Err((error, given.reporter, given.run)),
     }
@@ -103,16 +108,16 @@ fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, Si
         Signal::SIGHUP,
     ])?;
     let spawned = stage::spawn(mounted, plan, given)?;
-    confine(&root)?;
+    confine(&root, &given.run, Verdict::of(plan.debug))?;
     nix::unistd::write(&spawned.go, b"g")
         .map_err(|errno| Error::step(Class::Confinement, "write(pipe)", errno))?;
     given.reporter.send(
         &Report::Ready {
-            init: spawned.init.as_raw(),
+            init: spawned.init.pid().as_raw(),
             wardens: spawned
                 .views
                 .iter()
-                .map(|view| view.warden.as_raw())
+                .map(|view| view.warden.pid().as_raw())
                 .collect(),
         },
         None,
@@ -121,18 +126,20 @@ fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, Si
 }
 
 /// A session of its own (the terminal's keys are for the client), a root directory with nothing in
-/// it, no capability.
-fn confine(root: &OwnedFd) -> Result<()> {
-    let step = |call: &'static str| {
-        move |errno: rustix::io::Errno| Error::step(Class::Confinement, call, errno)
-    };
+/// it, no capability, no file but to remove views' directories, no system call but those listed.
+fn confine(root: &OwnedFd, run: &OwnedFd, verdict: Verdict) -> Result<()> {
     nix::unistd::setsid().map_err(|errno| Error::step(Class::Confinement, "setsid", errno))?;
-    rustix::process::fchdir(root).map_err(step("fchdir(empty root)"))?;
-    rustix::process::chroot(".").map_err(step("chroot(empty root)"))?;
+    namespace::enter_empty(root)?;
+    sys::forget_environment();
     walls::limit_resources()?;
     walls::limit_descriptors()?;
     walls::reduce_to(&[])?;
-    walls::not_dumpable()
+    walls::not_dumpable()?;
+    // Its log goes to standard error; see `ordered` for the end of that.
+    walls::silence(walls::Silence::AllButErrors)?;
+    // What this kernel lacks, the mediators have told.
+    landlock::restrict_to(Room::Removal(run), root)?;
+    seccomp::confine(&calls::KEEPER, run, verdict)
 }
 
 impl Keeper {
@@ -145,9 +152,9 @@ impl Keeper {
         // The mediators first: while one holds its device, a client with a request in flight
         // cannot be killed.
         for view in &self.views {
-            end_namespace(view.warden);
+            view.warden.end();
         }
-        let init = end_namespace(self.init);
+        let init = self.init.end();
         let names: Vec<String> = self.views.iter().map(|view| view.name.clone()).collect();
         rundir::remove_all(&self.run, &names);
         let status = match end {
@@ -197,11 +204,8 @@ impl Keeper {
             .or_else(|| if orders { self.ordered() } else { None })
     }
 
-    fn unmounted(&mut self) -> Option<End> {
-        let mut text = Vec::new();
-        self.mountinfo.rewind().ok()?;
-        self.mountinfo.read_to_end(&mut text).ok()?;
-        let table = mounts::Table::parse(&text);
+    fn unmounted(&self) -> Option<End> {
+        let table = mounts::Table::read_again(&self.mountinfo).ok()?;
         let gone = self.views.iter().find(|view| !table.has(view.mount_id))?;
         // Under a client's feet it is a fault; a view without one just ends.
         Some(End::Lost {
@@ -234,10 +238,10 @@ impl Keeper {
     }
 
     fn ended(&mut self, pid: Pid, status: u8) -> Option<End> {
-        if pid == self.init {
+        if pid == self.init.pid() {
             return Some(End::Client(Some(status)));
         }
-        let view = self.views.iter().find(|view| view.warden == pid)?;
+        let view = self.views.iter().find(|view| view.warden.pid() == pid)?;
         let cause = format!("view {}: its mediator ended ({})", view.name, told(status));
         Some(End::Lost { cause, fault: true })
     }
@@ -257,9 +261,12 @@ impl Keeper {
         match nix::unistd::read(orders, &mut byte) {
             Ok(1) if byte[0] == order::DETACH => {
                 self.orders = None;
-                // Whoever reads the launcher's output waits until nobody can write to it.
-                if let Err(error) = walls::silence(walls::Silence::All) {
-                    tracing::warn!("{error}");
+                // Whoever reads the launcher's output waits until nobody can write to it. Standard
+                // output leads nowhere already. With --debug, the mediators keep theirs as well.
+                if !self.debug
+                    && let Err(errno) = rustix::stdio::dup2_stderr(rustix::stdio::stdout())
+                {
+                    tracing::warn!(%errno, "standard error stays open");
                 }
                 None
             }
@@ -276,12 +283,4 @@ fn told(status: u8) -> String {
         129.. => format!("signal {}", status - 128),
         _ => format!("status {status}"),
     }
-}
-
-/// Kills a pid namespace's init and waits until the kernel has ended all in it; its exit status,
-/// unless it was reaped before.
-fn end_namespace(init: Pid) -> Option<u8> {
-    kill(init, Signal::SIGKILL).ok()?;
-    let (_pid, status) = waitpid(init, None).ok().and_then(init::ended)?;
-    Some(status)
 }

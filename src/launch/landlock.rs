@@ -1,7 +1,8 @@
-//! Landlock: whatever descriptor is in reach, files open below the export only.
+//! Landlock: whatever descriptor is in reach, a mediator opens files below the export only, and
+//! keeper, warden and init none.
 //!
-//! The root directory is the export already. This wall holds where that one does not: a directory
-//! outside that leaked in as a descriptor leads nowhere.
+//! The mediator's root directory is the export already, and theirs is empty. This wall holds where
+//! those do not: a directory outside that leaked in as a descriptor leads nowhere.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -32,17 +33,49 @@ const NEVER: [AccessFs; 4] = [
     AccessFs::IoctlDev,
 ];
 
-/// Restricts this process, and the threads that it starts later, to the files below `root`; no
-/// TCP port, no abstract UNIX socket and no signal leads out, as far as the kernel's Landlock knows
+/// What is left of the file system.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Room<'a> {
+    /// A mediator's: what is below the directory, but for [`NEVER`].
+    Export(&'a OwnedFd),
+    /// Removing what is below the directory; for the keeper, which has processes to kill.
+    Removal(&'a OwnedFd),
+    /// Nothing.
+    Nothing,
+}
+
+impl Room<'_> {
+    fn rule(&self) -> Option<(&OwnedFd, BitFlags<AccessFs>)> {
+        match self {
+            Self::Export(root) => Some((root, allowed(AccessFs::from_all(NEWEST)))),
+            Self::Removal(root) => Some((
+                root,
+                AccessFs::ReadDir | AccessFs::RemoveDir | AccessFs::RemoveFile,
+            )),
+            Self::Nothing => None,
+        }
+    }
+
+    /// A signal out of the scope is refused whoever's parent sends it.
+    fn scope(&self) -> BitFlags<Scope> {
+        match self {
+            Self::Removal(_) => Scope::AbstractUnixSocket.into(),
+            Self::Export(_) | Self::Nothing => Scope::from_all(NEWEST),
+        }
+    }
+}
+
+/// Leaves this process, and the threads that it starts later, this room; no TCP port, no abstract
+/// UNIX socket and, but for the keeper, no signal leads out, as far as the kernel's Landlock knows
 /// them. Tells which ABI that is.
 ///
-/// `outside` is a directory that is not below `root`: that it cannot be opened any more is how the
+/// `outside` is a directory that is not in the room: that it cannot be opened any more is how the
 /// wall is read back, since the kernel tells it nowhere.
 ///
 /// # Errors
 ///
 /// Confinement: the kernel has Landlock and refused it, or it does not hold.
-pub(crate) fn restrict_to(root: &OwnedFd, outside: &OwnedFd) -> Result<Landlock> {
+pub(crate) fn restrict_to(room: Room<'_>, outside: &OwnedFd) -> Result<Landlock> {
     match sys::landlock_abi() {
         Ok(abi) if abi < OLDEST => return Ok(Landlock::Old(abi)),
         Ok(_) => {}
@@ -54,9 +87,12 @@ pub(crate) fn restrict_to(root: &OwnedFd, outside: &OwnedFd) -> Result<Landlock>
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(handled)
         .and_then(|rules| rules.handle_access(AccessNet::from_all(NEWEST)))
-        .and_then(|rules| rules.scope(Scope::from_all(NEWEST)))
+        .and_then(|rules| rules.scope(room.scope()))
         .and_then(landlock::Ruleset::create)
-        .and_then(|rules| rules.add_rule(PathBeneath::new(root, allowed(handled))))
+        .and_then(|rules| match room.rule() {
+            Some((root, access)) => rules.add_rule(PathBeneath::new(root, access)),
+            None => Ok(rules),
+        })
         .and_then(landlock::RulesetCreated::restrict_self)
         .map_err(|error| failed(&error))?;
     match status.landlock {
@@ -91,7 +127,7 @@ fn verify(outside: &OwnedFd) -> Result<()> {
         )),
         Ok(_) => Err(Error::new(
             Class::Confinement,
-            "Landlock is enforced, but a directory outside the export opens",
+            "Landlock is enforced, but a directory outside opens",
             "",
         )),
     }

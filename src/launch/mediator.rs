@@ -15,9 +15,9 @@ use crate::error::{Class, Error, Result};
 use crate::identity::Ids;
 use crate::keep::init;
 use crate::launch::inside::{Inside, Wall};
+use crate::launch::namespace;
 use crate::launch::sandbox::become_mediator;
-use crate::launch::walls::Silence;
-use crate::launch::{namespace, walls};
+use crate::launch::seccomp::Verdict;
 use crate::pipes::{await_byte, pipe};
 use crate::report::Reporter;
 use crate::sys::{self, Forked};
@@ -49,16 +49,19 @@ pub(crate) struct Start<'a> {
 /// and waits.
 pub(crate) fn warden(start: Start<'_>) -> ! {
     let reporter = start.reporter;
-    match raise(start) {
-        Ok((mediator, life)) => init::wait_for(mediator, &life),
-        Err(error) => {
-            reporter.fail(&error);
-            sys::exit_now(error.class().status())
-        }
-    }
+    let verdict = Verdict::of(start.debug);
+    let error = match raise(start) {
+        Ok(waiting) => match waiting.confine(verdict) {
+            Ok(()) => waiting.run(),
+            Err(error) => error,
+        },
+        Err(error) => error,
+    };
+    reporter.fail(&error);
+    sys::exit_now(error.class().status())
 }
 
-fn raise(start: Start<'_>) -> Result<(nix::unistd::Pid, OwnedFd)> {
+fn raise(start: Start<'_>) -> Result<init::Warden> {
     let keep = [
         start.tree.as_raw_fd(),
         start.device.as_raw_fd(),
@@ -74,6 +77,7 @@ fn raise(start: Start<'_>) -> Result<(nix::unistd::Pid, OwnedFd)> {
     namespace::fresh_proc()?;
     // By descriptor: the mediator's pivot_root changes our root directory as well.
     let proc = namespace::open_plain(Path::new("/proc"))?;
+    sys::forget_environment();
     let (ask, asked) = pipe()?;
     let (answer, answered) = pipe()?;
     match sys::clone_process(0)
@@ -94,10 +98,8 @@ fn raise(start: Start<'_>) -> Result<(nix::unistd::Pid, OwnedFd)> {
                 .map_err(|errno| Error::step(Class::Confinement, "write(pipe)", errno))?;
             // A copy of the device here would outlive the mediator and keep the client waiting.
             drop((start.device, start.tree, start.control, start.ready));
-            walls::reduce_to(&[])?;
-            walls::not_dumpable()?;
-            walls::silence(Silence::All)?;
-            Ok((mediator, start.life))
+            // The mediator's pivot_root has made the export our root directory, too: that goes here.
+            init::Warden::new(mediator, start.life, Verdict::of(start.debug))
         }
     }
 }

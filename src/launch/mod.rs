@@ -2,9 +2,11 @@
 //!
 //! [`stage`] makes the views' namespace and mounts (isolate, mount, spawn); [`mediator`] and
 //! [`client`] are what the two kinds of child do from their first instruction to the point where
-//! they serve, or execute ([`inside`] says what is served); [`walls`], [`landlock`] and [`seccomp`] are what they give up on the way.
+//! they serve, or execute ([`inside`] says what is served); [`walls`], [`landlock`] and [`seccomp`]
+//! (whose lists are in [`calls`]) are what they, and the keeper, give up on the way.
 
-mod calls;
+pub(crate) mod calls;
+pub(crate) mod child;
 pub(crate) mod client;
 mod descriptors;
 pub(crate) mod fusemount;

@@ -82,6 +82,12 @@ pub(crate) fn empty_root() -> Result<OwnedFd> {
     )
 }
 
+/// Makes [`empty_root`] the root and the working directory.
+pub(crate) fn enter_empty(root: &OwnedFd) -> Result<()> {
+    rustix::process::fchdir(root).map_err(|errno| step("fchdir(empty root)", errno))?;
+    rustix::process::chroot(".").map_err(|errno| step("chroot(empty root)", errno))
+}
+
 fn detached(kind: &str, extra: MountAttrFlags) -> Result<OwnedFd> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)
         .map_err(|errno| step(&format!("fsopen({kind})"), errno))?;

@@ -12,10 +12,11 @@ use crate::error::{Class, Error, Result};
 use crate::identity::Ids;
 use crate::launch::descriptors::{self, Kind, Named};
 use crate::launch::inside::Wall;
+use crate::launch::landlock::Room;
 use crate::launch::mediator::Start;
 use crate::launch::seccomp::Verdict;
 use crate::launch::walls::Silence;
-use crate::launch::{landlock, namespace, seccomp, walls};
+use crate::launch::{calls, landlock, namespace, seccomp, walls};
 use crate::pipes::await_byte;
 use crate::report::{Found, Report};
 use crate::sys;
@@ -110,7 +111,7 @@ fn raise_walls(start: &Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<Rai
         descriptors::only(&named, &proc_fd)?;
     }
     if has(Wall::Landlock) {
-        found.landlock = landlock::restrict_to(&root, &proc_fd)?;
+        found.landlock = landlock::restrict_to(Room::Export(&root), &proc_fd)?;
         found.missing.extend(found.landlock.missing());
     }
     for missing in &found.missing {
@@ -131,12 +132,7 @@ fn raise_walls(start: &Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<Rai
     // Last, since the steps above make calls that it refuses; and before the first thread, so that
     // every thread has it.
     if has(Wall::Seccomp) {
-        let verdict = if start.debug {
-            Verdict::Tell
-        } else {
-            Verdict::Kill
-        };
-        seccomp::confine(&proc_fd, verdict)?;
+        seccomp::confine(&calls::MEDIATOR, &proc_fd, Verdict::of(start.debug))?;
     }
     Ok(Raised {
         proc_fd,

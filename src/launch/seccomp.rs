@@ -1,11 +1,12 @@
-//! seccomp: the kernel runs no system call for a mediator but those of [`calls::ALLOWED`].
+//! seccomp: the kernel runs no system call for a process of ours but those of its list in
+//! [`calls`].
 //!
 //! Two filters, since a filter has one action: the first answers ENOSYS where a library has
 //! another way, the second ends the process for everything that is not listed. The kernel takes
 //! the stricter answer of the two (seccomp(2)).
 
-use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsRawFd, RawFd};
 
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
@@ -13,7 +14,7 @@ use seccompiler::{
 };
 
 use crate::error::{Class, Error, Result};
-use crate::launch::calls::{self, Check, Rule, Value};
+use crate::launch::calls::{self, Check, List, Rule, Value};
 use crate::sys;
 
 /// What a call that is not listed meets.
@@ -25,24 +26,41 @@ pub(crate) enum Verdict {
     Tell,
 }
 
+impl Verdict {
+    /// What `--debug` asks for.
+    pub(crate) fn of(debug: bool) -> Self {
+        if debug { Self::Tell } else { Self::Kill }
+    }
+}
+
 /// Builds the wall around this process, which must have one thread, and around all threads that it
-/// starts. `proc_fd` is the one directory that it may still change to. Reads it back.
+/// starts. `given` is the descriptor that the list is built around. Reads it back.
 ///
 /// # Errors
 ///
 /// Confinement: the kernel has no seccomp filters, or the processor is none that is known.
-pub(crate) fn confine(proc_fd: &OwnedFd, verdict: Verdict) -> Result<()> {
-    let failed = |error: &dyn std::fmt::Display| Error::step(Class::Confinement, "seccomp", error);
-    let action = match verdict {
-        Verdict::Kill => SeccompAction::KillProcess,
+pub(crate) fn confine(list: &List, given: &impl AsRawFd, verdict: Verdict) -> Result<()> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Error::step(
+            Class::Confinement,
+            format!("seccomp of {}", list.name),
+            error,
+        )
+    };
+    let (action, telling) = match verdict {
+        Verdict::Kill => (SeccompAction::KillProcess, &[][..]),
         Verdict::Tell => {
             sys::tell_bad_calls().map_err(|error| failed(&error))?;
-            SeccompAction::Trap
+            (SeccompAction::Trap, calls::TELLING)
         }
     };
-    let absent = absent().map_err(|error| failed(&error))?;
-    let allowed = allowed(proc_fd, action).map_err(|error| failed(&error))?;
-    seccompiler::apply_filter_all_threads(&absent).map_err(|error| failed(&error))?;
+    let absent = absent(list).map_err(|error| failed(&error))?;
+    let rules = list.allowed.iter().copied().flatten();
+    let rules = rules.chain(list.absent).chain(telling);
+    let allowed = allowed(rules, given.as_raw_fd(), action).map_err(|error| failed(&error))?;
+    if let Some(absent) = absent {
+        seccompiler::apply_filter_all_threads(&absent).map_err(|error| failed(&error))?;
+    }
     seccompiler::apply_filter_all_threads(&allowed).map_err(|error| failed(&error))?;
     match sys::seccomp_mode() {
         Ok(2) => Ok(()),
@@ -51,50 +69,54 @@ pub(crate) fn confine(proc_fd: &OwnedFd, verdict: Verdict) -> Result<()> {
     }
 }
 
-/// [`calls::ABSENT`] as a program.
-fn absent() -> std::result::Result<BpfProgram, BackendError> {
-    let rules = calls::ABSENT.iter().map(|rule| (rule.call, Vec::new()));
+/// [`List::absent`] as a program.
+fn absent(list: &List) -> std::result::Result<Option<BpfProgram>, BackendError> {
+    if list.absent.is_empty() {
+        return Ok(None);
+    }
+    let rules = list.absent.iter().map(|rule| (rule.call, Vec::new()));
     let errno = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-    compile(rules.collect(), SeccompAction::Allow, errno)
+    compile(rules.collect(), SeccompAction::Allow, errno).map(Some)
 }
 
-/// [`calls::ALLOWED`] as a program; those of [`calls::ABSENT`] pass here and get ENOSYS there.
-fn allowed(
-    proc_fd: &OwnedFd,
+/// [`List::allowed`] as a program; those of [`List::absent`] pass here and get ENOSYS there.
+fn allowed<'a>(
+    rules: impl Iterator<Item = &'a Rule>,
+    given: RawFd,
     otherwise: SeccompAction,
 ) -> std::result::Result<BpfProgram, BackendError> {
-    let mut rules = BTreeMap::new();
-    for rule in calls::ALLOWED.iter().chain(calls::ABSENT) {
-        rules.insert(rule.call, ways(rule, proc_fd)?);
+    let mut ways: BTreeMap<libc::c_long, Vec<SeccompRule>> = BTreeMap::new();
+    // A call with a row without conditions passes whatever its other rows say; for seccompiler
+    // that is one without any rule.
+    let mut free = BTreeSet::new();
+    for rule in rules {
+        let way = ways.entry(rule.call).or_default();
+        if rule.checks.is_empty() {
+            free.insert(rule.call);
+        } else {
+            let conditions = rule.checks.iter().map(|check| condition(check, given));
+            way.push(SeccompRule::new(
+                conditions.collect::<std::result::Result<_, _>>()?,
+            )?);
+        }
     }
-    compile(rules, otherwise, SeccompAction::Allow)
+    for call in free {
+        ways.insert(call, Vec::new());
+    }
+    compile(ways, otherwise, SeccompAction::Allow)
 }
 
-fn ways(rule: &Rule, proc_fd: &OwnedFd) -> std::result::Result<Vec<SeccompRule>, BackendError> {
-    rule.ways
-        .iter()
-        .map(|checks| {
-            let conditions = checks.iter().map(|check| condition(check, proc_fd));
-            SeccompRule::new(conditions.collect::<std::result::Result<_, _>>()?)
-        })
-        .collect()
-}
-
-fn condition(
-    check: &Check,
-    proc_fd: &OwnedFd,
-) -> std::result::Result<SeccompCondition, BackendError> {
+fn condition(check: &Check, given: RawFd) -> std::result::Result<SeccompCondition, BackendError> {
     let (length, operator, value) = match check.value {
         Value::Is(value) => (SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value),
-        Value::Null => (SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0),
         Value::AllOf(value) => (SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, value),
         Value::Masked(mask, value) => {
             (SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(mask), value)
         }
-        Value::ProcFd => (
+        Value::Given => (
             SeccompCmpArgLen::Dword,
             SeccompCmpOp::Eq,
-            u64::from(proc_fd.as_raw_fd().unsigned_abs()),
+            u64::from(given.unsigned_abs()),
         ),
     };
     SeccompCondition::new(check.argument, length, operator, value)

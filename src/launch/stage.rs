@@ -8,11 +8,10 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use std::path::Path;
 
-use nix::unistd::Pid;
-
 use crate::cli::CacheOption;
 use crate::error::{Class, Error, Result};
 use crate::keep::init;
+use crate::launch::child::Child;
 use crate::launch::{fusemount, isolate, mediator, namespace};
 use crate::pipes::{await_byte, pipe};
 use crate::plan::{Plan, ViewPlan};
@@ -57,8 +56,8 @@ struct Prepared {
 pub(crate) struct KeptView {
     /// Its name.
     pub(crate) name: String,
-    /// Pid 1 of the mediator's pid namespace, as the host numbers it.
-    pub(crate) warden: Pid,
+    /// Pid 1 of the mediator's pid namespace.
+    pub(crate) warden: Child,
     /// The view's mount in our namespace.
     pub(crate) mount_id: u64,
 }
@@ -66,7 +65,7 @@ pub(crate) struct KeptView {
 /// Everything runs.
 pub(crate) struct Spawned {
     pub(crate) views: Vec<KeptView>,
-    pub(crate) init: Pid,
+    pub(crate) init: Child,
     /// While it is open the inits live; they end when its last copy, the keeper's, closes.
     pub(crate) life: OwnedFd,
     /// A byte lets the client start.
@@ -196,7 +195,7 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
             Forked::Parent(warden) => {
                 views.push(KeptView {
                     name: view.name,
-                    warden,
+                    warden: Child::hold(warden)?,
                     mount_id: prepared.mount_id,
                 });
                 devices.push(prepared.device);
@@ -240,7 +239,7 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
             };
             init::client_init(plan, &lines, &views)
         }
-        Forked::Parent(init) => init,
+        Forked::Parent(init) => Child::hold(init)?,
     };
     plan.close_handed_on();
     // Its own end must be the last, or a dead init would not be noticed.

@@ -1,5 +1,5 @@
 //! Attacks on the walls, from inside: each case is run by a process of its own that enters the
-//! walls as a mediator does, and first without them, where it must succeed.
+//! walls as a mediator, keeper, warden or init does, and first without them, where it must succeed.
 //!
 //! Root is needed: the detached clone of `/proc/self/fd` is a mount.
 #![allow(
@@ -16,7 +16,9 @@ use std::process::Command;
 
 use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 
-use crate::launch::{calls, landlock, namespace, seccomp, walls};
+use crate::launch::landlock::{self, Room};
+use crate::launch::seccomp::{self, Verdict};
+use crate::launch::{calls, namespace, walls};
 
 const CASE: &str = "VIRTFS_MEDIATOR_TEST_CASE";
 const WALLS: &str = "VIRTFS_MEDIATOR_TEST_WALLS";
@@ -40,6 +42,8 @@ fn run(case: &str, walls: &str) -> (End, String) {
     let place = tempfile::tempdir().unwrap();
     std::fs::create_dir(place.path().join("export")).unwrap();
     std::fs::write(place.path().join("canary"), "outside").unwrap();
+    std::fs::write(place.path().join("export/file"), "inside").unwrap();
+    std::fs::create_dir(place.path().join("empty")).unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
         // One test thread: the case then runs in the main thread, alone.
         .args(["--exact", "launch::wall_tests::inside", "--nocapture"])
@@ -79,18 +83,32 @@ fn inside() {
     // Prepared before the walls, which would stop the preparation.
     let attack = attacks(&leaked)
         .into_iter()
+        .chain(attacks_on_small_lists(&root, &leaked))
+        .chain(attacks_on_the_warden(&leaked))
         .find(|(known, ..)| *known == case);
     if wanted.contains('c') {
         walls::reduce_to(walls::MEDIATOR).unwrap();
     }
     if wanted.contains('l') {
-        landlock::restrict_to(&root, &proc_fd).unwrap();
+        landlock::restrict_to(Room::Export(&root), &proc_fd).unwrap();
     }
-    if wanted.contains('s') {
-        seccomp::confine(&proc_fd, seccomp::Verdict::Kill).unwrap();
+    if wanted.contains('r') {
+        landlock::restrict_to(Room::Removal(&root), &proc_fd).unwrap();
     }
-    if wanted.contains('t') {
-        seccomp::confine(&proc_fd, seccomp::Verdict::Tell).unwrap();
+    if wanted.contains('n') {
+        landlock::restrict_to(Room::Nothing, &proc_fd).unwrap();
+    }
+    for (letter, list, given, verdict) in [
+        ('s', &calls::MEDIATOR, &proc_fd, Verdict::Kill),
+        ('t', &calls::MEDIATOR, &proc_fd, Verdict::Tell),
+        ('K', &calls::KEEPER, &root, Verdict::Kill),
+        ('I', &calls::INIT, &root, Verdict::Kill),
+        ('W', &calls::WARDEN, &root, Verdict::Kill),
+        ('T', &calls::WARDEN, &root, Verdict::Tell),
+    ] {
+        if wanted.contains(letter) {
+            seccomp::confine(list, given, verdict).unwrap();
+        }
     }
     let result = match case.as_str() {
         "work" => work(&root, &proc_fd),
@@ -101,6 +119,11 @@ fn inside() {
             }));
             panic!("on purpose")
         }
+        "create-by-landlock" => {
+            let flags = OFlags::CREATE | OFlags::WRONLY;
+            rustix::fs::openat(&root, "new", flags, Mode::RUSR).map(drop)
+        }
+        "remove-by-landlock" => rustix::fs::unlinkat(&root, "file", AtFlags::empty()),
         "leak" => rustix::fs::openat(&leaked, "canary", OFlags::RDONLY, Mode::empty()).map(drop),
         "clone3" => raw(libc::SYS_clone3, [0; 6]),
         "getcwd" => raw(libc::SYS_getcwd, [0; 6]),
@@ -200,6 +223,9 @@ fn attacks(leaked: &OwnedFd) -> Vec<(&'static str, libc::c_long, Raw)> {
         ("mknod-device", libc::SYS_mknodat, {
             [dir, text(c"export/null"), char_device, 0x103, 0, 0]
         }),
+        ("mknod-file", libc::SYS_mknodat, {
+            [dir, text(c"export/made"), 0o100_600, 0, 0, 0]
+        }),
         ("memfd", libc::SYS_memfd_create, [text(c"m"), 0, 0, 0, 0, 0]),
         ("chdir", libc::SYS_chdir, [text(c"/"), 0, 0, 0, 0, 0]),
         ("fchdir", libc::SYS_fchdir, [dir, 0, 0, 0, 0, 0]),
@@ -226,6 +252,120 @@ fn attacks(leaked: &OwnedFd) -> Vec<(&'static str, libc::c_long, Raw)> {
             // By any directory of the file system that can be read: the working directory.
             let here = n(libc::AT_FDCWD);
             [here, pointer(handle), 0, 0, 0, 0]
+        }),
+    ]
+}
+
+/// Calls on files and processes that the keeper and the client's init have no use for, although
+/// they have one for the call with other arguments, or for its neighbours.
+fn attacks_on_small_lists(
+    run: &OwnedFd,
+    leaked: &OwnedFd,
+) -> Vec<(&'static str, libc::c_long, Raw)> {
+    let n = libc::c_long::from;
+    let (run, out) = (n(run.as_raw_fd()), n(leaked.as_raw_fd()));
+    let own = rustix::process::getpid();
+    let pidfd = rustix::process::pidfd_open(own, rustix::process::PidfdFlags::empty()).unwrap();
+    let pidfd: &'static OwnedFd = Box::leak(Box::new(pidfd));
+    let directory = n(libc::O_DIRECTORY | libc::O_NOFOLLOW);
+    let (create, times) = (n(libc::O_CREAT | libc::O_WRONLY), 0);
+    let file = text(c"file");
+    vec![
+        ("signal-0", libc::SYS_pidfd_send_signal, {
+            [n(pidfd.as_raw_fd()), 0, 0, 0, 0, 0]
+        }),
+        ("pidfd_open", libc::SYS_pidfd_open, {
+            [n(std::process::id().cast_signed()), 0, 0, 0, 0, 0]
+        }),
+        ("pidfd_getfd", libc::SYS_pidfd_getfd, {
+            [n(pidfd.as_raw_fd()), 0, 0, 0, 0, 0]
+        }),
+        ("open-elsewhere", libc::SYS_openat, {
+            [out, text(c"empty"), directory, 0, 0, 0]
+        }),
+        ("open-by-path", libc::SYS_openat, {
+            [n(libc::AT_FDCWD), text(c"/"), directory, 0, 0, 0]
+        }),
+        ("open-file", libc::SYS_openat, [run, file, 0, 0, 0, 0]),
+        ("create", libc::SYS_openat, {
+            [run, text(c"new"), create, 0o600, 0, 0]
+        }),
+        ("openat2", libc::SYS_openat2, {
+            let how: &'static [u64; 3] = Box::leak(Box::new([0; 3]));
+            [run, file, pointer(how), 24, 0, 0]
+        }),
+        ("rmdir-elsewhere", libc::SYS_unlinkat, {
+            [out, text(c"empty"), n(libc::AT_REMOVEDIR), 0, 0, 0]
+        }),
+        (
+            "mkdir",
+            libc::SYS_mkdirat,
+            [run, text(c"d"), 0o700, 0, 0, 0],
+        ),
+        ("mknod-fifo", libc::SYS_mknodat, {
+            [run, text(c"fifo"), 0o010_600, 0, 0, 0]
+        }),
+        (
+            "symlink",
+            libc::SYS_symlinkat,
+            [file, run, text(c"s"), 0, 0, 0],
+        ),
+        ("link", libc::SYS_linkat, [run, file, run, text(c"l"), 0, 0]),
+        ("rename", libc::SYS_renameat2, {
+            [run, file, run, text(c"r"), 0, 0]
+        }),
+        ("chmod", libc::SYS_fchmodat, [run, file, 0o600, 0, 0, 0]),
+        ("chown", libc::SYS_fchownat, [run, file, 0, 0, 0, 0]),
+        ("utimens", libc::SYS_utimensat, [run, file, times, 0, 0, 0]),
+        ("stat", libc::SYS_statx, {
+            let buffer: &'static mut [u64; 32] = Box::leak(Box::new([0; 32]));
+            [run, file, 0, 0, pointer(buffer), 0]
+        }),
+        (
+            "set_robust_list",
+            libc::SYS_set_robust_list,
+            [0, 24, 0, 0, 0, 0],
+        ),
+        ("dup", libc::SYS_dup, [run, 0, 0, 0, 0, 0]),
+        ("dup2-elsewhere", libc::SYS_dup3, [2, 77, 0, 0, 0, 0]),
+        ("fcntl-flags", libc::SYS_fcntl, [2, 3, 0, 0, 0, 0]),
+        ("ioctl", libc::SYS_ioctl, [2, 0x5451, 0, 0, 0, 0]),
+        ("getdents", libc::SYS_getdents64, {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            let here = rustix::fs::open(".", flags, Mode::empty()).unwrap();
+            let here: &'static OwnedFd = Box::leak(Box::new(here));
+            let buffer: &'static mut [u64; 64] = Box::leak(Box::new([0; 64]));
+            [n(here.as_raw_fd()), pointer(buffer), 512, 0, 0, 0]
+        }),
+    ]
+}
+
+/// Calls that even they may make, and the warden may not.
+fn attacks_on_the_warden(leaked: &OwnedFd) -> Vec<(&'static str, libc::c_long, Raw)> {
+    let n = libc::c_long::from;
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    let read: &'static OwnedFd = Box::leak(Box::new(read));
+    let write: &'static OwnedFd = Box::leak(Box::new(write));
+    rustix::io::write(write, b"x").unwrap();
+    let byte: &'static mut [u8; 1] = Box::leak(Box::new([0]));
+    vec![
+        ("read-elsewhere", libc::SYS_read, {
+            [n(read.as_raw_fd()), pointer(byte), 1, 0, 0, 0]
+        }),
+        ("write", libc::SYS_write, {
+            [n(write.as_raw_fd()), pointer(byte), 1, 0, 0, 0]
+        }),
+        (
+            "close",
+            libc::SYS_close,
+            [n(write.as_raw_fd()), 0, 0, 0, 0, 0],
+        ),
+        ("mmap", libc::SYS_mmap, {
+            let private = n(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            [0, 4096, 1, private, -1, 0]
+        }),
+        ("unlink", libc::SYS_unlinkat, {
+            [n(leaked.as_raw_fd()), text(c"canary"), 0, 0, 0, 0]
         }),
     ]
 }
@@ -296,7 +436,26 @@ fn calls_not_listed_succeed_without_seccomp_and_kill_with_it_alone() {
     let here = open(Path::new("/"));
     for (name, ..) in attacks(&here) {
         assert_eq!(run(name, "").0, End::Done, "{name}, without walls");
-        assert_eq!(run(name, "s").0, End::Signal(libc::SIGSYS), "{name}");
+        for list in ["s", "K", "I", "W"] {
+            let end = run(name, list).0;
+            assert_eq!(end, End::Signal(libc::SIGSYS), "{name}, list {list}");
+        }
+    }
+}
+
+#[test]
+fn calls_with_other_arguments_succeed_without_seccomp_and_kill_keeper_warden_and_init() {
+    let here = open(Path::new("/"));
+    for (name, ..) in attacks_on_small_lists(&here, &here) {
+        assert_eq!(run(name, "").0, End::Done, "{name}, without walls");
+        for list in ["K", "I", "W"] {
+            let end = run(name, list).0;
+            assert_eq!(end, End::Signal(libc::SIGSYS), "{name}, list {list}");
+        }
+    }
+    for (name, ..) in attacks_on_the_warden(&here) {
+        assert_eq!(run(name, "").0, End::Done, "{name}, without walls");
+        assert_eq!(run(name, "W").0, End::Signal(libc::SIGSYS), "{name}");
     }
 }
 
@@ -311,23 +470,44 @@ fn clone3_and_getcwd_within_seccomp_are_absent() {
 
 #[test]
 fn calls_not_listed_with_debug_are_told_by_number() {
-    let (end, told) = run("socket", "t");
-    assert_eq!(end, End::Failed(128 + libc::SIGSYS));
-    let number = libc::SYS_socket;
-    assert!(
-        told.lines().any(|line| {
-            line.starts_with("virtfs-mediator: seccomp refused system call number")
-                && line.ends_with(&format!(" {number}"))
-        }),
-        "{told}"
-    );
+    // The warden's list has no `write` of its own.
+    for list in ["t", "T"] {
+        let (end, told) = run("socket", list);
+        assert_eq!(end, End::Failed(128 + libc::SIGSYS), "{list}");
+        let number = libc::SYS_socket;
+        assert!(
+            told.lines().any(|line| {
+                line.starts_with("virtfs-mediator: seccomp refused system call number")
+                    && line.ends_with(&format!(" {number}"))
+            }),
+            "{list}: {told}"
+        );
+    }
 }
 
 #[test]
 fn descriptor_leaked_from_outside_opens_nothing_with_landlock_alone() {
     assert_eq!(run("leak", "").0, End::Done);
     assert_eq!(run("leak", "s").0, End::Done);
-    assert_eq!(run("leak", "l").0, End::Failed(libc::EACCES));
+    for room in ["l", "r", "n"] {
+        assert_eq!(run("leak", room).0, End::Failed(libc::EACCES), "{room}");
+    }
+}
+
+#[test]
+fn rooms_of_keeper_and_warden_with_landlock_alone_are_what_they_need() {
+    for (case, removal, nothing) in [
+        (
+            "create-by-landlock",
+            End::Failed(libc::EACCES),
+            End::Failed(libc::EACCES),
+        ),
+        ("remove-by-landlock", End::Done, End::Failed(libc::EACCES)),
+    ] {
+        assert_eq!(run(case, "").0, End::Done, "{case}");
+        assert_eq!(run(case, "r").0, removal, "{case}");
+        assert_eq!(run(case, "n").0, nothing, "{case}");
+    }
 }
 
 #[test]
@@ -336,11 +516,24 @@ fn panic_within_the_walls_aborts() {
 }
 
 #[test]
-fn rules_name_each_call_once_with_a_reason() {
-    let mut seen = std::collections::BTreeSet::new();
-    for rule in calls::ALLOWED.iter().chain(calls::ABSENT) {
-        assert!(!rule.why.is_empty(), "{rule:?}");
-        assert!(seen.insert(rule.call), "{rule:?}");
-        assert!(rule.ways.iter().all(|checks| !checks.is_empty()));
+fn rows_have_reasons_and_none_makes_another_void() {
+    for list in [
+        &calls::MEDIATOR,
+        &calls::KEEPER,
+        &calls::WARDEN,
+        &calls::INIT,
+    ] {
+        let mut seen = std::collections::BTreeMap::<_, Vec<String>>::new();
+        for rule in list.allowed.iter().copied().flatten().chain(list.absent) {
+            assert!(!rule.why.is_empty(), "{rule:?}");
+            assert!(rule.rare.is_none_or(|why| why.starts_with("only ")));
+            let rows = seen.entry(rule.call).or_default();
+            let checks = format!("{:?}", rule.checks);
+            assert!(!rows.contains(&checks), "{}: {rule:?}", list.name);
+            rows.push(checks);
+            // One without conditions leaves nothing to the others.
+            let alone = rows.len() == 1 || rows.iter().all(|checks| checks != "[]");
+            assert!(alone, "{}: {rule:?}", list.name);
+        }
     }
 }

@@ -9,6 +9,7 @@ use rustix::process::DumpableBehavior;
 use rustix::thread::CapabilitiesSecureBits;
 
 use crate::error::{Class, Error, Result};
+use crate::launch::seccomp::Verdict;
 
 /// What a mediator may do inside its own user namespace, and why.
 ///
@@ -166,6 +167,16 @@ pub(crate) fn silence(which: Silence) -> Result<()> {
         .map_err(|errno| wall("dup2(stdio)", &errno))
 }
 
+impl Silence {
+    /// Of a process that logs nothing: all three, unless a refused system call is to be told.
+    pub(crate) fn of(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Kill => Self::All,
+            Verdict::Tell => Self::AllButErrors,
+        }
+    }
+}
+
 /// No core file and no locked memory.
 pub(crate) fn limit_resources() -> Result<()> {
     limit(Resource::RLIMIT_CORE, "RLIMIT_CORE", 0)?;
@@ -180,6 +191,11 @@ pub(crate) fn limit_descriptors() -> Result<u64> {
     let files = hard.min(BUDGET);
     limit(Resource::RLIMIT_NOFILE, "RLIMIT_NOFILE", files)?;
     Ok(files)
+}
+
+/// The same for a process that opens next to nothing.
+pub(crate) fn limit_to_few_descriptors() -> Result<()> {
+    limit(Resource::RLIMIT_NOFILE, "RLIMIT_NOFILE", 64)
 }
 
 /// A handful of threads: the workers, the log, the control socket. The kernel counts them by user

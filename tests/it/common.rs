@@ -140,14 +140,23 @@ impl Lines {
     /// Lines up to one that is `wanted`, which must come.
     #[track_caller]
     pub(crate) fn until(&self, wanted: &str) -> Vec<String> {
+        match self.until_or_end(wanted) {
+            Ok(seen) => seen,
+            Err(seen) => panic!("the pipe ended before '{wanted}': {seen:?}"),
+        }
+    }
+
+    /// Lines up to one that is `wanted`; as an error if it does not come.
+    #[track_caller]
+    pub(crate) fn until_or_end(&self, wanted: &str) -> Result<Vec<String>, Vec<String>> {
         let mut seen = Vec::new();
         while let Some(line) = self.next() {
             if line == wanted {
-                return seen;
+                return Ok(seen);
             }
             seen.push(line);
         }
-        panic!("the pipe ended before '{wanted}': {seen:?}");
+        Err(seen)
     }
 
     /// All that is left, up to the end of the pipe.

@@ -57,7 +57,9 @@ fn assert_only_channels(process: Process, besides: &[&str]) {
             "pipe:[",
             "socket:[",
             "anon_inode:[signalfd]",
+            // Before Linux 6.9, and since.
             "anon_inode:[pidfd]",
+            "pidfd:[",
             "/dev/null",
         ]
         .iter()
@@ -257,7 +259,7 @@ fn keeper_warden_and_init_hold_no_device_and_no_file_of_the_host() {
     let family = running.family();
     // The pipes of the caller are the terminal's place; mountinfo is what a keeper watches.
     let mountinfo = format!("/proc/{}/mountinfo", family.keeper.pid);
-    assert_only_channels(family.keeper, &[RUN, &mountinfo, "/", "/proc/mountinfo"]);
+    assert_only_channels(family.keeper, &[RUN, &mountinfo, "/proc/mountinfo"]);
     assert_only_channels(family.init, &[RUN]);
     assert_only_channels(family.warden(), &[]);
 }
@@ -278,12 +280,72 @@ fn processes_of_ours_leave_no_core_and_no_memory_to_read() {
         let meta = fs::metadata(format!("/proc/{}/environ", process.pid)).unwrap();
         assert_eq!((meta.uid(), meta.gid()), (0, 0), "{process:?}");
         let limits = fs::read_to_string(format!("/proc/{}/limits", process.pid)).unwrap();
-        let core = limits
-            .lines()
-            .find(|line| line.starts_with("Max core file size"));
-        if process == family.keeper || process == family.mediator() {
-            let words: Vec<&str> = core.unwrap().split_whitespace().collect();
-            assert_eq!(words[4..6], ["0", "0"], "{process:?}");
+        for what in ["Max core file size", "Max locked memory"] {
+            let line = limits.lines().find_map(|line| line.strip_prefix(what));
+            let words: Vec<&str> = line.unwrap().split_whitespace().collect();
+            assert_eq!(words[..2], ["0", "0"], "{what} of {process:?}");
+        }
+    }
+}
+
+#[test]
+fn processes_of_ours_have_a_system_call_filter_and_the_client_has_none_of_ours() {
+    let export = Export::new();
+    for running in [
+        running(&export),
+        Start::new(&export)
+            .option("--debug")
+            .shell_ready("echo ready; exec sleep 1000"),
+    ] {
+        let family = running.family();
+        for process in [
+            family.keeper,
+            family.warden(),
+            family.mediator(),
+            family.init,
+        ] {
+            assert_eq!(process.field("Seccomp").as_deref(), Some("2"));
+        }
+        assert_eq!(family.client().field("Seccomp").as_deref(), Some("0"));
+    }
+}
+
+#[test]
+fn processes_of_ours_keep_nothing_of_the_callers_environment_but_the_client_does() {
+    let export = Export::new();
+    let running = Start::new(&export)
+        .environment("VIRTFS_TEST", "a secret")
+        .shell_ready("echo ready; exec sleep 1000");
+    let family = running.family();
+    let environment =
+        |process: Process| fs::read(format!("/proc/{}/environ", process.pid)).unwrap();
+    let has_it = |process| {
+        environment(process)
+            .windows(b"secret".len())
+            .any(|part| part == b"secret")
+    };
+    assert!(has_it(family.client()) && has_it(running.launcher));
+    for process in [
+        family.keeper,
+        family.warden(),
+        family.mediator(),
+        family.init,
+    ] {
+        let left = environment(process);
+        assert!(left.iter().all(|byte| *byte == 0), "{process:?}: {left:?}");
+    }
+}
+
+#[test]
+fn keeper_warden_and_init_have_a_root_directory_with_nothing_in_it() {
+    let export = Export::new();
+    fs::write(export.path().join("inside"), "").unwrap();
+    let running = running(&export);
+    let family = running.family();
+    for process in [family.keeper, family.warden(), family.init] {
+        for link in ["root", "cwd"] {
+            let names = fs::read_dir(format!("/proc/{}/{link}/", process.pid)).unwrap();
+            assert_eq!(names.count(), 0, "{link} of {process:?}");
         }
     }
 }

@@ -193,6 +193,48 @@ fn killed_warden_ends_all() {
     }
 }
 
+/// Makes a process call what is not on its list, by replacing a call that it is about to make.
+fn provoke(victim: Process, calls: &str) {
+    let mut strace = std::process::Command::new("strace")
+        .args(["-f", "-qqq", "-o", "/dev/null", "-p"])
+        .arg(victim.pid.to_string())
+        .arg(format!("--trace={calls}"))
+        // The only calls that strace can put in another's place take no argument and do nothing.
+        .arg(format!("--inject={calls}:retval=0:syscall=getppid"))
+        .spawn()
+        .expect(crate::rules::STRACE_MISSING);
+    await_that(LIMIT, "strace holds on to it", || {
+        victim.field("TracerPid") == Some(strace.id().to_string())
+    });
+    // It waits for this one, and then waits again.
+    victim.kill(Signal::SIGCHLD);
+    await_that(LIMIT, "it is killed", || !victim.alive());
+    strace.wait().unwrap();
+}
+
+#[test]
+fn process_that_makes_a_call_not_on_its_list_is_killed_and_ends_all() {
+    const WAIT: &str = "?poll,?ppoll";
+    let ended = ends(Load::Busy, |running| {
+        provoke(running.family().keeper, WAIT);
+    });
+    assert_eq!(ended.code(), 74, "{ended:?}");
+    told_once(&ended, "the keeper was killed (SIGSYS)");
+    let ended = ends(Load::Busy, |running| {
+        provoke(running.family().warden(), WAIT);
+    });
+    assert_eq!(ended.code(), 74, "{ended:?}");
+    // The kernel ends the mediator with its pid namespace, whose init ends by the signal.
+    told_once(&ended, "mediator ended (signal 31)");
+    let ended = ends(Load::Busy, |running| {
+        provoke(running.family().mediator(), "read");
+    });
+    assert_eq!(ended.code(), 74, "{ended:?}");
+    told_once(&ended, "mediator ended (signal 31)");
+    let ended = ends(Load::Busy, |running| provoke(running.family().init, WAIT));
+    assert_eq!(ended.code(), 128 + 31, "{ended:?}");
+}
+
 #[test]
 fn killed_init_of_the_client_ends_all() {
     for load in [Load::Busy, Load::Stuck] {
