@@ -20,6 +20,7 @@ use crate::kernel_view;
 use crate::launch::stage::Given;
 use crate::pipes::pipe;
 use crate::plan::{Plan, ViewPlan};
+use crate::relay::Relay;
 use crate::report::{self, Report, Reports};
 use crate::sys::{self, Forked};
 
@@ -41,8 +42,7 @@ const FORWARDED: [Signal; 6] = [
 
 /// Starts everything; returns the exit status once the client has ended, or, with `detach`, once
 /// every view answers.
-pub(crate) fn start(mut plan: Plan, detach: bool) -> Result<u8> {
-    plan.background = detach;
+pub(crate) fn start(plan: Plan, detach: bool) -> Result<u8> {
     let run = rundir::open()?;
     let mut names = Vec::new();
     let started = launch(plan, detach, run, &mut names);
@@ -71,6 +71,8 @@ fn launch(mut plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -
         .collect();
     // The client gets an empty mask back.
     let signals = kernel_view::signals(FORWARDED.into_iter().chain([Signal::SIGCHLD]))?;
+    let debug = plan.debug;
+    let (relay, log) = Relay::start()?;
     let (reporter, reports) = report::channel()?;
     let (orders, to_keeper) = pipe()?;
     match sys::clone_process(0)
@@ -83,11 +85,12 @@ fn launch(mut plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -
                 orders,
                 controls,
                 run,
+                log: Some(log),
             },
         ),
         Forked::Parent(keeper) => {
             plan.close_handed_on();
-            drop((reporter, orders, controls, run, plan));
+            drop((reporter, orders, controls, run, plan, log));
             for state in &mut states {
                 state.keeper = Process::find(keeper.as_raw()).unwrap_or(Process {
                     pid: keeper.as_raw(),
@@ -96,6 +99,8 @@ fn launch(mut plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -
             }
             let mut launcher = Launcher {
                 keeper,
+                relay,
+                debug,
                 signals,
                 reports: Some(reports),
                 to_keeper: Some(to_keeper),
@@ -138,6 +143,9 @@ fn describe(plan: &Plan, view: &ViewPlan) -> State {
 
 struct Launcher {
     keeper: Pid,
+    relay: Relay,
+    /// The log is what was asked for.
+    debug: bool,
     signals: SignalFd,
     reports: Option<Reports>,
     /// The keeper ends everything when this closes.
@@ -228,6 +236,10 @@ impl Launcher {
                     tracing::debug!(view = state.view, "answers");
                 }
                 self.recorded = true;
+                if let Some(orders) = &self.to_keeper {
+                    // If the keeper is gone, its end is told by other ways.
+                    let _may_be_gone = nix::unistd::write(orders, &[order::GO]);
+                }
             }
             Some((Report::ClientStarted, pidfd)) => {
                 self.client = pidfd;
@@ -253,6 +265,10 @@ impl Launcher {
 
     /// Goes, and leaves the views to the keeper.
     fn leave(&mut self) -> u8 {
+        // Whoever reads our standard error would wait for the view's end.
+        if !self.debug {
+            self.relay.stop();
+        }
         if let Some(orders) = self.to_keeper.take()
             && let Err(errno) = nix::unistd::write(&orders, &[order::DETACH])
         {
@@ -315,6 +331,7 @@ impl Launcher {
     /// The keeper has ended: whatever it could not tidy up is ours to.
     fn finished(&mut self) -> Result<u8> {
         let ended = waitpid(self.keeper, None).ok();
+        self.relay.finish();
         let run = rundir::open()?;
         for state in &self.states {
             rundir::remove_left_by(&state.keeper, &run, &state.view);

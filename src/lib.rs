@@ -23,6 +23,7 @@ mod mounts;
 mod pipes;
 mod plan;
 mod policies;
+mod relay;
 mod report;
 mod sys;
 mod view_name;

@@ -24,8 +24,6 @@ pub(crate) struct Plan {
     pub(crate) views: Vec<ViewPlan>,
     /// The client's command; `None` for a view without a client of its own.
     pub(crate) command: Option<ClientCommand>,
-    /// The launcher leaves as soon as every view answers.
-    pub(crate) background: bool,
     pub(crate) shared: bool,
     /// What the client sees of the host besides, if it gets a root of its own.
     pub(crate) isolate: Option<Vec<Bind>>,
@@ -138,7 +136,6 @@ pub(crate) fn plan(
         mediator,
         views,
         command,
-        background: false,
         shared: options.shared,
         debug: options.debug,
         require_confinement: options.require_confinement,

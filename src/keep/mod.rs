@@ -29,6 +29,8 @@ use crate::sys;
 
 /// What the launcher may order, one byte each.
 pub(crate) mod order {
+    /// Every view can be found: let the client start. The first order of all.
+    pub(crate) const GO: u8 = b'G';
     /// Go on without a launcher.
     pub(crate) const DETACH: u8 = b'D';
     /// End everything.
@@ -109,8 +111,6 @@ fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, Si
     ])?;
     let spawned = stage::spawn(mounted, plan, given)?;
     confine(&root, &given.run, Verdict::of(plan.debug))?;
-    nix::unistd::write(&spawned.go, b"g")
-        .map_err(|errno| Error::step(Class::Confinement, "write(pipe)", errno))?;
     given.reporter.send(
         &Report::Ready {
             init: spawned.init.pid().as_raw(),
@@ -122,7 +122,19 @@ fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, Si
         },
         None,
     );
+    // The client starts when its views can be found: it, or who waits for it, may look for them.
+    await_go(&given.orders)?;
+    nix::unistd::write(&spawned.go, b"g")
+        .map_err(|errno| Error::step(Class::Confinement, "write(pipe)", errno))?;
     Ok((spawned, signals))
+}
+
+fn await_go(orders: &OwnedFd) -> Result<()> {
+    let mut byte = [0];
+    match nix::unistd::read(orders, &mut byte) {
+        Ok(1) if byte[0] == order::GO => Ok(()),
+        Ok(_) | Err(_) => Err(Error::new(Class::Confinement, "the start was given up", "")),
+    }
 }
 
 /// A session of its own (the terminal's keys are for the client), a root directory with nothing in

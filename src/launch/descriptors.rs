@@ -22,8 +22,6 @@ pub(super) enum Kind {
     Socket,
     /// A pipe.
     Pipe,
-    /// Anything that is not a directory: where the log goes is the caller's choice.
-    NoDirectory,
 }
 
 /// A descriptor that may be open, and what it is called in an error.
@@ -59,7 +57,7 @@ pub(super) fn only(named: &[Named], proc_fd: &OwnedFd) -> Result<()> {
     let standard = [
         Named::new("standard input", &0, Kind::Pipe),
         Named::new("standard output", &1, Kind::Pipe),
-        Named::new("standard error", &2, Kind::NoDirectory),
+        Named::new("the log", &2, Kind::Pipe),
     ];
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let listed = rustix::fs::openat(proc_fd, ".", flags, Mode::empty())
@@ -128,7 +126,6 @@ fn is(proc_fd: &OwnedFd, number: RawFd, kind: Kind) -> Result<bool> {
         Kind::Fuse => is_type(FileType::CharacterDevice) && is_fuse(&stat),
         Kind::Socket => is_type(FileType::Socket),
         Kind::Pipe => is_type(FileType::Fifo),
-        Kind::NoDirectory => !is_type(FileType::Directory),
     })
 }
 

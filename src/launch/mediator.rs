@@ -4,7 +4,7 @@
 //! The warden is pid 1 of the mediator's pid namespace: uid 0 without any capability, so that the
 //! keeper, likewise, may kill it, and the kernel then ends the mediator.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -38,8 +38,8 @@ pub(crate) struct Start<'a> {
     pub(crate) shared: bool,
     pub(crate) cache: CacheOption,
     pub(crate) debug: bool,
-    /// Nobody stays in the foreground to read what is logged.
-    pub(crate) background: bool,
+    /// The writing end of the log.
+    pub(crate) log: BorrowedFd<'a>,
     /// A wall that this kernel lacks ends the start.
     pub(crate) strict: bool,
     pub(crate) inside: &'static dyn Inside,
@@ -69,6 +69,7 @@ fn raise(start: Start<'_>) -> Result<init::Warden> {
         start.ready.as_raw_fd(),
         start.life.as_raw_fd(),
         start.reporter.raw(),
+        start.log.as_raw_fd(),
     ];
     sys::close_all_but(&keep)
         .map_err(|error| Error::step(Class::Confinement, "close_range", error))?;
@@ -97,6 +98,7 @@ fn raise(start: Start<'_>) -> Result<init::Warden> {
             nix::unistd::write(&answered, b"m")
                 .map_err(|errno| Error::step(Class::Confinement, "write(pipe)", errno))?;
             // A copy of the device here would outlive the mediator and keep the client waiting.
+            drop(sys::own(start.log.as_raw_fd()));
             drop((start.device, start.tree, start.control, start.ready));
             // The mediator's pivot_root has made the export our root directory, too: that goes here.
             init::Warden::new(mediator, start.life, Verdict::of(start.debug))

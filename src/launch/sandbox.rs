@@ -92,8 +92,11 @@ fn raise_walls(start: &Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<Rai
     if has(Wall::NotDumpable) {
         walls::not_dumpable()?;
     }
-    // Standard error stays for the log; a view in the background lets go of it once it answers.
+    // What the caller gave us stays out of reach: by its name in /proc/self/fd a descriptor is a file
+    // whose mode and owner can be changed, and Landlock covers neither.
     walls::silence(Silence::AllButErrors)?;
+    rustix::stdio::dup2_stderr(start.log)
+        .map_err(|errno| Error::step(Class::Confinement, "dup2(log)", errno))?;
     let named = [
         Named::new("the detached /proc/self/fd", &proc_fd, Kind::ProcDirectory),
         Named::new("the export", &root, Kind::Directory),
@@ -150,8 +153,6 @@ fn serve(start: Start<'_>, raised: Raised) -> ! {
     // Closed already.
     std::mem::forget((start.tree, start.life));
     let (ready, reporter) = (start.ready, start.reporter.as_raw_fd());
-    // With --debug, its log is what was asked for.
-    let background = start.background && !start.debug;
     let service = Service {
         device: start.device,
         root,
@@ -175,10 +176,6 @@ fn serve(start: Start<'_>, raised: Raised) -> ! {
         let Some(ready) = ready.take() else { return };
         // From here on untrusted bytes are read: nothing of the launcher's may stay in reach.
         drop(sys::own(reporter));
-        // Standard output leads nowhere since before the walls, which allow no new pipe.
-        if background && let Err(errno) = rustix::stdio::dup2_stderr(rustix::stdio::stdout()) {
-            tracing::warn!(%errno, "standard error stays open");
-        }
         if let Err(errno) = nix::unistd::write(ready.as_fd(), b"r") {
             tracing::warn!(%errno, "the keeper is gone");
         }

@@ -4,7 +4,7 @@
 //! planned -> [`Clean`] -> [`Isolated`] -> [`Mounted`] -> [`Spawned`].
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd};
 
 use std::path::Path;
 
@@ -22,6 +22,8 @@ use crate::sys::{self, Forked};
 pub(crate) struct Given {
     /// Where to tell of progress.
     pub(crate) reporter: Reporter,
+    /// The writing end of the mediators' log.
+    pub(crate) log: Option<OwnedFd>,
     /// From the launcher; it hangs up when the launcher dies.
     pub(crate) orders: OwnedFd,
     /// One listening control socket a view.
@@ -80,6 +82,7 @@ pub(crate) struct Spawned {
 pub(crate) fn clean(plan: &Plan, given: &Given) -> Result<Clean> {
     let mut keep: Vec<RawFd> = vec![given.reporter.raw(), given.orders.as_raw_fd()];
     keep.push(given.run.as_raw_fd());
+    keep.extend(given.log.as_ref().map(AsRawFd::as_raw_fd));
     keep.extend(given.controls.iter().map(AsRawFd::as_raw_fd));
     keep.extend(plan.views.iter().map(|view| view.export_fd.as_raw_fd()));
     keep.extend(plan.handed_on());
@@ -152,6 +155,9 @@ fn mountinfo() -> Result<File> {
 /// Starts the mediators, waits until each answers, then lets the client go.
 pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Result<Spawned> {
     let (life_end, life) = pipe()?;
+    let Some(log) = given.log.take() else {
+        return Err(Error::new(Class::Confinement, "the log is gone", ""));
+    };
     let mut views = Vec::new();
     let mut ready = Vec::new();
     let sources = plan
@@ -188,7 +194,7 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
                 shared: plan.shared,
                 cache: view.cache,
                 debug: plan.debug,
-                background: plan.background,
+                log: log.as_fd(),
                 strict: plan.require_confinement,
                 inside: plan.inside,
             }),

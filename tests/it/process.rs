@@ -118,7 +118,9 @@ impl Family {
     /// The family of a launcher's keeper.
     #[track_caller]
     pub(crate) fn of_keeper(launcher: Process) -> Self {
-        let keepers = launcher.children();
+        // The other child, which copies the log, stays in the host's namespaces.
+        let mut keepers = launcher.children();
+        keepers.retain(|child| child.namespace("mnt") != launcher.namespace("mnt"));
         let [keeper] = keepers.as_slice() else {
             panic!("the launcher's children: {keepers:?}");
         };

@@ -176,6 +176,7 @@ impl Trace {
             (&calls::WARDEN, family.wardens.clone()),
             (&calls::MEDIATOR, family.mediators.clone()),
             (&calls::INIT, vec![family.init]),
+            (&calls::RELAY, relay_beside(family.keeper)),
         ];
         for mediator in &family.mediators {
             await_that(LIMIT, "the mediator's threads run", || {
@@ -336,6 +337,19 @@ fn mount(start: &Start, export: &Export) -> (Trace, Family) {
             .is_ok_and(|what| shown(&what).starts_with("pipe:["))
     });
     (trace, family)
+}
+
+/// The process that copies the log; a launcher that has left has taken it along.
+fn relay_beside(keeper: Process) -> Vec<Process> {
+    let launcher = keeper.field("PPid").and_then(|pid| pid.parse().ok());
+    let mut children = launcher
+        .and_then(Process::find)
+        .map_or_else(Vec::new, Process::children);
+    children.retain(|child| *child != keeper && child.namespace("mnt") != keeper.namespace("mnt"));
+    // By what it is: the launcher of a view in the background is gone, and keepers are then anyone's.
+    children.retain(|child| child.field("Name") == keeper.field("Name"));
+    children.retain(|child| child.field("CapPrm") == keeper.field("CapPrm"));
+    children
 }
 
 /// A view that is unmounted: the mediator ends by itself, since its keeper is stopped meanwhile.

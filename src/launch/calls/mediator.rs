@@ -1,8 +1,8 @@
 //! The mediator: serves the view below its root directory, with the threads that it starts.
 
 use super::{
-    ASSERTIONS, DUP2, F_GETFD, HEAP, List, NO_VDSO, PANIC, PANICS, PROT_EXEC, READ_BACK, Rule,
-    STOPPED, Value, always, arg, only,
+    ASSERTIONS, F_GETFD, HEAP, List, NO_VDSO, PANIC, PANICS, PROT_EXEC, READ_BACK, Rule, STOPPED,
+    Value, always, arg, only,
 };
 
 /// Flags of glibc's pthread_create: VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS, PARENT_SETTID,
@@ -48,11 +48,6 @@ const OWN: &[Rule] = &[
     always(libc::SYS_write, "the log, the word that the view is ready"),
     always(libc::SYS_writev, "answers to /dev/fuse"),
     always(libc::SYS_close, "descriptors come and go"),
-    only(
-        DUP2,
-        &[arg(0, Value::Is(1)), arg(1, Value::Is(2))],
-        "a view in the background lets go of standard error",
-    ),
     // Files of the export: by descriptor, and by one name below a descriptor.
     always(libc::SYS_openat, "OPEN, OPENDIR, CREATE, LOOKUP"),
     always(libc::SYS_statx, "GETATTR, and each node's identity"),

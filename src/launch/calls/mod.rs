@@ -12,7 +12,7 @@ mod init;
 mod keeper;
 mod mediator;
 
-pub(crate) use init::{INIT, WARDEN};
+pub(crate) use init::{INIT, RELAY, WARDEN};
 pub(crate) use keeper::KEEPER;
 pub(crate) use mediator::MEDIATOR;
 
