@@ -210,7 +210,7 @@ impl Walk {
                 self.cut = Some("it holds more");
                 break;
             }
-            if self.entries % 256 == 0 && Instant::now() > end {
+            if self.entries.is_multiple_of(256) && Instant::now() > end {
                 self.cut = Some("five seconds had passed");
                 break;
             }
