@@ -24,7 +24,7 @@ const TTL: Duration = Duration::ZERO;
 pub(super) enum Names {
     /// As they are.
     Exact,
-    /// Without regard to case, and the directory's flag says so.
+    /// As they are; only the directory's flag says otherwise.
     Flagged,
     /// Without regard to case, and nothing says so.
     Folded,
@@ -98,8 +98,8 @@ impl OneFile {
 impl Filesystem for OneFile {
     fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let found = match self.0 {
-            Names::Exact => name == Self::NAME,
-            Names::Flagged | Names::Folded => name.eq_ignore_ascii_case(Self::NAME),
+            Names::Exact | Names::Flagged => name == Self::NAME,
+            Names::Folded => name.eq_ignore_ascii_case(Self::NAME),
         };
         if found {
             reply.entry(&TTL, &Self::attr(Self::FILE), Generation(0));

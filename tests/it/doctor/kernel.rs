@@ -154,6 +154,7 @@ fn proc_covered_in_a_container() -> Seen {
         let control = in_user_namespace(&doctor, "");
         rustix::mount::mount_bind("/dev/null", "/proc/version").unwrap();
         let changed = in_user_namespace(&doctor, "");
+        changed.says(Problem::OwnDescriptors, &["fsmount(proc)"]);
         Seen { control, changed }
     })
 }
