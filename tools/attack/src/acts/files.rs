@@ -17,6 +17,7 @@ pub(crate) const INNOCENT: &[u8] = b"innocent";
 pub(super) const ACTS: &[(&str, Act)] = &[
     ("follow", follow),
     ("device", device),
+    ("log-setuid", log_setuid),
     ("exec", exec),
     ("exec-regain", exec_regain),
     ("setuid-root", setuid_root),
@@ -168,4 +169,20 @@ fn connect_abstract(scene: &Scene) -> Outcome {
     address.extend(scene.task.outside.as_os_str().as_bytes());
     scene.begin();
     connect(libc::AF_UNIX, &address)
+}
+
+/// The file that standard error is, outside of the export: written anew from its start, and made a
+/// set-user-id program of its owner's, who is root.
+fn log_setuid(scene: &Scene) -> Outcome {
+    let mode = Mode::from_raw_mode(0o4755);
+    scene.begin();
+    raw::call(libc::SYS_pwrite64, [2, text(c"#!"), 2, 0, 0, 0])?;
+    // After the write, which clears it. Most of the first line has been written over: again.
+    rustix::fs::chmodat(&scene.proc_fd, "2", mode, AtFlags::empty())?;
+    let flags = rustix::fs::StatxFlags::BASIC_STATS;
+    let stat = rustix::fs::statx(rustix::stdio::stderr(), c"", AtFlags::EMPTY_PATH, flags)?;
+    let (mode, uid) = (stat.stx_mode, stat.stx_uid);
+    Ok(Gain::Effect(format!(
+        "its first bytes are ours, its mode {mode:o}, its owner {uid}"
+    )))
 }

@@ -47,6 +47,13 @@ pub(crate) const CASES: &[Case] = &[
         file_capability,
     ),
     case(
+        30,
+        "log-setuid",
+        "the file that standard error is, made a set-user-id program of root's",
+        "nothing yet",
+        |_| everywhere(&socket_settings(), |_| Prepared::new("log-setuid")),
+    ),
+    case(
         16,
         "exec",
         "executing a program that lies in the export",
