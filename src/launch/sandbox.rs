@@ -135,7 +135,10 @@ fn raise_walls(start: &Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<Rai
     // Last, since the steps above make calls that it refuses; and before the first thread, so that
     // every thread has it.
     if has(Wall::Seccomp) {
-        seccomp::confine(&calls::MEDIATOR, &proc_fd, Verdict::of(start.debug))?;
+        let verdict = Verdict::of(start.debug);
+        // First: the list, once it stands, allows no further filter.
+        seccomp::refuse_set_id(start.policy.set_id_bits(), verdict)?;
+        seccomp::confine(&calls::MEDIATOR, &proc_fd, verdict)?;
     }
     Ok(Raised {
         proc_fd,

@@ -69,6 +69,44 @@ pub(crate) fn confine(list: &List, given: &impl AsRawFd, verdict: Verdict) -> Re
     }
 }
 
+/// One more filter around this process: a mode with set-id bits that the policy gives to nothing is
+/// passed to no system call, so that not even a broken-into mediator leaves a program that makes
+/// others root. `given` are the bits that may be passed.
+///
+/// # Errors
+///
+/// As [`confine`].
+pub(crate) fn refuse_set_id(
+    given: virtfs_mediator_core::ids::Mode,
+    verdict: Verdict,
+) -> Result<()> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Error::step(Class::Confinement, "seccomp of set-id bits", error)
+    };
+    let action = match verdict {
+        Verdict::Kill => SeccompAction::KillProcess,
+        Verdict::Tell => SeccompAction::Trap,
+    };
+    let rules = calls::set_id_rules(given.bits())
+        .into_iter()
+        .map(|(call, argument, bit)| {
+            let (length, value) = (SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bit));
+            let condition = SeccompCondition::new(argument, length, value, bit)?;
+            Ok((call, SeccompRule::new(vec![condition])?))
+        })
+        .collect::<std::result::Result<Vec<_>, BackendError>>()
+        .map_err(|error| failed(&error))?;
+    if rules.is_empty() {
+        return Ok(());
+    }
+    let mut refused: BTreeMap<libc::c_long, Vec<SeccompRule>> = BTreeMap::new();
+    for (call, rule) in rules {
+        refused.entry(call).or_default().push(rule);
+    }
+    let program = compile(refused, SeccompAction::Allow, action).map_err(|error| failed(&error))?;
+    seccompiler::apply_filter_all_threads(&program).map_err(|error| failed(&error))
+}
+
 /// [`List::absent`] as a program.
 fn absent(list: &List) -> std::result::Result<Option<BpfProgram>, BackendError> {
     if list.absent.is_empty() {

@@ -21,6 +21,7 @@ use crate::workload;
     dead_code,
     reason = "how a refused call is told is in none of the lists"
 )]
+#[allow(unused_imports, reason = "what is refused besides is no list")]
 #[path = "../../src/launch/calls/mod.rs"]
 mod calls;
 use calls::{List, Rule, Value};
@@ -345,10 +346,9 @@ fn relay_beside(keeper: Process) -> Vec<Process> {
     let mut children = launcher
         .and_then(Process::find)
         .map_or_else(Vec::new, Process::children);
-    children.retain(|child| *child != keeper && child.namespace("mnt") != keeper.namespace("mnt"));
-    // By what it is: the launcher of a view in the background is gone, and keepers are then anyone's.
-    children.retain(|child| child.field("Name") == keeper.field("Name"));
-    children.retain(|child| child.field("CapPrm") == keeper.field("CapPrm"));
+    // Of the same start: a keeper whose launcher is gone has anyone's children beside it.
+    children
+        .retain(|child| *child != keeper && child.field("TracerPid") == keeper.field("TracerPid"));
     children
 }
 

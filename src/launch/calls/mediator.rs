@@ -5,6 +5,32 @@ use super::{
     Value, always, arg, only,
 };
 
+/// The calls of [`MEDIATOR`] that take a mode, and which argument that is: openat(2), fchmodat(2),
+/// mkdirat(2), mknodat(2).
+const MODES: [(libc::c_long, u8); 4] = [
+    (libc::SYS_openat, 3),
+    (libc::SYS_fchmodat, 2),
+    (libc::SYS_mkdirat, 2),
+    (libc::SYS_mknodat, 2),
+];
+
+/// What is refused besides: call, argument, and a bit of it. `given` are the set-id bits that the
+/// policy can give.
+#[cfg_attr(
+    test,
+    allow(dead_code, reason = "the test of the lists knows no policy")
+)]
+pub(crate) fn set_id_rules(given: u32) -> Vec<(libc::c_long, u8, u64)> {
+    const S_ISUID: u32 = 0o4000;
+    const S_ISGID: u32 = 0o2000;
+    let refused = [S_ISUID, S_ISGID]
+        .into_iter()
+        .filter(|bit| given & bit == 0);
+    refused
+        .flat_map(|bit| MODES.map(|(call, argument)| (call, argument, u64::from(bit))))
+        .collect()
+}
+
 /// Flags of glibc's pthread_create: VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS, PARENT_SETTID,
 /// CHILD_CLEARTID. Without any of the namespace flags, and without any that could be left out.
 const THREAD: u64 = 0x003d_0f00;

@@ -14,7 +14,7 @@ mod mediator;
 
 pub(crate) use init::{INIT, RELAY, WARDEN};
 pub(crate) use keeper::KEEPER;
-pub(crate) use mediator::MEDIATOR;
+pub(crate) use mediator::{MEDIATOR, set_id_rules};
 
 /// What one kind of process may call.
 #[derive(Debug)]

@@ -179,6 +179,7 @@ fn log_setuid(scene: &Scene) -> Outcome {
     raw::call(libc::SYS_pwrite64, [2, text(c"#!"), 2, 0, 0, 0])?;
     // After the write, which clears it. Most of the first line has been written over: again.
     rustix::fs::chmodat(&scene.proc_fd, "2", mode, AtFlags::empty())?;
+    scene.begin();
     let flags = rustix::fs::StatxFlags::BASIC_STATS;
     let stat = rustix::fs::statx(rustix::stdio::stderr(), c"", AtFlags::EMPTY_PATH, flags)?;
     let (mode, uid) = (stat.stx_mode, stat.stx_uid);

@@ -177,16 +177,19 @@ pub(crate) struct View {
 
 impl View {
     fn of(spawned: Spawned, export: PathBuf) -> Result<Self, String> {
-        let one = |pid: i32, what: &str| {
-            let found = children(pid);
-            match found.as_slice() {
-                [one] => Ok(*one),
-                _ => Err(format!("not one {what}: {found:?}")),
-            }
+        let only = |found: &[i32], what: &str| match found {
+            [one] => Ok(*one),
+            _ => Err(format!("not one {what}: {found:?}")),
         };
-        let net = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-        // `env` and `prlimit` execute what they start: the child is the launcher.
-        let keeper = one(spawned.pid(), "keeper")?;
+        let one = |pid: i32, what: &str| only(&children(pid), what);
+        let namespace = |pid: i32, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
+        let net = |pid: i32| namespace(pid, "net");
+        // `env` and `prlimit` execute what they start: the child is the launcher. Its other child,
+        // which copies the log, has no namespace of its own.
+        let launcher = spawned.pid();
+        let mut keepers = children(launcher);
+        keepers.retain(|pid| namespace(*pid, "mnt") != namespace(launcher, "mnt"));
+        let keeper = only(&keepers, "keeper")?;
         let own = net(keeper);
         let (inits, wardens): (Vec<i32>, Vec<i32>) = children(keeper)
             .into_iter()

@@ -41,6 +41,13 @@ pub(crate) const CASES: &[Case] = &[
     ),
     case(
         10,
+        "setuid-root-stripped",
+        "the same, under a policy that strips set-user-id and has no `map`",
+        "seccomp: no mode with a bit that the policy gives to nothing",
+        setuid_root_stripped,
+    ),
+    case(
+        10,
         "file-capability",
         "a program with file capabilities, made on the host",
         "no SETFCAP",
@@ -50,7 +57,7 @@ pub(crate) const CASES: &[Case] = &[
         30,
         "log-setuid",
         "the file that standard error is, made a set-user-id program of root's",
-        "nothing yet",
+        "it is a pipe, whose other end copies",
         |_| everywhere(&socket_settings(), |_| Prepared::new("log-setuid")),
     ),
     case(
@@ -236,10 +243,42 @@ fn mapped(act: &str) -> Result<Vec<Attempt>, String> {
 }
 
 fn setuid_root(_lab: &Lab) -> Result<Vec<Attempt>, String> {
-    map_settings()
+    planted(&map_settings(), |setting| {
+        with_map("setuid-root", maps(setting))
+    })
+}
+
+const WITHOUT_POLICY: &str = "virtfs-mediator without a policy file, which allows set-id bits";
+
+/// A policy as it comes, which strips set-user-id, and no map.
+fn setuid_root_stripped(_lab: &Lab) -> Result<Vec<Attempt>, String> {
+    let settings = [
+        ROOT_IN_CHROOT,
+        UID,
+        PROXY,
+        product_as(WITHOUT_POLICY),
+        PRODUCT,
+    ];
+    planted(&settings, |setting| {
+        let mut prepared = Prepared::new("setuid-root")?;
+        if setting.arrangement != product_as(WITHOUT_POLICY).arrangement {
+            let policy = prepared.place.outside().with_file_name("policy.toml");
+            fs::write(&policy, "default = \"allow\"\n").map_err(told("write"))?;
+            prepared.policy = Some(policy);
+        }
+        Ok(prepared)
+    })
+}
+
+/// What counts is whether the program is there, whatever the calls said.
+fn planted(
+    settings: &[Setting],
+    prepare: impl Fn(&Setting) -> Result<Prepared, String>,
+) -> Result<Vec<Attempt>, String> {
+    settings
         .iter()
         .map(|setting| {
-            let prepared = with_map("setuid-root", maps(setting))?;
+            let prepared = prepare(setting)?;
             let mut attempt = prepared.attempt(setting);
             let planted = fs::symlink_metadata(prepared.place.export().join("planted"));
             let is = planted.is_ok_and(|meta| meta.uid() == 0 && meta.mode() & 0o4000 != 0);
