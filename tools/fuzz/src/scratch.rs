@@ -274,10 +274,12 @@ fn clear(dir: BorrowedFd<'_>) {
             continue;
         }
         let name = name.to_owned();
-        match entry.file_type() {
-            FileType::Directory => directories.push(name),
-            _ => names.push(name),
-        }
+        let list = if entry.file_type() == FileType::Directory {
+            &mut directories
+        } else {
+            &mut names
+        };
+        list.push(name);
     }
     for name in names {
         rustix::fs::unlinkat(dir, &name, AtFlags::empty()).expect("unlinkat");

@@ -251,6 +251,7 @@ pub(crate) fn with_mediator<T: Send + 'static>(
             proc_fd: rustix::fs::open("/proc/self/fd", PATH, Mode::empty()).expect("/proc/self/fd"),
             max_descriptors: setup.max_descriptors,
             submounts: Submounts::Refuse,
+            exact_names: setup.policy.goes_by_name(),
         };
         let export = Export::open(settings).expect("the export");
         let made = Mediator::new(export, setup.policy, setup.verbosity);

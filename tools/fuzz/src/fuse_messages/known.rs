@@ -23,6 +23,8 @@ pub(super) struct Known {
     kinds: HashMap<u64, u32>,
     pub(super) open: Vec<Opened>,
     closed: Vec<u64>,
+    /// Raw bytes were sent: they may have looked up and opened anything.
+    is_partial: bool,
 }
 
 impl Known {
@@ -61,9 +63,23 @@ impl Known {
         }
     }
 
-    /// Whether the node was ever told.
-    pub(super) fn has_been_told(&self, node: u64) -> bool {
-        node == ROOT || self.ever.contains(&node)
+    /// From now on, something may have been told that is not known here.
+    pub(super) fn is_partial_from_now_on(&mut self) {
+        self.is_partial = true;
+    }
+
+    pub(super) fn is_partial(&self) -> bool {
+        self.is_partial
+    }
+
+    /// Whether the node was ever told, as far as is known.
+    pub(super) fn may_have_been_told(&self, node: u64) -> bool {
+        self.is_partial || node == ROOT || self.ever.contains(&node)
+    }
+
+    /// Whether the handle is open, as far as is known.
+    pub(super) fn may_be_open(&self, handle: u64) -> bool {
+        self.is_partial || self.by_handle(handle).is_some()
     }
 
     pub(super) fn by_handle(&self, handle: u64) -> Option<Opened> {

@@ -90,18 +90,13 @@ impl World {
             secret: served.promises.hides_keys.then_some(&self.secret),
             view,
             known: Known::default(),
-            is_raw: false,
             is_host: false,
         };
         let end = run
             .steps(&mut input, first >= 192)
             .and_then(|()| run.give_back());
-        let Run {
-            view,
-            is_raw,
-            is_host,
-            ..
-        } = run;
+        let is_raw = run.known.is_partial();
+        let Run { view, is_host, .. } = run;
         match end {
             // What raw bytes have left behind is not known here.
             Ok(()) if is_raw => view.end(),
@@ -126,7 +121,6 @@ struct Run<'w> {
     secret: Option<&'w Finder<'static>>,
     view: View,
     known: Known,
-    is_raw: bool,
     is_host: bool,
 }
 
@@ -156,7 +150,7 @@ impl Run<'_> {
                 Step::Forget(nodes, in_batch) => self.forget(&nodes, in_batch)?,
                 Step::Raw(bytes) if contradicts_itself(&bytes) => {}
                 Step::Raw(bytes) => {
-                    self.is_raw = true;
+                    self.known.is_partial_from_now_on();
                     for answer in self.view.raw(&bytes)? {
                         self.check_content(&answer);
                     }
@@ -204,7 +198,7 @@ impl Run<'_> {
         // FORGET has no answer; this has, and comes after it.
         let answer = self.view.ask(op::GETATTR, crate::wire::ROOT, &[0; 16])?;
         assert!(answer.is_ok(), "the root is gone");
-        if !self.is_raw {
+        if !self.known.is_partial() {
             let mediator = &self.view.mediator;
             assert_eq!(mediator.open_handles(), 0, "handles are left");
             assert_eq!(mediator.known_nodes(), 1, "nodes are left");
