@@ -103,7 +103,8 @@ fn client_inherits_its_standard_descriptors_and_no_other() {
         .args(["-c", "exec 7<\"$1\"; shift; exec \"$@\"", "sh"])
         .arg(&secret)
         .args(start.run_words())
-        .args(["sh", "-c", "echo ready; exec sleep 1000"])
+        // A shell that stays: a program that is being loaded has its libraries open.
+        .args(["sh", "-c", "sleep 1000 & echo ready; wait"])
         .current_dir("/")
         .stdin(std::process::Stdio::null());
     let mut running = Running::spawn(command, start.name().to_owned());
@@ -112,14 +113,9 @@ fn client_inherits_its_standard_descriptors_and_no_other() {
         "the shell became the launcher"
     );
     running.ready();
-    let open: Vec<u32> = running
-        .family()
-        .client()
-        .descriptors()
-        .into_iter()
-        .map(|(number, _)| number)
-        .collect();
-    assert_eq!(open, [0, 1, 2]);
+    let descriptors = running.family().client().descriptors();
+    let open: Vec<u32> = descriptors.iter().map(|(number, _)| *number).collect();
+    assert_eq!(open, [0, 1, 2], "{descriptors:?}");
     for process in running.family().all() {
         for (number, what) in process.descriptors() {
             assert!(!what.contains("secret"), "{process:?}: {number} is {what}");

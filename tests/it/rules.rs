@@ -36,9 +36,9 @@ struct Made {
 
 impl Made {
     /// A line of `strace -n -e raw=all`: `[ 257] openat(0xffffff9c, 0x7f34, 0x80000, 0) = 0x3`.
-    /// How a process ended is a line as well: `[ 231] +++ killed by SIGKILL +++`.
+    /// Signals and ends are lines as well: `[ 231] +++ exited with 0 +++`.
     fn parse(line: &str) -> Option<Self> {
-        if line.contains(" +++ ") {
+        if line.contains(" +++ ") || line.contains(" --- ") {
             return None;
         }
         let call = Self::parse_call(line);
@@ -162,7 +162,7 @@ impl Trace {
     /// command is the child, and strace its child.
     fn words(&self) -> Vec<String> {
         let file = shown(&self.directory.path().join("calls"));
-        let options = "strace -D -ff -n -e raw=all -e signal=none -q -o";
+        let options = "strace -D -ff -n -e raw=all -e signal=SIGSYS -q -o";
         let mut words: Vec<String> = options.split(' ').map(str::to_owned).collect();
         words.extend([file, "--".to_owned()]);
         words
