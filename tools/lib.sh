@@ -35,10 +35,16 @@ step() {
   fi
 }
 
-missing_packages() { # PROGRAM:PACKAGE...
+missing_packages() { # PROGRAM:PACKAGE... or /FILE:PACKAGE...
   local pair
   for pair in "$@"; do
-    command -v "${pair%%:*}" >/dev/null 2>&1 || [ -e "/usr/sbin/${pair%%:*}" ] || echo "${pair#*:}"
+    case $pair in
+    /*) [ -e "${pair%%:*}" ] || echo "${pair#*:}" ;;
+    *)
+      command -v "${pair%%:*}" >/dev/null 2>&1 || [ -e "/usr/sbin/${pair%%:*}" ] ||
+        echo "${pair#*:}"
+      ;;
+    esac
   done
 }
 

@@ -32,6 +32,9 @@ pub(crate) struct Cli {
     /// Write the table as Markdown too.
     #[arg(long, value_name = "FILE")]
     pub(crate) markdown: Option<PathBuf>,
+    /// Write a line for each row as Markdown, as the README has it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) summary: Option<PathBuf>,
     /// The product's program; default: the one beside this one.
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) mediator: Option<PathBuf>,

@@ -128,6 +128,9 @@ fn attack(cli: &Cli) -> Result<bool, String> {
     if let Some(file) = &cli.markdown {
         write(file, &report::markdown::table(&judged))?;
     }
+    if let Some(file) = &cli.summary {
+        write(file, &report::summary::table(&judged))?;
+    }
     Ok(report::all_passed(&judged))
 }
 

@@ -18,7 +18,7 @@ use crate::lab::{Lab, Place};
 pub(crate) const CASES: &[Case] = &[
     Case {
         row: 8,
-        id: "setgid",
+        id: "setgid-inherited",
         seat: Seat::G,
         what: "a set-group-id program for a directory's group, made by a user outside of it",
         stopped_by: "set-id bits are stripped, or refused, unless the policy allows them",

@@ -47,7 +47,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case {
         row: 6,
-        id: "device",
+        id: "device-zero",
         seat: Seat::Q,
         what: "the character device 0:0, which the kernel lets anyone make",
         stopped_by: "the policy's floor",

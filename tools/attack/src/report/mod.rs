@@ -2,6 +2,7 @@
 
 pub(crate) mod json;
 pub(crate) mod markdown;
+pub(crate) mod summary;
 pub(crate) mod text;
 
 use crate::case::{Arrangement, Attempt, Verdict};
