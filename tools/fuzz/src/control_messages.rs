@@ -80,12 +80,10 @@ impl Server {
 
     fn run(&self, data: &[u8]) {
         let mut input = Input::new(data);
-        let mut cuts = [input.byte(), input.byte(), input.byte()].map(|cut| usize::from(cut) * 4);
+        // Anywhere in the longest question.
+        let mut cuts = [(); 3].map(|()| usize::from(input.byte()) * 17);
         cuts.sort_unstable();
-        // A long question need not be a long input.
-        let (padding, times) = (input.byte(), usize::from(input.byte()) * 32);
-        let mut question = input.all().to_vec();
-        question.splice(0..0, std::iter::repeat_n(padding, times));
+        let question = question(&mut input);
         let mut stream = UnixStream::connect(&self.socket).expect("connect");
         stream
             .set_read_timeout(Some(PATIENCE))
@@ -111,6 +109,22 @@ impl Server {
         let _gone_already = stream.shutdown(Shutdown::Write);
         check(&question, &read(&stream));
     }
+}
+
+/// A long question need not be a long input: its first line can be padded in front.
+fn question(input: &mut Input<'_>) -> Vec<u8> {
+    let (padding, how) = (input.byte(), usize::from(input.byte()));
+    let mut question = input.all().to_vec();
+    let line = question.iter().position(|byte| *byte == b'\n');
+    let line = line.unwrap_or(question.len());
+    let wanted = match how {
+        0..=127 => line + how * 4,
+        // Around the longest.
+        _ => QUESTION_MAX + how - 192,
+    };
+    let missing = wanted.saturating_sub(line);
+    question.splice(0..0, std::iter::repeat_n(padding, missing));
+    question
 }
 
 fn read(stream: &UnixStream) -> Vec<u8> {
