@@ -158,6 +158,7 @@ fn take_note(request: &Request, answer: &Answer, known: &mut Known) {
                 at += (ENTRY_OUT + 24 + listed.name.len()).next_multiple_of(8);
             }
         }
+        op::SETXATTR => known.value_size = u32::try_from(request.most).unwrap_or(0),
         op::READDIR => drop(entries(&answer.body, false)),
         _ => {}
     }

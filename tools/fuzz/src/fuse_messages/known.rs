@@ -23,6 +23,8 @@ pub(super) struct Known {
     kinds: HashMap<u64, u32>,
     pub(super) open: Vec<Opened>,
     closed: Vec<u64>,
+    /// Bytes of the extended attribute that was set last.
+    pub(super) value_size: u32,
     /// Raw bytes were sent: they may have looked up and opened anything.
     is_partial: bool,
 }

@@ -115,13 +115,13 @@ impl Maker<'_, '_> {
             }),
             22 => self.setxattr(),
             23 => {
-                let size = self.input.number32();
+                let size = self.value_size();
                 let mut made = self.xattr(op::GETXATTR, Body::new().u32(size).u32(0));
                 made.most = size.into();
                 made
             }
             24 => {
-                let size = self.input.number32();
+                let size = self.value_size();
                 let mut made = self.of_node(op::LISTXATTR, |_| Body::new().u32(size).u32(0));
                 made.most = size.into();
                 made
@@ -394,11 +394,21 @@ impl Maker<'_, '_> {
         self.of_node(opcode, |_| body.name(&name))
     }
 
+    /// Room for an attribute: none, for the last one that was set but for a byte, or any.
+    fn value_size(&mut self) -> u32 {
+        match self.input.byte() {
+            0..=63 => 0,
+            near @ 64..=127 => (self.known.value_size + u32::from(near % 3)).saturating_sub(1),
+            128..=255 => self.input.number32(),
+        }
+    }
+
     fn setxattr(&mut self) -> Request {
         let size = self.input.number32() % 70_000;
         let flags = self.input.of(&[0, 1, 2, 3, 4, u32::MAX]);
         let mut made = self.xattr(op::SETXATTR, Body::new().u32(size).u32(flags));
         made.body = made.body.bytes(&vec![b'v'; size as usize]);
+        made.most = size.into();
         made
     }
 
