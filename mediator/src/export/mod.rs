@@ -135,12 +135,13 @@ impl Export {
         self.with(|table| table.open_handles())
     }
 
-    /// Looks into the table. The lock is never held over a system call: what the table gave up
-    /// is closed after it.
+    /// Looks into the table, and drops what nobody needs afterwards. The lock is never held over a
+    /// system call: what the table gave up is closed after it.
     fn with<R>(&self, look: impl FnOnce(&mut Table) -> R) -> R {
         let (result, dead) = {
             let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
             let result = look(&mut table);
+            table.sweep();
             (result, table.take_dead())
         };
         drop(dead);

@@ -59,7 +59,7 @@ impl Nodes {
             self.rename(slot, parent, name)?;
             // It has this one name only: what else was known of it is over.
             for (parent, _name) in self.further.remove(&slot).unwrap_or_default() {
-                self.at_mut(parent).children -= 1;
+                self.leave(parent);
             }
         }
         Ok(())
@@ -73,7 +73,7 @@ impl Nodes {
         let old = self.at(slot).parent;
         self.at_mut(parent).children += 1;
         self.at_mut(slot).parent = parent;
-        self.at_mut(old).children -= 1;
+        self.leave(old);
         self.store_name(slot, name);
         Ok(())
     }
@@ -87,7 +87,7 @@ impl Nodes {
                 .position(|(p, n)| *p == parent && **n == *name)
         {
             further.swap_remove(at);
-            self.at_mut(parent).children -= 1;
+            self.leave(parent);
             return;
         }
         if !self.is_named(slot, parent, name) {
@@ -97,7 +97,7 @@ impl Nodes {
             // A non-directory cannot be above another node: this rename cannot fail.
             Some((parent, name)) => {
                 if self.rename(slot, parent, &name).is_ok() {
-                    self.at_mut(parent).children -= 1;
+                    self.leave(parent);
                 }
             }
             None => self.at_mut(slot).flags |= GONE,

@@ -76,6 +76,8 @@ pub(super) struct Nodes {
     pub(super) further: HashMap<u32, Vec<Further>>,
     devices: Vec<u64>,
     counter: u64,
+    /// Slots that a name left: they may be needed by nobody now.
+    left: Vec<u32>,
 }
 
 impl Nodes {
@@ -90,6 +92,7 @@ impl Nodes {
             further: HashMap::new(),
             devices: vec![root.dev],
             counter: 0,
+            left: Vec::new(),
         };
         let slot = nodes.push(Record {
             id: NodeId::ROOT.0,
@@ -335,6 +338,17 @@ impl Nodes {
         } else {
             record.lookups.wrapping_sub(count)
         };
+    }
+
+    /// A name below `parent` is gone, while its node stays.
+    pub(super) fn leave(&mut self, parent: u32) {
+        self.at_mut(parent).children -= 1;
+        self.left.push(parent);
+    }
+
+    /// What names left since this was asked last.
+    pub(super) fn take_left(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.left)
     }
 
     /// Drops a record that nobody needs any more; the slots that hung on it are returned, since

@@ -145,9 +145,18 @@ impl Table {
         }
     }
 
+    /// Drops the records that nothing but a name below them kept.
+    pub(super) fn sweep(&mut self) {
+        let left = self.nodes.take_left();
+        self.collect_all(left);
+    }
+
     /// Drops a record that nobody needs, and those above that it alone kept.
     fn collect(&mut self, slot: u32) {
-        let mut maybe = vec![slot];
+        self.collect_all(vec![slot]);
+    }
+
+    fn collect_all(&mut self, mut maybe: Vec<u32>) {
         while let Some(slot) = maybe.pop() {
             let Some((parents, descriptor)) = self.nodes.remove_unused(slot) else {
                 continue;

@@ -77,6 +77,38 @@ fn rename_moves_replaces_refuses_and_exchanges() {
 }
 
 #[test]
+fn forgotten_directory_goes_when_the_last_name_below_it_does() {
+    let w = World::new();
+    let root = w.root();
+    let forgotten = |child: &str| {
+        let dir = w.export.pin(w.mkdir(&root, child, 0o755).node).unwrap();
+        let file = w.touch(&dir, "f");
+        w.export.forget(dir.node(), 1);
+        (dir, file.node)
+    };
+    // The view moves the name away.
+    let (dir, moved) = forgotten("a");
+    w.rename((&dir, "f"), (&root, "moved"), RenameHow::Replace)
+        .unwrap();
+    assert_eq!(w.export.known_nodes(), 2, "the root and the file");
+    // The host does, and the file is met under its new name.
+    let (_dir, met) = forgotten("b");
+    std::fs::rename(w.path("b/f"), w.path("met")).unwrap();
+    assert_eq!(w.lookup(&root, "met").unwrap().node, met);
+    assert_eq!(w.export.known_nodes(), 3);
+    // It keeps another name.
+    let (dir, linked) = forgotten("c");
+    let pin = w.export.pin(linked).unwrap();
+    w.export.link(allow(), &pin, &root, &name("l")).unwrap();
+    w.unlink(&dir, "f").unwrap();
+    assert_eq!(w.export.known_nodes(), 4);
+    for (node, lookups) in [(moved, 1), (met, 2), (linked, 2)] {
+        w.export.forget(node, lookups);
+    }
+    assert_eq!(w.export.known_nodes(), 1);
+}
+
+#[test]
 fn rename_onto_a_link_of_itself_changes_nothing() {
     let w = World::new();
     let root = w.root();
