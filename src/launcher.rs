@@ -85,7 +85,7 @@ fn launch(mut plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -
                 orders,
                 controls,
                 run,
-                log: Some(log),
+                log,
             },
         ),
         Forked::Parent(keeper) => {

@@ -253,7 +253,6 @@ fn refuse_unmapped_root(path: &Path, export: &OwnedFd, policy: &Policy) -> Resul
         uid: HostUid(stat.st_uid),
         gid: HostGid(stat.st_gid),
     };
-    warn_of_overflow_ids(policy);
     if policy.admits(owner) {
         return Ok(());
     }
@@ -344,6 +343,7 @@ fn view(
     }
     refuse_other_export(&path, &policy)?;
     refuse_unmapped_root(&path, &export_fd, &policy)?;
+    warn_of_overflow_ids(&policy);
     let cache = options.cache.unwrap_or(match policy.settings().cache {
         Some(CacheWord::Auto) | None => CacheOption::Auto,
         Some(CacheWord::None) => CacheOption::None,

@@ -9,20 +9,19 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
-
 use crate::error::{Class, Error, Result};
+use crate::launch::child::Child;
 use crate::launch::{calls, seccomp, walls};
 use crate::pipes::pipe;
 use crate::sys::{self, Forked};
 
 /// Bytes that are copied at once.
 const PIECE: usize = 1024;
+/// How long the caller may take to read what is left.
+const LAST_WORDS_MS: u16 = 2000;
 
 /// The process that copies.
-pub(crate) struct Relay(Pid);
+pub(crate) struct Relay(Child);
 
 impl Relay {
     /// Starts it; returns the writing end for the mediators.
@@ -44,29 +43,21 @@ impl Relay {
                 }
                 sys::exit_now(status)
             }
-            Forked::Parent(relay) => Ok((Self(relay), to)),
+            Forked::Parent(relay) => Ok((Self(Child::hold(relay)?), to)),
         }
     }
 
     /// Waits for the last words, once every mediator is gone; not for ever, should the caller not
     /// read them.
     pub(crate) fn finish(&self) {
-        for _tenth in 0..20 {
-            match waitpid(self.0, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) => {
-                    std::thread::sleep(std::time::Duration::from_millis(100));
-                }
-                Ok(_) | Err(_) => return,
-            }
-        }
+        self.0.await_end(LAST_WORDS_MS);
         self.stop();
     }
 
     /// Ends it: nobody reads on. Whoever waits for the end of the caller's standard error need not
     /// wait for the view's.
     pub(crate) fn stop(&self) {
-        let _may_be_gone = kill(self.0, Signal::SIGKILL);
-        let _reaped = waitpid(self.0, None);
+        let _status = self.0.end();
     }
 }
 

@@ -130,16 +130,11 @@ impl Reporter {
         };
         self.send(&report, None);
     }
-
-    /// The number, for the list of descriptors to keep.
-    pub(crate) fn raw(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
 }
 
 impl AsRawFd for Reporter {
     fn as_raw_fd(&self) -> RawFd {
-        self.raw()
+        self.0.as_raw_fd()
     }
 }
 

@@ -4,15 +4,17 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use caps::CapSet;
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, Mode, OFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use virtfs_mediator_core::policy::Policy;
 
 use crate::doctor::child;
 use crate::error::{Class, Error, Result};
 use crate::identity::Ids;
+use crate::launch::mediator::Maps;
+use crate::launch::sandbox::take_ids;
 use crate::launch::{namespace, walls};
 use crate::pipes::{await_byte, pipe};
 
@@ -47,6 +49,8 @@ fn arranged<R, T: Serialize + DeserializeOwned>(
 ) -> Result<T> {
     let (ask, asked) = pipe()?;
     let (answer, answered) = pipe()?;
+    let maps = Maps::of(&Policy::parity(), ids)?;
+    let proc = namespace::open_plain(Path::new("/proc"))?;
     child::run_beside(
         0,
         move |_pipe| {
@@ -57,13 +61,7 @@ fn arranged<R, T: Serialize + DeserializeOwned>(
             })?;
             nix::unistd::write(&asked, b"u").map_err(|errno| step("write(pipe)", errno))?;
             await_byte(&answer).map_err(|why| step("mapping ids", why))?;
-            nix::sys::prctl::set_keepcaps(true).map_err(|errno| step("PR_SET_KEEPCAPS", errno))?;
-            child::become_user(ids)?;
-            // As in the mediator: reduce_to needs SETPCAP, which the change of uid took away.
-            let permitted =
-                caps::read(None, CapSet::Permitted).map_err(|error| step("capget", error))?;
-            caps::set(None, CapSet::Effective, &permitted)
-                .map_err(|error| step("capset", error))?;
+            take_ids(ids)?;
             walls::reduce_to(walls::MEDIATOR)?;
             act(value)
         },
@@ -72,14 +70,10 @@ fn arranged<R, T: Serialize + DeserializeOwned>(
                 // The child says itself what it could not do.
                 return Ok(());
             }
-            for file in ["uid_map", "gid_map"] {
-                let path = format!("/proc/{child}/{file}");
-                std::fs::write(&path, "0 0 4294967295\n").map_err(|error| {
-                    step(&format!("write({path}, 0 0 4294967295)"), error).cure(
-                        "start from the host's first user namespace, not from within a container",
-                    )
-                })?;
-            }
+            maps.write(&proc, child.as_raw()).map_err(|error| {
+                error
+                    .cure("start from the host's first user namespace, not from within a container")
+            })?;
             nix::unistd::write(&answered, b"m")
                 .map(|_one| ())
                 .map_err(|errno| step("write(pipe)", errno))

@@ -109,7 +109,7 @@ pub(crate) struct Lines<'a> {
 fn start(plan: &mut Plan, lines: &Lines<'_>) -> Result<(Option<Pid>, Waiter)> {
     let reporter = lines.reporter;
     let mut keep = vec![
-        reporter.raw(),
+        reporter.as_raw_fd(),
         lines.life.as_raw_fd(),
         lines.end.as_raw_fd(),
         lines.run.as_raw_fd(),
@@ -130,7 +130,7 @@ fn start(plan: &mut Plan, lines: &Lines<'_>) -> Result<(Option<Pid>, Waiter)> {
             Forked::Child => {
                 // No instruction of the client's runs while one of us still holds a capability.
                 let error = match await_byte(lines.go) {
-                    Ok(()) => client::execute(&plan.client, command, Some(reporter.raw())),
+                    Ok(()) => client::execute(&plan.client, command, Some(reporter.as_raw_fd())),
                     Err(why) => {
                         let what = format!("the client was not started: the keeper {why}");
                         Error::new(Class::Confinement, what, "")

@@ -274,7 +274,7 @@ impl Keeper {
             Ok(1) if byte[0] == order::DETACH => {
                 self.orders = None;
                 // Whoever reads the launcher's output waits until nobody can write to it. Standard
-                // output leads nowhere already. With --debug, the mediators keep theirs as well.
+                // output leads nowhere already. With --debug, the relay goes on as well.
                 if !self.debug
                     && let Err(errno) = rustix::stdio::dup2_stderr(rustix::stdio::stdout())
                 {

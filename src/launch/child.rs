@@ -6,6 +6,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, Signal};
 
+use crate::control::rundir;
 use crate::error::{Class, Error, Result};
 use crate::keep::init;
 
@@ -34,6 +35,11 @@ impl Child {
     /// Its number in the parent's pid namespace.
     pub(crate) fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// Waits until it has ended, at most `limit_ms` milliseconds; it is not reaped.
+    pub(crate) fn await_end(&self, limit_ms: u16) {
+        let _ended = rundir::await_end(&self.pidfd, limit_ms);
     }
 
     /// Kills it and waits until it is gone; its exit status, unless it was reaped before. Of a pid

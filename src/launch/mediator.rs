@@ -68,7 +68,7 @@ fn raise(start: Start<'_>) -> Result<init::Warden> {
         start.control.as_raw_fd(),
         start.ready.as_raw_fd(),
         start.life.as_raw_fd(),
-        start.reporter.raw(),
+        start.reporter.as_raw_fd(),
         start.log.as_raw_fd(),
     ];
     sys::close_all_but(&keep)
@@ -121,7 +121,7 @@ impl Maps {
     /// # Errors
     ///
     /// Configuration: more ranges than a user namespace can have.
-    pub(super) fn of(policy: &Policy, ids: &Ids) -> Result<Self> {
+    pub(crate) fn of(policy: &Policy, ids: &Ids) -> Result<Self> {
         Ok(Self {
             uids: lines(policy.host_uids(), ids.uid)?,
             gids: lines(policy.host_gids(), ids.gid)?,
@@ -130,7 +130,7 @@ impl Maps {
 
     /// From the parent: only a holder of SETUID, SETGID and SETFCAP in the parent namespace may map
     /// more than its own id (user_namespaces(7)).
-    fn write(&self, proc: &OwnedFd, mediator: i32) -> Result<()> {
+    pub(crate) fn write(&self, proc: &OwnedFd, mediator: i32) -> Result<()> {
         for (file, lines) in [("uid_map", &self.uids), ("gid_map", &self.gids)] {
             let path = format!("{mediator}/{file}");
             let failed = |errno: &dyn std::fmt::Display| {

@@ -15,7 +15,7 @@ pub(crate) mod isolate;
 pub(crate) mod landlock;
 pub(crate) mod mediator;
 pub(crate) mod namespace;
-mod sandbox;
+pub(crate) mod sandbox;
 pub(crate) mod seccomp;
 pub(crate) mod stage;
 #[cfg(test)]

@@ -197,7 +197,7 @@ fn serve(start: Start<'_>, raised: Raised) -> ! {
 ///
 /// NO_SETUID_FIXUP is not set yet, so KEEPCAPS keeps the permitted set over the change of ids; the
 /// effective one is set again by [`walls::reduce_to`].
-fn take_ids(ids: &Ids) -> Result<()> {
+pub(crate) fn take_ids(ids: &Ids) -> Result<()> {
     let failed = |call: &'static str| {
         move |errno: nix::errno::Errno| Error::step(Class::Confinement, call, errno)
     };

@@ -87,24 +87,27 @@ pub(crate) fn refuse_set_id(
         Verdict::Kill => SeccompAction::KillProcess,
         Verdict::Tell => SeccompAction::Trap,
     };
-    let rules = calls::set_id_rules(given.bits())
-        .into_iter()
-        .map(|(call, argument, bit)| {
-            let (length, value) = (SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bit));
-            let condition = SeccompCondition::new(argument, length, value, bit)?;
-            Ok((call, SeccompRule::new(vec![condition])?))
-        })
-        .collect::<std::result::Result<Vec<_>, BackendError>>()
-        .map_err(|error| failed(&error))?;
-    if rules.is_empty() {
+    let Some(program) = set_id(given.bits(), action).map_err(|error| failed(&error))? else {
         return Ok(());
-    }
-    let mut refused: BTreeMap<libc::c_long, Vec<SeccompRule>> = BTreeMap::new();
-    for (call, rule) in rules {
-        refused.entry(call).or_default().push(rule);
-    }
-    let program = compile(refused, SeccompAction::Allow, action).map_err(|error| failed(&error))?;
+    };
     seccompiler::apply_filter_all_threads(&program).map_err(|error| failed(&error))
+}
+
+fn set_id(
+    given: u32,
+    action: SeccompAction,
+) -> std::result::Result<Option<BpfProgram>, BackendError> {
+    let mut refused: BTreeMap<libc::c_long, Vec<SeccompRule>> = BTreeMap::new();
+    for (call, argument, bit) in calls::set_id_rules(given) {
+        let (length, value) = (SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bit));
+        let condition = SeccompCondition::new(argument, length, value, bit)?;
+        let rules = refused.entry(call).or_default();
+        rules.push(SeccompRule::new(vec![condition])?);
+    }
+    if refused.is_empty() {
+        return Ok(None);
+    }
+    compile(refused, SeccompAction::Allow, action).map(Some)
 }
 
 /// [`List::absent`] as a program.

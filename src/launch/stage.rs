@@ -23,7 +23,7 @@ pub(crate) struct Given {
     /// Where to tell of progress.
     pub(crate) reporter: Reporter,
     /// The writing end of the mediators' log.
-    pub(crate) log: Option<OwnedFd>,
+    pub(crate) log: OwnedFd,
     /// From the launcher; it hangs up when the launcher dies.
     pub(crate) orders: OwnedFd,
     /// One listening control socket a view.
@@ -80,9 +80,8 @@ pub(crate) struct Spawned {
 
 /// Closes what the caller left open and sets what children inherit.
 pub(crate) fn clean(plan: &Plan, given: &Given) -> Result<Clean> {
-    let mut keep: Vec<RawFd> = vec![given.reporter.raw(), given.orders.as_raw_fd()];
-    keep.push(given.run.as_raw_fd());
-    keep.extend(given.log.as_ref().map(AsRawFd::as_raw_fd));
+    let mut keep: Vec<RawFd> = vec![given.reporter.as_raw_fd(), given.orders.as_raw_fd()];
+    keep.extend([given.run.as_raw_fd(), given.log.as_raw_fd()]);
     keep.extend(given.controls.iter().map(AsRawFd::as_raw_fd));
     keep.extend(plan.views.iter().map(|view| view.export_fd.as_raw_fd()));
     keep.extend(plan.handed_on());
@@ -155,9 +154,6 @@ fn mountinfo() -> Result<File> {
 /// Starts the mediators, waits until each answers, then lets the client go.
 pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Result<Spawned> {
     let (life_end, life) = pipe()?;
-    let Some(log) = given.log.take() else {
-        return Err(Error::new(Class::Confinement, "the log is gone", ""));
-    };
     let mut views = Vec::new();
     let mut ready = Vec::new();
     let sources = plan
@@ -194,7 +190,7 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
                 shared: plan.shared,
                 cache: view.cache,
                 debug: plan.debug,
-                log: log.as_fd(),
+                log: given.log.as_fd(),
                 strict: plan.require_confinement,
                 inside: plan.inside,
             }),

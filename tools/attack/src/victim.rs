@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::User;
 
+use crate::driver::process::children;
 use crate::lab::{Lab, Place};
 use crate::task;
 use crate::trial;
@@ -183,16 +184,4 @@ fn serving(launcher: i32) -> Option<i32> {
 
 fn status(pid: i32) -> Option<String> {
     fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).ok()
-}
-
-fn children(parent: i32) -> Vec<i32> {
-    let wanted = format!("PPid:\t{parent}");
-    let Ok(processes) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    processes
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| status(*pid).is_some_and(|text| text.lines().any(|line| line == wanted)))
-        .collect()
 }
