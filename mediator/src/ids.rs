@@ -5,10 +5,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub struct $name(pub u32);
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,7 +35,7 @@ id!(/// A group id as the view shows it.
     GuestGid);
 
 /// Owner and group as stored on the export.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HostOwner {
     /// Owner.
     pub uid: HostUid,
@@ -42,7 +44,7 @@ pub struct HostOwner {
 }
 
 /// Owner and group as the view shows them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GuestOwner {
     /// Owner.
     pub uid: GuestUid,
@@ -51,7 +53,8 @@ pub struct GuestOwner {
 }
 
 /// The twelve permission bits: rwx for three classes, set-user-id, set-group-id, sticky.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(from = "u32", into = "u32")]
 pub struct Mode(u32);
 
 impl Mode {
@@ -85,6 +88,18 @@ impl Mode {
     }
 }
 
+impl From<u32> for Mode {
+    fn from(bits: u32) -> Self {
+        Self::new(bits)
+    }
+}
+
+impl From<Mode> for u32 {
+    fn from(mode: Mode) -> Self {
+        mode.0
+    }
+}
+
 impl fmt::Debug for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Mode({:04o})", self.0)
@@ -98,7 +113,8 @@ impl fmt::Display for Mode {
 }
 
 /// What kind of file an inode is (`S_IFMT`, inode(7)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FileKind {
     /// Regular file.
     Regular,
@@ -163,7 +179,9 @@ impl NodeId {
 pub struct HandleId(pub u64);
 
 /// A point in time: seconds since the epoch (may be negative) and nanoseconds (0 to 999,999,999).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct Timestamp {
     /// Seconds since 1970-01-01 UTC.
     pub sec: i64,

@@ -1,10 +1,12 @@
 //! What operations ask in guest terms, and what permits grant in host terms.
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::Timestamp;
 use crate::ids::{FileKind, GuestGid, GuestOwner, GuestUid, HostGid, HostOwner, HostUid, Mode};
 
 /// What a creating request asks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BirthAsk {
     /// Who asks: a new inode belongs to the requester until it is chowned.
     pub requester: GuestOwner,
@@ -17,7 +19,7 @@ pub struct BirthAsk {
 }
 
 /// What a creating permit grants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Birth {
     /// Owner of the new inode; the group only where the parent directory does not hand its own
     /// down (set-group-id), unless `owner_is_forced`.
@@ -33,7 +35,7 @@ pub struct Birth {
 }
 
 /// A time to set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SetTime {
     /// `UTIME_OMIT`.
     Omit,
@@ -44,7 +46,7 @@ pub enum SetTime {
 }
 
 /// What SETATTR asks; `None` leaves a property alone.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangesAsk {
     /// New owner.
     pub uid: Option<GuestUid>,
@@ -61,7 +63,7 @@ pub struct ChangesAsk {
 }
 
 /// What a SETATTR permit grants; `None` leaves a property alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changes {
     /// New owner.
     pub uid: Option<HostUid>,
@@ -79,7 +81,7 @@ pub struct Changes {
 
 /// How a file is opened: what is left of a client's open flags. The client's own flags are never
 /// forwarded; these are all that matter to the export.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OpenAs {
     /// Data may be read.
     pub read: bool,
@@ -98,7 +100,7 @@ pub struct OpenAs {
 }
 
 /// Rename flags, as an allow list: WHITEOUT has no word here and cannot be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RenameHow {
     /// Replace what is there.
     Replace,
@@ -109,7 +111,8 @@ pub enum RenameHow {
 }
 
 /// An extended attribute's name; at most 255 bytes (xattr(7)).
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub struct XattrName {
     len: u8,
     bytes: [u8; 256],
@@ -145,5 +148,103 @@ impl XattrName {
 impl std::fmt::Debug for XattrName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "\"{}\"", self.as_bytes().escape_ascii())
+    }
+}
+
+impl From<XattrName> for Vec<u8> {
+    fn from(name: XattrName) -> Self {
+        name.as_bytes().to_vec()
+    }
+}
+
+/// Bytes that are no name of an extended attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not the name of an extended attribute: 1 to 255 bytes without NUL")]
+pub struct NotXattrName;
+
+impl TryFrom<Vec<u8>> for XattrName {
+    type Error = NotXattrName;
+
+    fn try_from(bytes: Vec<u8>) -> Result<Self, NotXattrName> {
+        Self::new(&bytes).ok_or(NotXattrName)
+    }
+}
+
+/// Arguments that are not those of the operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherOperation;
+
+macro_rules! any {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident($type:ty),)* })*) => {
+        $($(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        #[allow(clippy::large_enum_variant, reason = "only for what leaves the hot path")]
+        pub enum $name {
+            /// Nothing.
+            Nothing,
+            $($(#[$variant_doc])* $variant($type),)*
+        }
+
+        impl From<()> for $name {
+            fn from((): ()) -> Self {
+                Self::Nothing
+            }
+        }
+
+        impl TryFrom<$name> for () {
+            type Error = OtherOperation;
+
+            fn try_from(any: $name) -> Result<(), OtherOperation> {
+                (any == $name::Nothing).then_some(()).ok_or(OtherOperation)
+            }
+        }
+
+        $(impl From<$type> for $name {
+            fn from(one: $type) -> Self {
+                Self::$variant(one)
+            }
+        }
+
+        impl TryFrom<$name> for $type {
+            type Error = OtherOperation;
+
+            #[allow(clippy::wildcard_enum_match_arm, reason = "all others are other operations'")]
+            fn try_from(any: $name) -> Result<Self, OtherOperation> {
+                match any {
+                    $name::$variant(one) => Ok(one),
+                    _ => Err(OtherOperation),
+                }
+            }
+        })*)*
+    };
+}
+
+any! {
+    /// What an operation asks, whatever its row.
+    AnyAsk {
+        /// OPEN.
+        Open(OpenAs),
+        /// CREATE, MKDIR, MKNOD, SYMLINK.
+        Birth(BirthAsk),
+        /// SETATTR.
+        Changes(ChangesAsk),
+        /// RENAME.
+        Rename(RenameHow),
+        /// SETXATTR, GETXATTR, REMOVEXATTR.
+        Xattr(XattrName),
+    }
+    /// What an operation's permit grants, whatever its row.
+    AnyGrant {
+        /// OPEN.
+        Open(OpenAs),
+        /// CREATE, MKDIR, MKNOD, SYMLINK.
+        Birth(Birth),
+        /// SETATTR.
+        Changes(Changes),
+        /// RENAME.
+        Rename(RenameHow),
+        /// SETXATTR, GETXATTR, REMOVEXATTR.
+        Xattr(XattrName),
     }
 }

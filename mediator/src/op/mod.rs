@@ -6,7 +6,12 @@
 
 mod args;
 
-pub use args::{Birth, BirthAsk, Changes, ChangesAsk, OpenAs, RenameHow, SetTime, XattrName};
+use serde::{Deserialize, Serialize};
+
+pub use args::{
+    AnyAsk, AnyGrant, Birth, BirthAsk, Changes, ChangesAsk, NotXattrName, OpenAs, OtherOperation,
+    RenameHow, SetTime, XattrName,
+};
 
 /// A word of the policy's `do` lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +46,7 @@ pub enum Word {
 }
 
 /// A set of [`Word`]s.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Words(pub u16);
 
 impl Words {
@@ -99,7 +104,8 @@ pub trait Operation {
 macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident $raw:literal [$($word:ident)*] $ask:ty => $grant:ty;)*) => {
         /// An operation as a value: a row's name.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
         pub enum Op { $($(#[$doc])* $name,)* }
 
         impl Op {

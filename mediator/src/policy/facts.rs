@@ -1,11 +1,13 @@
 //! What a rule may ask about a request.
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{FileKind, HostOwner, Mode};
 use crate::op::{Op, Words};
 
 /// Who sent a request. Ids are the host's, as the kernel reports the client's thread; the guest's
 /// user is never visible.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requester {
     /// fsuid of the client.
     pub uid: u32,

@@ -72,6 +72,11 @@ impl<'t> Report<'t> {
         self.found.is_empty()
     }
 
+    /// The line, from 1, on which a span of bytes begins.
+    pub(super) fn line(&self, at: &Range<usize>) -> usize {
+        self.place(at.start).0
+    }
+
     /// Where a byte is: line and column, from 1.
     fn place(&self, byte: usize) -> (usize, usize) {
         let before = self.text.get(..byte).unwrap_or(self.text);

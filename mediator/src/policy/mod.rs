@@ -15,6 +15,7 @@ mod owners;
 mod parse;
 mod paths;
 mod permit;
+mod request;
 pub mod shipped;
 
 pub use facts::{Facts, Needs, Requester};
@@ -24,6 +25,7 @@ pub use model::{CacheWord, Policy, Settings};
 pub use owners::IdSpan;
 pub use parse::Users;
 pub use permit::{Permit, Refusal};
+pub use request::{Granted, Request};
 
 #[cfg(test)]
 mod props;

@@ -80,6 +80,8 @@ impl Ops {
 /// One `[[rule]]`.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
+    /// Where it stands in the file, from 1.
+    pub(super) line: usize,
     pub(super) name: Option<String>,
     /// Empty: every path.
     pub(super) paths: Vec<Glob>,
@@ -408,6 +410,13 @@ impl Policy {
     pub fn rule_name(&self, index: u32) -> Option<&str> {
         let rule = self.rules.get(usize::try_from(index).ok()?)?;
         rule.name.as_deref()
+    }
+
+    /// The line of the policy file, from 1, on which a rule begins.
+    #[must_use]
+    pub fn rule_line(&self, index: u32) -> Option<usize> {
+        let rule = self.rules.get(usize::try_from(index).ok()?)?;
+        Some(rule.line)
     }
 
     /// Whether a rule says `log = "all"`.

@@ -49,6 +49,7 @@ fn rules() -> impl Strategy<Value = Vec<Naive>> {
 
 fn compile(rules: &[Naive], default_allow: bool) -> Policy {
     let rule = |naive: &Naive| Rule {
+        line: 0,
         name: None,
         paths: naive
             .paths

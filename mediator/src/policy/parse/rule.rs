@@ -89,6 +89,7 @@ impl Reader<'_, '_> {
         self.check_hide(table, verb);
         let action = self.action(table, verb);
         Some(Rule {
+            line: self.report.line(span),
             name: name.flatten().map(str::to_owned),
             paths: paths?,
             words,

@@ -408,3 +408,52 @@ fn rename_or_create_over_what_may_not_be_touched_needs_a_free_name() {
     let made = decide::<rows::Create>(&policy, &["/x"], birth(file, 0o644)).unwrap();
     assert!(!made.open.exclusive);
 }
+
+#[test]
+fn request_as_data_is_judged_as_the_request_itself_and_survives_the_wire() {
+    let policy = policy(
+        "default = \"allow\"\nset_id = \"strip\"\n\
+         [[rule]]\npath = \"/a\"\ndo = \"owner\"\naction = \"deny\"\n\
+         [[rule]]\npath = \"/b\"\nlog = \"all\"\naction = \"allow\"\nmode = { strip = 0o002 }\n",
+    );
+    let ask = |uid: Option<u32>, mode| ChangesAsk {
+        uid: uid.map(GuestUid),
+        gid: None,
+        mode: Some(Mode::new(mode)),
+        size: None,
+        atime: SetTime::Now,
+        mtime: SetTime::Omit,
+    };
+    for (name, ask) in [
+        ("/a", ask(Some(7), 0o644)),
+        ("/a", ask(None, 0o4666)),
+        ("/b", ask(Some(7), 0o4666)),
+    ] {
+        let names = [name.as_bytes()];
+        let facts = Facts {
+            names: &names,
+            kind: Some(FileKind::Regular),
+            ..Facts::of(Op::Setattr, CLIENT)
+        };
+        let request = Request::of(&facts, ask.into());
+        let wire = serde_json::to_string(&request).unwrap();
+        assert_eq!(serde_json::from_str::<Request>(&wire).unwrap(), request);
+        let granted = policy.decide_request(&request).map(|granted| {
+            let AnyGrant::Changes(changes) = granted.grant else {
+                panic!("{granted:?}")
+            };
+            (changes, granted.rule, granted.logs)
+        });
+        let direct = policy.decide::<rows::Setattr>(&facts, ask);
+        assert_eq!(granted, direct.map(|it| (it.grant(), it.rule(), it.logs())));
+    }
+    let stray = Request {
+        ask: AnyAsk::Nothing,
+        ..Request::of(&Facts::of(Op::Setattr, CLIENT), AnyAsk::Nothing)
+    };
+    assert_eq!(
+        policy.decide_request(&stray).map_err(|no| no.errno),
+        Err(Errno::ACCESS)
+    );
+    assert_eq!(policy.rule_line(1), Some(7));
+}
