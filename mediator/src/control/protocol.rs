@@ -3,18 +3,67 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The longest question in bytes, with its newline.
-pub const QUESTION_MAX: usize = 4096;
+use std::collections::BTreeMap;
 
-/// The longest answer in bytes, with its newline; a reader should stop there.
-pub const ANSWER_MAX: usize = 64 * 1024;
+use crate::mediate::{Event, Selector, Stop, Told};
+use crate::policy::Users;
 
-/// What can be asked: `{"ask":"status"}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The longest line in bytes, with its newline, that a caller may send: a policy is one.
+pub const QUESTION_MAX: usize = 1 << 20;
+
+/// The longest line in bytes, with its newline, that is sent; a reader should stop there.
+pub const ANSWER_MAX: usize = 256 * 1024;
+
+/// What can be asked: `{"ask":"status"}`. A connection has one question; behind
+/// [`Question::Watch`] and [`Question::Step`] it goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Question {
     /// How the view is doing.
     Status {},
+    /// Put another policy in force.
+    Reload {
+        /// The policy file's text.
+        policy: String,
+        /// The ids of the users and groups that it names: there is no user database in there.
+        names: Names,
+        /// The view is read-only whatever the policy says.
+        readonly: bool,
+        /// Only tell whether it could be.
+        dry_run: bool,
+    },
+    /// Tell of decisions from now on: [`Line::Event`] and [`Line::Dropped`] follow.
+    Watch {
+        /// Of which.
+        select: Selector,
+    },
+    /// Attach a stepping console: [`Order`]s one way, [`Line`]s the other.
+    Step {
+        /// Seconds that a request is held at most; then it is refused.
+        limit_seconds: u64,
+        /// Where to stop first.
+        stop: Stop,
+    },
+}
+
+/// Users and groups by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Names {
+    /// Host uids.
+    pub users: BTreeMap<String, u32>,
+    /// Host gids.
+    pub groups: BTreeMap<String, u32>,
+}
+
+impl Users for Names {
+    fn user(&self, name: &str) -> Option<u32> {
+        self.users.get(name).copied()
+    }
+
+    fn group(&self, name: &str) -> Option<u32> {
+        self.groups.get(name).copied()
+    }
 }
 
 /// What is answered.
@@ -23,8 +72,91 @@ pub enum Question {
 pub enum Answer {
     /// To [`Question::Status`].
     Status(Status),
-    /// The question was not understood: why.
+    /// To [`Question::Reload`]: no answer comes from an older policy any more.
+    Reloaded {
+        /// The new policy's number; the first has 0. With `dry_run`: the running one's.
+        epoch: u64,
+        /// Nodes whose kernel caches were dropped.
+        nodes: u64,
+    },
+    /// To [`Question::Watch`] and [`Question::Step`]: it begins.
+    Begun {
+        /// The running policy's number.
+        epoch: u64,
+    },
+    /// The question was not understood, or cannot be answered: why.
     Error(String),
+}
+
+/// A line of a connection that goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Line {
+    /// A decision.
+    Event(Box<Event>),
+    /// So many events did not fit since the last one that did.
+    Dropped(u64),
+    /// To the console.
+    Told(Told),
+    /// An order was carried out.
+    Done(u64),
+    /// An order was not.
+    NotDone {
+        /// Its number.
+        order: u64,
+        /// Why.
+        why: String,
+    },
+}
+
+/// What a console wants, numbered by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// The number by which it is answered.
+    pub number: u64,
+    /// What.
+    pub order: Wanted,
+}
+
+/// What a console can want.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Wanted {
+    /// Set or replace a breakpoint.
+    Break {
+        /// Its number.
+        breakpoint: u32,
+        /// Where it stops.
+        select: Selector,
+    },
+    /// Remove a breakpoint.
+    Delete {
+        /// Its number.
+        breakpoint: u32,
+    },
+    /// Where to stop besides breakpoints; over with the first stop.
+    Stop(Stop),
+    /// Answer for a held request.
+    Answer {
+        /// Its number.
+        id: u64,
+        /// What becomes of it.
+        by: By,
+    },
+}
+
+/// Who decides a held request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum By {
+    /// The policy.
+    Policy,
+    /// The person: allowed. The floor stands.
+    Allow,
+    /// The person: refused with this errno, which must not be one that means a fault (EIO, ENOSYS,
+    /// ENOTCONN) or none.
+    Refuse(i32),
 }
 
 /// The state of a view.
@@ -40,6 +172,12 @@ pub struct Status {
     pub readonly: bool,
     /// Number of rules.
     pub rules: u64,
+    /// How often the policy was replaced.
+    pub epoch: u64,
+    /// Whether a stepping console is attached.
+    pub stepping: bool,
+    /// Requests that it holds.
+    pub held: u64,
     /// Seconds since the view was ready.
     pub uptime_seconds: u64,
     /// Nodes that the kernel knows.

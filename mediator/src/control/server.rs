@@ -1,20 +1,26 @@
-//! The thread that answers. One connection at a time, each bounded in size and time: a caller that
-//! says nothing, drips, or never reads is dropped.
+//! The threads that answer. A question is bounded in size and time: a caller that says nothing,
+//! drips, or never reads is dropped. Connections that go on have a thread each, a few at a time.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::net::{Shutdown, shutdown};
 
-use super::protocol::{Answer, OpCount, QUESTION_MAX, Question, Status};
-use crate::mediate::Mediator;
+use super::console;
+use super::lines::{Lines, send};
+use super::protocol::{Answer, Names, OpCount, QUESTION_MAX, Question, Status};
+use crate::mediate::{KernelCaches, Mediator};
+use crate::policy::Policy;
 
-/// How long one connection may take.
+/// How long a question and its answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Connections that go on at once.
+const GOING_ON: usize = 4;
 
 /// What is told of a view besides its counters.
 #[derive(Clone, Debug)]
@@ -25,11 +31,25 @@ pub struct Facts {
     pub cache: &'static str,
     /// `client` or `shared`.
     pub mode: &'static str,
-    /// Number of rules.
-    pub rules: usize,
 }
 
-/// The answering thread.
+/// The view that is asked about.
+pub struct View {
+    /// What is told of it.
+    pub facts: Facts,
+    /// What serves it.
+    pub mediator: Arc<Mediator>,
+    /// What its client's kernel remembers.
+    pub caches: Box<dyn KernelCaches>,
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.facts.fmt(f)
+    }
+}
+
+/// The answering threads.
 #[derive(Debug)]
 pub struct ControlServer {
     listener: OwnedFd,
@@ -42,16 +62,16 @@ impl ControlServer {
     /// # Errors
     ///
     /// The descriptor could not be duplicated or the thread not be started.
-    pub fn start(listener: OwnedFd, facts: Facts, mediator: Arc<Mediator>) -> io::Result<Self> {
+    pub fn start(listener: OwnedFd, view: View) -> io::Result<Self> {
         let accepting = UnixListener::from(listener.try_clone()?);
         accepting.set_nonblocking(false)?;
         let thread = std::thread::Builder::new()
             .name("control".to_owned())
-            .spawn(move || answer_all(&accepting, &facts, &mediator))?;
+            .spawn(move || answer_all(&accepting, &Arc::new(view)))?;
         Ok(Self { listener, thread })
     }
 
-    /// Stops to listen and waits for the thread.
+    /// Stops to listen and waits for the thread that does.
     pub fn stop(self) {
         // Wakes the accept with EINVAL (unix_shutdown, net/unix/af_unix.c). If it fails, the thread
         // is left to end with the process.
@@ -62,13 +82,13 @@ impl ControlServer {
     }
 }
 
-fn answer_all(listener: &UnixListener, facts: &Facts, mediator: &Mediator) {
+fn answer_all(listener: &UnixListener, view: &Arc<View>) {
     let started = Instant::now();
+    let going_on = Arc::new(AtomicUsize::new(0));
     loop {
         match listener.accept() {
             Ok((connection, _)) => {
-                let status = || status(facts, started.elapsed(), mediator);
-                if let Err(error) = answer_one(connection, status) {
+                if let Err(error) = answer_one(connection, view, started, &going_on) {
                     tracing::debug!(%error, "control connection dropped");
                 }
             }
@@ -97,44 +117,103 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
-fn answer_one(mut connection: UnixStream, status: impl FnOnce() -> Status) -> io::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    let answer = match read_line(&mut connection, deadline)? {
-        None => Answer::Error(format!(
+fn answer_one(
+    connection: UnixStream,
+    view: &Arc<View>,
+    started: Instant,
+    going_on: &Arc<AtomicUsize>,
+) -> io::Result<()> {
+    let mut lines = Lines::new(connection, QUESTION_MAX);
+    let question = match lines.next(Some(PATIENCE))? {
+        None => Err(format!(
             "a question is one line of at most {QUESTION_MAX} bytes"
         )),
-        Some(line) => match serde_json::from_slice(&line) {
-            Ok(Question::Status {}) => Answer::Status(status()),
-            Err(error) => Answer::Error(format!("not a question: {error}")),
-        },
+        Some(line) => {
+            serde_json::from_slice(&line).map_err(|error| format!("not a question: {error}"))
+        }
     };
-    let mut line = serde_json::to_vec(&answer)?;
-    line.push(b'\n');
-    connection.set_write_timeout(Some(PATIENCE))?;
-    connection.write_all(&line)
+    let answer = match question {
+        Err(why) => Answer::Error(why),
+        Ok(Question::Status {}) => {
+            Answer::Status(status(&view.facts, started.elapsed(), &view.mediator))
+        }
+        Ok(other) => return go_on(lines, other, view, going_on),
+    };
+    send(lines.connection(), &answer, PATIENCE)
 }
 
-/// One line without its newline; `None` if it is too long or the connection ended before.
-fn read_line(connection: &mut UnixStream, deadline: Instant) -> io::Result<Option<Vec<u8>>> {
-    let mut line = Vec::new();
-    let mut piece = [0; 512];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        connection.set_read_timeout(Some(left))?;
-        let count = connection.read(&mut piece)?;
-        let read = piece.get(..count).unwrap_or_default();
-        if let Some(end) = read.iter().position(|byte| *byte == b'\n') {
-            line.extend_from_slice(read.get(..end).unwrap_or_default());
-            return Ok((line.len() < QUESTION_MAX).then_some(line));
-        }
-        line.extend_from_slice(read);
-        if count == 0 || line.len() >= QUESTION_MAX {
-            return Ok(None);
-        }
+/// Answers on a thread of its own what takes long or never ends.
+fn go_on(
+    mut lines: Lines,
+    question: Question,
+    view: &Arc<View>,
+    going_on: &Arc<AtomicUsize>,
+) -> io::Result<()> {
+    if going_on.fetch_add(1, Ordering::SeqCst) >= GOING_ON {
+        going_on.fetch_sub(1, Ordering::SeqCst);
+        let why = format!("{GOING_ON} traces, reloads and consoles are at work already");
+        return send(lines.connection(), &Answer::Error(why), PATIENCE);
     }
+    let (view, count) = (Arc::clone(view), Arc::clone(going_on));
+    let spawned = std::thread::Builder::new()
+        .name("control-long".to_owned())
+        .spawn(move || {
+            if let Err(error) = serve(&mut lines, question, &view) {
+                tracing::debug!(%error, "control connection dropped");
+            }
+            count.fetch_sub(1, Ordering::SeqCst);
+        });
+    if spawned.is_err() {
+        going_on.fetch_sub(1, Ordering::SeqCst);
+    }
+    spawned.map(drop)
+}
+
+fn serve(lines: &mut Lines, question: Question, view: &View) -> io::Result<()> {
+    let answer = match question {
+        Question::Status {} => Answer::Error("asked twice".to_owned()),
+        Question::Watch { select } => {
+            return console::watch(lines.connection(), &view.mediator, &select);
+        }
+        Question::Step {
+            limit_seconds,
+            stop,
+        } => return console::step(lines, &view.mediator, limit_seconds, stop),
+        Question::Reload {
+            policy,
+            names,
+            readonly,
+            dry_run,
+        } => reload(view, &policy, &names, readonly, dry_run).unwrap_or_else(Answer::Error),
+    };
+    send(lines.connection(), &answer, PATIENCE)
+}
+
+fn reload(
+    view: &View,
+    text: &str,
+    names: &Names,
+    readonly: bool,
+    dry_run: bool,
+) -> Result<Answer, String> {
+    let mediator = &view.mediator;
+    let mut policy = Policy::parse("policy", text, names).map_err(|all| all.to_string())?;
+    if readonly {
+        policy.set_readonly();
+    }
+    if dry_run {
+        mediator
+            .fits(&policy)
+            .map_err(|misfit| misfit.to_string())?;
+        let epoch = mediator.epoch();
+        return Ok(Answer::Reloaded { epoch, nodes: 0 });
+    }
+    let done = mediator.reload(policy, view.caches.as_ref());
+    let done = done.map_err(|error| error.to_string())?;
+    Ok(Answer::Reloaded {
+        epoch: done.epoch,
+        nodes: u64::try_from(done.nodes).unwrap_or(u64::MAX),
+    })
 }
 
 fn status(facts: &Facts, uptime: Duration, mediator: &Mediator) -> Status {
@@ -154,63 +233,14 @@ fn status(facts: &Facts, uptime: Duration, mediator: &Mediator) -> Status {
         cache: facts.cache.to_owned(),
         mode: facts.mode.to_owned(),
         readonly: mediator.is_readonly(),
-        rules: count(facts.rules),
+        rules: count(mediator.rule_count()),
+        epoch: mediator.epoch(),
+        stepping: mediator.gate().is_armed(),
+        held: count(mediator.gate().held()),
         uptime_seconds: uptime.as_secs(),
         known_nodes: count(mediator.known_nodes()),
         open_handles: count(mediator.open_handles()),
         log_records_dropped: mediator.records_dropped(),
         operations: operations.collect(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn some_status() -> Status {
-        Status {
-            view: "v".to_owned(),
-            cache: "auto".to_owned(),
-            mode: "client".to_owned(),
-            readonly: false,
-            rules: 0,
-            uptime_seconds: 0,
-            known_nodes: 1,
-            open_handles: 0,
-            log_records_dropped: 0,
-            operations: Vec::new(),
-        }
-    }
-
-    fn ask(question: &[u8]) -> Answer {
-        let (mut here, there) = UnixStream::pair().unwrap();
-        here.write_all(question).unwrap();
-        here.shutdown(std::net::Shutdown::Write).unwrap();
-        answer_one(there, some_status).unwrap();
-        let mut answer = String::new();
-        here.read_to_string(&mut answer).unwrap();
-        serde_json::from_str(&answer).unwrap()
-    }
-
-    #[test]
-    fn status_asked_is_answered() {
-        assert_eq!(
-            ask(b"{\"ask\":\"status\"}\n"),
-            Answer::Status(some_status())
-        );
-    }
-
-    #[test]
-    fn garbage_is_answered_with_an_error() {
-        let too_long = vec![b'['; QUESTION_MAX];
-        for garbage in [
-            &b"\n"[..],
-            b"\xff\xfe\n",
-            b"{\"ask\":\"status\"}",
-            b"",
-            &too_long,
-        ] {
-            assert!(matches!(ask(garbage), Answer::Error(_)), "{garbage:?}");
-        }
     }
 }

@@ -19,6 +19,7 @@ mod dir;
 mod fault;
 mod handle;
 mod io;
+mod known;
 mod link;
 mod lookup;
 mod names;
@@ -81,7 +82,7 @@ pub struct Export {
     proc_fd: OwnedFd,
     mount: u64,
     submounts: Submounts,
-    exact_names: bool,
+    exact_names: AtomicBool,
     /// The file system said that it has no `O_TMPFILE`.
     no_tmpfile: AtomicBool,
 }
@@ -118,7 +119,7 @@ impl Export {
             proc_fd: settings.proc_fd,
             mount: seen.mount,
             submounts: settings.submounts,
-            exact_names: settings.exact_names,
+            exact_names: AtomicBool::new(settings.exact_names),
             no_tmpfile: AtomicBool::new(false),
         })
     }

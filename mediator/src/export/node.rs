@@ -151,6 +151,11 @@ impl Nodes {
         NodeId(self.at(slot).id)
     }
 
+    /// Every node's id.
+    pub(super) fn ids(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.index.keys().copied().map(NodeId)
+    }
+
     pub(super) fn identity(&self, slot: u32) -> Identity {
         let record = self.at(slot);
         Identity {

@@ -9,6 +9,7 @@
 use std::ffi::CString;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{AtFlags, Mode as RawMode, OFlags};
 use rustix::io::Errno;
@@ -36,7 +37,7 @@ impl Export {
         name: &Name,
         seen: &Seen,
     ) -> Result<(), Fault> {
-        if !self.exact_names || !weak::stands(weak::Wall::Spelling) {
+        if !self.exact_names.load(Ordering::SeqCst) || !weak::stands(weak::Wall::Spelling) {
             return Ok(());
         }
         let suspicious = match other_case(name.as_bytes()) {

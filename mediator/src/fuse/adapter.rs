@@ -1,10 +1,12 @@
 //! One method per FUSE operation: convert, call, answer.
 
+use std::borrow::Borrow as _;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -18,28 +20,99 @@ use rustix::io::Errno;
 
 use super::convert::{attr, bare_attr, entry_attr, errno, file_type, node, requester, set_time};
 use super::init::{Lifetimes, negotiate};
+use super::pool::Pool;
 use super::serve::{Cache, ViewMode};
 use crate::ids::{FileKind, GuestGid, GuestUid, HandleId, Mode};
-use crate::mediate::{Mediator, Plus, Shown, ShownEntry, XattrReply};
+use crate::mediate::{Mediator, Plus, Shown, ShownEntry, Turn, XattrReply};
 use crate::op::{ChangesAsk, OpenAs};
 
 /// fuser's view of a [`Mediator`].
 #[derive(Debug)]
 pub(super) struct Adapter {
+    inner: Arc<Inner>,
+    /// Where requests are done while they may be held.
+    pool: Pool,
+}
+
+/// What a request needs, on whichever thread it is done.
+#[derive(Debug)]
+pub(super) struct Inner {
     mediator: Arc<Mediator>,
     cache: Cache,
     mode: ViewMode,
     lifetimes: Lifetimes,
+    /// The kernel can be made to forget names that it knows to be missing.
+    forgets_missing: AtomicBool,
 }
 
 impl Adapter {
     pub(super) fn new(mediator: Arc<Mediator>, cache: Cache, mode: ViewMode) -> Self {
-        Self {
+        let inner = Arc::new(Inner {
             mediator,
             cache,
             mode,
             lifetimes: Lifetimes::of(cache),
+            forgets_missing: AtomicBool::new(false),
+        });
+        Self {
+            inner,
+            pool: Pool::default(),
         }
+    }
+
+    /// What is shared with whoever starts the session.
+    pub(super) fn inner(&self) -> Arc<Inner> {
+        Arc::clone(&self.inner)
+    }
+
+    /// Does one request: here, or where it may be held. `lent` is the part of the message that it
+    /// needs, which is copied only in the second case.
+    fn serve<B>(&self, lent: &B, job: impl FnOnce(&Inner, &B) + Send + 'static)
+    where
+        B: ?Sized + ToOwned,
+        B::Owned: Send + 'static,
+    {
+        if self.inner.is_stepped() {
+            let owned = lent.to_owned();
+            let job = move |inner: &Inner| job(inner, owned.borrow());
+            self.pool.run(&self.inner, Box::new(job));
+        } else {
+            let _turn = self.inner.enter();
+            job(&self.inner, lent);
+        }
+    }
+
+    /// The same with two parts of the message.
+    fn serve_two(&self, lent: [&[u8]; 2], job: impl FnOnce(&Inner, [&[u8]; 2]) + Send + 'static) {
+        if self.inner.is_stepped() {
+            let owned = lent.map(<[u8]>::to_vec);
+            let job = move |inner: &Inner| job(inner, owned.each_ref().map(Vec::as_slice));
+            self.pool.run(&self.inner, Box::new(job));
+        } else {
+            let _turn = self.inner.enter();
+            job(&self.inner, lent);
+        }
+    }
+}
+
+impl Inner {
+    /// Whether requests may be held.
+    pub(super) fn is_stepped(&self) -> bool {
+        self.mediator.gate().is_armed()
+    }
+
+    /// A request begins.
+    pub(super) fn enter(&self) -> Turn {
+        self.mediator.enter()
+    }
+
+    /// The kernel can be made to forget missing names: from now on it may remember them.
+    pub(super) fn forgets_missing(&self) {
+        self.forgets_missing.store(true, Ordering::Relaxed);
+    }
+
+    fn missing_names_are_kept(&self) -> bool {
+        !self.lifetimes.negative.is_zero() && self.forgets_missing.load(Ordering::Relaxed)
     }
 
     /// How long attributes may be remembered. Not at all where a write may change them behind the
@@ -113,32 +186,34 @@ fn xattr(result: Result<XattrReply, Errno>, reply: ReplyXattr) {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let plus = !self.mediator.judges_looks();
-        negotiate(config, self.cache, self.mode, plus)
+        let inner = &self.inner;
+        let plus = !inner.mediator.judges_looks();
+        negotiate(config, inner.cache, inner.mode, plus)
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let result = self
-            .mediator
-            .lookup(requester(req), node(parent), name.as_bytes());
-        match result {
-            // Node id 0 means: not there, and that may be remembered.
-            Err(Errno::NOENT) if !self.lifetimes.negative.is_zero() => {
-                reply.entry(&self.lifetimes.negative, &bare_attr(0, None), Generation(0))
+        let (who, parent) = (requester(req), node(parent));
+        self.serve(name.as_bytes(), move |to, name| {
+            match to.mediator.lookup(who, parent, name) {
+                // Node id 0 means: not there, and that may be remembered.
+                Err(Errno::NOENT) if to.missing_names_are_kept() => {
+                    let ttl = &to.lifetimes.negative;
+                    reply.entry(ttl, &bare_attr(0, None), Generation(0));
+                }
+                result => to.entry(result, reply),
             }
-            result => self.entry(result, reply),
-        }
+        });
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        self.mediator.forget(node(ino), nlookup);
+        self.inner.mediator.forget(node(ino), nlookup);
     }
 
     fn getattr(&self, req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        let result = self
-            .mediator
-            .getattr(requester(req), node(ino), fh.map(handle));
-        self.attr(result, reply);
+        let (who, ino, fh) = (requester(req), node(ino), fh.map(handle));
+        self.serve(&(), move |to, ()| {
+            to.attr(to.mediator.getattr(who, ino, fh), reply);
+        });
     }
 
     fn setattr(
@@ -168,18 +243,18 @@ impl Filesystem for Adapter {
             atime: set_time(atime),
             mtime: set_time(mtime),
         };
-        let who = requester(req);
-        self.attr(
-            self.mediator.setattr(who, node(ino), fh.map(handle), ask),
-            reply,
-        );
+        let (who, ino, fh) = (requester(req), node(ino), fh.map(handle));
+        self.serve(&(), move |to, ()| {
+            to.attr(to.mediator.setattr(who, ino, fh, ask), reply);
+        });
     }
 
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.mediator.readlink(requester(req), node(ino)) {
+        let (who, ino) = (requester(req), node(ino));
+        self.serve(&(), move |to, ()| match to.mediator.readlink(who, ino) {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(errno(error)),
-        }
+        });
     }
 
     fn mknod(
@@ -193,10 +268,10 @@ impl Filesystem for Adapter {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        let result = self
-            .mediator
-            .mknod(requester(req), node(parent), name.as_bytes(), mode);
-        self.entry(result, reply);
+        let (who, parent) = (requester(req), node(parent));
+        self.serve(name.as_bytes(), move |to, name| {
+            to.entry(to.mediator.mknod(who, parent, name, mode), reply);
+        });
     }
 
     fn mkdir(
@@ -208,26 +283,24 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        let result = self
-            .mediator
-            .mkdir(requester(req), node(parent), name.as_bytes(), mode);
-        self.entry(result, reply);
+        let (who, parent) = (requester(req), node(parent));
+        self.serve(name.as_bytes(), move |to, name| {
+            to.entry(to.mediator.mkdir(who, parent, name, mode), reply);
+        });
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(
-            self.mediator
-                .unlink(requester(req), node(parent), name.as_bytes()),
-            reply,
-        );
+        let (who, parent) = (requester(req), node(parent));
+        self.serve(name.as_bytes(), move |to, name| {
+            empty(to.mediator.unlink(who, parent, name), reply);
+        });
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(
-            self.mediator
-                .rmdir(requester(req), node(parent), name.as_bytes()),
-            reply,
-        );
+        let (who, parent) = (requester(req), node(parent));
+        self.serve(name.as_bytes(), move |to, name| {
+            empty(to.mediator.rmdir(who, parent, name), reply);
+        });
     }
 
     fn symlink(
@@ -238,12 +311,11 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let (name, target) = (link_name.as_bytes(), target.as_os_str().as_bytes());
-        self.entry(
-            self.mediator
-                .symlink(requester(req), node(parent), name, target),
-            reply,
-        );
+        let (who, parent) = (requester(req), node(parent));
+        let names = [link_name.as_bytes(), target.as_os_str().as_bytes()];
+        self.serve_two(names, move |to, [name, target]| {
+            to.entry(to.mediator.symlink(who, parent, name, target), reply);
+        });
     }
 
     fn rename(
@@ -256,12 +328,13 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let from = (node(parent), name.as_bytes());
-        let to = (node(newparent), newname.as_bytes());
-        empty(
-            self.mediator.rename(requester(req), from, to, flags.bits()),
-            reply,
-        );
+        let (who, flags) = (requester(req), flags.bits());
+        let (parent, newparent) = (node(parent), node(newparent));
+        let names = [name.as_bytes(), newname.as_bytes()];
+        self.serve_two(names, move |to, [name, newname]| {
+            let (from, to_name) = ((parent, name), (newparent, newname));
+            empty(to.mediator.rename(who, from, to_name, flags), reply);
+        });
     }
 
     fn link(
@@ -272,19 +345,20 @@ impl Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        let name = newname.as_bytes();
-        self.entry(
-            self.mediator
-                .link(requester(req), node(ino), node(newparent), name),
-            reply,
-        );
+        let (who, ino, newparent) = (requester(req), node(ino), node(newparent));
+        self.serve(newname.as_bytes(), move |to, name| {
+            to.entry(to.mediator.link(who, ino, newparent, name), reply);
+        });
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.mediator.open(requester(req), node(ino), flags.0) {
-            Ok((opened, open)) => reply.opened(FileHandle(opened.0), self.open_flags(open)),
-            Err(error) => reply.error(errno(error)),
-        }
+        let (who, ino) = (requester(req), node(ino));
+        self.serve(&(), move |to, ()| {
+            match to.mediator.open(who, ino, flags.0) {
+                Ok((opened, open)) => reply.opened(FileHandle(opened.0), to.open_flags(open)),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
     }
 
     fn read(
@@ -298,12 +372,14 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let deliver = |read: Result<&[u8], Errno>| match read {
-            Ok(data) => reply.data(data),
-            Err(error) => reply.error(errno(error)),
-        };
-        self.mediator
-            .read(requester(req), handle(fh), offset, size, deliver);
+        let (who, fh) = (requester(req), handle(fh));
+        self.serve(&(), move |to, ()| {
+            let deliver = |read: Result<&[u8], Errno>| match read {
+                Ok(data) => reply.data(data),
+                Err(error) => reply.error(errno(error)),
+            };
+            to.mediator.read(who, fh, offset, size, deliver);
+        });
     }
 
     fn write(
@@ -318,11 +394,10 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        written(
-            self.mediator
-                .write(requester(req), handle(fh), offset, data),
-            reply,
-        );
+        let (who, fh) = (requester(req), handle(fh));
+        self.serve(data, move |to, data| {
+            written(to.mediator.write(who, fh, offset, data), reply);
+        });
     }
 
     fn flush(
@@ -333,7 +408,8 @@ impl Filesystem for Adapter {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        empty(self.mediator.flush(requester(req), handle(fh)), reply);
+        let (who, fh) = (requester(req), handle(fh));
+        self.serve(&(), move |to, ()| empty(to.mediator.flush(who, fh), reply));
     }
 
     fn release(
@@ -346,7 +422,7 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.mediator.release(handle(fh));
+        self.inner.mediator.release(handle(fh));
         reply.ok();
     }
 
@@ -358,17 +434,18 @@ impl Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        empty(
-            self.mediator.fsync(requester(req), handle(fh), datasync),
-            reply,
-        );
+        let (who, fh) = (requester(req), handle(fh));
+        self.serve(&(), move |to, ()| {
+            empty(to.mediator.fsync(who, fh, datasync), reply)
+        });
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.mediator.opendir(requester(req), node(ino)) {
+        let (who, ino) = (requester(req), node(ino));
+        self.serve(&(), move |to, ()| match to.mediator.opendir(who, ino) {
             Ok(opened) => reply.opened(FileHandle(opened.0), FopenFlags::empty()),
             Err(error) => reply.error(errno(error)),
-        }
+        });
     }
 
     fn readdir(
@@ -379,19 +456,20 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let result = self
-            .mediator
-            .readdir(requester(req), handle(fh), offset, &mut |entry| {
-                // The kernel takes an unknown type for a hint (DT_UNKNOWN); fuser cannot say it, and a
-                // wrong hint that claims a regular file is corrected by the first lookup.
+        let (who, fh) = (requester(req), handle(fh));
+        self.serve(&(), move |to, ()| {
+            let result = to.mediator.readdir(who, fh, offset, &mut |entry| {
+                // The kernel takes an unknown type for a hint (DT_UNKNOWN); fuser cannot say it,
+                // and a wrong hint that claims a regular file is corrected by the first lookup.
                 let kind = file_type(entry.kind.unwrap_or(FileKind::Regular));
                 let name = OsStr::from_bytes(entry.name);
                 !reply.add(INodeNo(entry.ino), entry.cookie, kind, name)
             });
-        match result {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(error)),
-        }
+            match result {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
     }
 
     fn readdirplus(
@@ -402,15 +480,14 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let result = self
-            .mediator
-            .readdirplus(requester(req), handle(fh), offset, &mut |plus| {
-                !self.add_plus(&mut reply, &plus)
-            });
-        match result {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(error)),
-        }
+        let (who, fh) = (requester(req), handle(fh));
+        self.serve(&(), move |to, ()| {
+            let mut add = |plus: Plus<'_>| !to.add_plus(&mut reply, &plus);
+            match to.mediator.readdirplus(who, fh, offset, &mut add) {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
     }
 
     fn releasedir(
@@ -421,7 +498,7 @@ impl Filesystem for Adapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.mediator.release(handle(fh));
+        self.inner.mediator.release(handle(fh));
         reply.ok();
     }
 
@@ -433,19 +510,20 @@ impl Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        empty(
-            self.mediator.fsync(requester(req), handle(fh), datasync),
-            reply,
-        );
+        let (who, fh) = (requester(req), handle(fh));
+        self.serve(&(), move |to, ()| {
+            empty(to.mediator.fsync(who, fh, datasync), reply)
+        });
     }
 
     fn statfs(&self, req: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        match self.mediator.statfs(requester(req), node(ino)) {
+        let (who, ino) = (requester(req), node(ino));
+        self.serve(&(), move |to, ()| match to.mediator.statfs(who, ino) {
             Ok(fs) => reply.statfs(
                 fs.blocks, fs.bfree, fs.bavail, fs.files, fs.ffree, fs.bsize, fs.namelen, fs.frsize,
             ),
             Err(error) => reply.error(errno(error)),
-        }
+        });
     }
 
     fn setxattr(
@@ -458,39 +536,38 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let name = name.as_bytes();
-        empty(
-            self.mediator
-                .setxattr(requester(req), node(ino), name, value, flags),
-            reply,
-        );
+        let (who, ino) = (requester(req), node(ino));
+        self.serve_two([name.as_bytes(), value], move |to, [name, value]| {
+            empty(to.mediator.setxattr(who, ino, name, value, flags), reply);
+        });
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        xattr(
-            self.mediator
-                .getxattr(requester(req), node(ino), name.as_bytes(), size),
-            reply,
-        );
+        let (who, ino) = (requester(req), node(ino));
+        self.serve(name.as_bytes(), move |to, name| {
+            xattr(to.mediator.getxattr(who, ino, name, size), reply);
+        });
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        xattr(
-            self.mediator.listxattr(requester(req), node(ino), size),
-            reply,
-        );
+        let (who, ino) = (requester(req), node(ino));
+        self.serve(&(), move |to, ()| {
+            xattr(to.mediator.listxattr(who, ino, size), reply)
+        });
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(
-            self.mediator
-                .removexattr(requester(req), node(ino), name.as_bytes()),
-            reply,
-        );
+        let (who, ino) = (requester(req), node(ino));
+        self.serve(name.as_bytes(), move |to, name| {
+            empty(to.mediator.removexattr(who, ino, name), reply);
+        });
     }
 
     fn access(&self, req: &Request, ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
-        empty(self.mediator.access(requester(req), node(ino)), reply);
+        let (who, ino) = (requester(req), node(ino));
+        self.serve(&(), move |to, ()| {
+            empty(to.mediator.access(who, ino), reply)
+        });
     }
 
     fn create(
@@ -503,20 +580,19 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let who = requester(req);
-        match self
-            .mediator
-            .create(who, node(parent), name.as_bytes(), mode, flags)
-        {
-            Ok((entry, opened, open)) => reply.created(
-                &self.attr_ttl(&entry.shown),
-                &entry_attr(&entry),
-                Generation(entry.generation),
-                FileHandle(opened.0),
-                self.open_flags(open),
-            ),
-            Err(error) => reply.error(errno(error)),
-        }
+        let (who, parent) = (requester(req), node(parent));
+        self.serve(name.as_bytes(), move |to, name| {
+            match to.mediator.create(who, parent, name, mode, flags) {
+                Ok((entry, opened, open)) => reply.created(
+                    &to.attr_ttl(&entry.shown),
+                    &entry_attr(&entry),
+                    Generation(entry.generation),
+                    FileHandle(opened.0),
+                    to.open_flags(open),
+                ),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
     }
 
     // Locks are the kernel's (POSIX_LOCKS, FLOCK_LOCKS are not negotiated): these never arrive
@@ -582,12 +658,13 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let who = requester(req);
-        empty(
-            self.mediator
-                .fallocate(who, handle(fh), mode, (offset, length)),
-            reply,
-        );
+        let (who, fh) = (requester(req), handle(fh));
+        self.serve(&(), move |to, ()| {
+            empty(
+                to.mediator.fallocate(who, fh, mode, (offset, length)),
+                reply,
+            );
+        });
     }
 
     fn lseek(
@@ -599,13 +676,13 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        match self
-            .mediator
-            .lseek(requester(req), handle(fh), offset, whence)
-        {
-            Ok(offset) => reply.offset(offset),
-            Err(error) => reply.error(errno(error)),
-        }
+        let (who, fh) = (requester(req), handle(fh));
+        self.serve(&(), move |to, ()| {
+            match to.mediator.lseek(who, fh, offset, whence) {
+                Ok(offset) => reply.offset(offset),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
     }
 
     fn copy_file_range(
@@ -621,15 +698,15 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let (from, to) = ((handle(fh_in), offset_in), (handle(fh_out), offset_out));
-        written(
-            self.mediator.copy_file_range(requester(req), from, to, len),
-            reply,
-        );
+        let who = requester(req);
+        let (from, into) = ((handle(fh_in), offset_in), (handle(fh_out), offset_out));
+        self.serve(&(), move |to, ()| {
+            written(to.mediator.copy_file_range(who, from, into, len), reply);
+        });
     }
 }
 
-impl Adapter {
+impl Inner {
     /// Whether the reply is full and the entry not in it.
     fn add_plus(&self, reply: &mut ReplyDirectoryPlus, plus: &Plus<'_>) -> bool {
         let name = OsStr::from_bytes(plus.name);

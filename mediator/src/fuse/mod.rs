@@ -2,8 +2,10 @@
 //! and answers; what a request means is [`crate::mediate`]'s.
 
 mod adapter;
+mod caches;
 mod convert;
 mod init;
+mod pool;
 mod serve;
 
 pub use init::OLDEST_PROTOCOL;

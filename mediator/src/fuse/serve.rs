@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use fuser::{Config, Session, SessionACL};
 
-use super::adapter::Adapter;
-use crate::control::{ControlServer, Facts};
+use super::adapter::{Adapter, Inner};
+use super::caches::Caches;
+use crate::control::{ControlServer, Facts, View};
 use crate::export::{Export, Fault, Settings, Submounts};
-use crate::mediate::{Mediator, Verbosity};
+use crate::mediate::{KernelCaches as _, Mediator, Verbosity};
 use crate::policy::Policy;
 
 /// How long the client's kernel may remember what it was told.
@@ -126,22 +127,34 @@ pub fn serve(service: Service, ready: impl FnOnce()) -> Result<(), ServeError> {
         view: service.view,
         cache: service.cache.word(),
         mode: service.mode.word(),
-        rules: service.policy.rule_count(),
     };
     let thread = |thread| move |source| ServeError::Thread { thread, source };
     let (mediator, log) =
         Mediator::new(export, service.policy, verbosity).map_err(thread("audit"))?;
     let mediator = Arc::new(mediator);
-    let session = connect(
+    // Another descriptor of the same connection, for notifications.
+    let device = service.device.try_clone().map_err(ServeError::Handshake)?;
+    let (session, inner) = connect(
         service.device,
         Arc::clone(&mediator),
         service.cache,
         service.mode,
         service.threads,
     )?;
+    let caches = Caches::new(session.notifier(), device.into());
+    // On a kernel that cannot, a reload could not undo that a name is remembered as missing.
+    if caches.forget_names().is_ok_and(|can| can) {
+        inner.forgets_missing();
+    }
+    drop(inner);
+    let view = View {
+        facts,
+        mediator: Arc::clone(&mediator),
+        caches: Box::new(caches),
+    };
     let control = service
         .control
-        .map(|listener| ControlServer::start(listener, facts, Arc::clone(&mediator)))
+        .map(|listener| ControlServer::start(listener, view))
         .transpose()
         .map_err(thread("control"))?;
     ready();
@@ -150,6 +163,8 @@ pub fn serve(service: Service, ready: impl FnOnce()) -> Result<(), ServeError> {
     if let Some(control) = control {
         control.stop();
     }
+    // Behind the last question: no one comes after it.
+    mediator.end();
     // The last mediator lets the log end; what is queued is written first.
     drop(mediator);
     log.join();
@@ -172,7 +187,7 @@ pub fn serve_mediator(
     cache: Cache,
     mode: ViewMode,
 ) -> Result<(), ServeError> {
-    let session = connect(device, mediator, cache, mode, 1)?;
+    let (session, _inner) = connect(device, mediator, cache, mode, 1)?;
     session.run().map_err(ServeError::Session)
 }
 
@@ -183,12 +198,14 @@ fn connect(
     cache: Cache,
     mode: ViewMode,
     threads: usize,
-) -> Result<Session<Adapter>, ServeError> {
+) -> Result<(Session<Adapter>, Arc<Inner>), ServeError> {
     let adapter = Adapter::new(mediator, cache, mode);
+    let inner = adapter.inner();
     let mut config = Config::default();
     config.n_threads = Some(threads.max(1));
     // fuser's own check compares with our user, not the client's; the kernel's gate (user_id,
     // group_id of the mount) is the one that counts.
     config.acl = SessionACL::All;
-    Session::from_fd(adapter, device, SessionACL::All, config).map_err(ServeError::Handshake)
+    let session = Session::from_fd(adapter, device, SessionACL::All, config);
+    Ok((session.map_err(ServeError::Handshake)?, inner))
 }

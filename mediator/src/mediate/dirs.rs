@@ -1,5 +1,7 @@
 //! Reading directories. A hidden name is left out, as if it were not there.
 
+use std::sync::Arc;
+
 use rustix::io::Errno;
 
 use super::funnel::{Act, Mediator, ShownEntry, Stop, Trail};
@@ -8,7 +10,7 @@ use crate::export::{DirEntry, Handed, Pin};
 use crate::ids::{FileKind, HandleId};
 use crate::name::Name;
 use crate::op::{Op, rows};
-use crate::policy::{Permit, Requester};
+use crate::policy::{Permit, Policy, Requester};
 
 /// An entry of READDIRPLUS.
 #[derive(Debug)]
@@ -81,10 +83,10 @@ impl Mediator {
         &self,
         trail: &Trail,
         handle: HandleId,
-    ) -> Act<(Permit<rows::Readdir>, Filter<'_>)> {
+    ) -> Act<(Permit<rows::Readdir>, Filter)> {
         let case = super::funnel::Case::handle(handle);
         let permit = self.decide::<rows::Readdir>(trail, &case, ())?;
-        Ok((permit, Filter::new(self, handle)?))
+        Ok((permit, Filter::new(self, trail, handle)?))
     }
 
     fn plus(
@@ -124,15 +126,16 @@ fn taken_or_full(taken: bool) -> Handed {
 }
 
 /// Leaves hidden names out. Costs nothing unless rules ask about names.
-struct Filter<'a> {
-    mediator: &'a Mediator,
+struct Filter {
+    policy: Arc<Policy>,
     /// The directory's path, and room for a name behind it; `None` if nothing can be hidden.
     path: Option<Vec<u8>>,
 }
 
-impl<'a> Filter<'a> {
-    fn new(mediator: &'a Mediator, handle: HandleId) -> Act<Self> {
-        let path = if mediator.policy.needs(Op::Lookup).path {
+impl Filter {
+    fn new(mediator: &Mediator, trail: &Trail, handle: HandleId) -> Act<Self> {
+        let policy = Arc::clone(&trail.policy.borrow());
+        let path = if policy.needs(Op::Lookup).path {
             let mut path = Vec::new();
             let dir = mediator.export.pin_handle(handle)?;
             mediator.export.write_path(&dir, &mut path);
@@ -140,7 +143,7 @@ impl<'a> Filter<'a> {
         } else {
             None
         };
-        Ok(Self { mediator, path })
+        Ok(Self { policy, path })
     }
 
     fn hides(&mut self, name: &[u8]) -> bool {
@@ -152,7 +155,7 @@ impl<'a> Filter<'a> {
         }
         let dir = path.len();
         join(path, name);
-        let hidden = self.mediator.policy.is_hidden(path);
+        let hidden = self.policy.is_hidden(path);
         path.truncate(dir);
         hidden
     }

@@ -1,25 +1,43 @@
 //! The funnel itself: what every operation has in common.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use arc_swap::{ArcSwap, Guard};
 use rustix::io::Errno;
 
 use super::audit::{Audit, AuditWriter, Record, Refused, Verbosity, escape};
 use super::counters::{Counters, End};
+use super::event::{Decision, Ended, Event};
+use super::gate::Gate;
 use super::scratch::{Scratch, join, with_paths};
+use super::select::Selection;
+use super::turns::{Turn, Turns};
+use super::watch::{Watch, Watchers};
 use crate::export::{Attr, Entry, Export, Fault, Pin, SPELLING};
 use crate::ids::{FileKind, GuestGid, GuestOwner, GuestUid, HandleId, NodeId};
 use crate::name::Name;
 use crate::op::{Op, Words};
-use crate::policy::{Facts, Judged, Permit, Policy, Refusal, Requester};
+use crate::policy::{Facts, Judged, Needs, Permit, Policy, Refusal, Requester};
 
 /// One view: the export, its policy, and the accounts of what was asked. Shared by all workers.
 #[derive(Debug)]
 pub struct Mediator {
     pub(super) export: Export,
-    pub(super) policy: Policy,
+    pub(super) policy: ArcSwap<Policy>,
+    /// What the walls around this process were built for.
+    pub(super) first: Arc<Policy>,
+    /// How often the policy was replaced.
+    pub(super) epoch: AtomicU64,
+    /// Held while it is.
+    pub(super) reloads: Mutex<()>,
+    pub(super) turns: Turns,
+    pub(super) gate: Gate,
+    pub(super) watchers: Watchers,
+    started: Instant,
     audit: Audit,
     counters: Counters,
 }
@@ -68,10 +86,16 @@ impl From<Errno> for Stop {
 
 /// One request on its way through the funnel.
 pub(super) struct Trail {
-    op: Op,
+    pub(super) op: Op,
     pub(super) who: Requester,
     /// Escaped names, for the log; empty unless the log wants them.
     subject: Cell<String>,
+    /// One policy for all of a request, whatever is loaded meanwhile.
+    pub(super) policy: RefCell<Guard<Arc<Policy>>>,
+    /// Which one.
+    pub(super) epoch: Cell<u64>,
+    /// What was decided; empty unless somebody watches.
+    pub(super) decisions: RefCell<Vec<Decision>>,
 }
 
 /// What a request is about.
@@ -136,9 +160,17 @@ impl Mediator {
         verbosity: Verbosity,
     ) -> io::Result<(Self, AuditWriter)> {
         let (audit, writer) = Audit::start(verbosity)?;
+        let policy = Arc::new(policy);
         let mediator = Self {
             export,
-            policy,
+            first: Arc::clone(&policy),
+            policy: ArcSwap::new(policy),
+            epoch: AtomicU64::new(0),
+            reloads: Mutex::default(),
+            turns: Turns::default(),
+            gate: Gate::default(),
+            watchers: Watchers::default(),
+            started: Instant::now(),
             audit,
             counters: Counters::default(),
         };
@@ -160,7 +192,58 @@ impl Mediator {
     /// Whether the policy refuses every change.
     #[must_use]
     pub fn is_readonly(&self) -> bool {
-        self.policy.readonly()
+        self.policy.load().readonly()
+    }
+
+    /// Number of rules.
+    #[must_use]
+    pub fn rule_count(&self) -> usize {
+        self.policy.load().rule_count()
+    }
+
+    /// How often the policy was replaced.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    /// The stepping console's gate.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Watches the decisions that `selection` takes, from now on.
+    pub fn watch(&self, selection: Selection) -> Watch {
+        self.watchers.add(selection)
+    }
+
+    /// The view has ended: nothing is held and nobody watches any more.
+    pub fn end(&self) {
+        self.gate.close();
+        self.watchers.close();
+    }
+
+    /// A request begins; it is over when the turn is dropped, behind its answer.
+    pub fn enter(&self) -> Turn {
+        self.turns.enter()
+    }
+
+    /// Whether every fact is wanted, not only those that rules ask about.
+    pub(super) fn is_observed(&self) -> bool {
+        self.watchers.any() || self.gate.is_armed()
+    }
+
+    /// What must be gathered for a decision.
+    pub(super) fn needs(&self, trail: &Trail, op: Op) -> Needs {
+        if self.is_observed() {
+            Needs {
+                path: true,
+                attr: true,
+            }
+        } else {
+            trail.policy.borrow().needs(op)
+        }
     }
 
     /// Nodes that the kernel knows.
@@ -180,7 +263,7 @@ impl Mediator {
     /// no form in that reply.
     #[must_use]
     pub fn judges_looks(&self) -> bool {
-        let needs = self.policy.needs(Op::Lookup);
+        let needs = self.policy.load().needs(Op::Lookup);
         needs.path || needs.attr
     }
 
@@ -191,12 +274,8 @@ impl Mediator {
         who: Requester,
         body: impl FnOnce(&Trail) -> Act<T>,
     ) -> Result<T, Errno> {
-        let started = self.audit.is_verbose().then(Instant::now);
-        let trail = Trail {
-            op,
-            who,
-            subject: Cell::default(),
-        };
+        let started = (self.audit.is_verbose() || self.is_observed()).then(Instant::now);
+        let trail = self.trail(op, who);
         let result = body(&trail);
         let end = match &result {
             Ok(_) => End::Done,
@@ -204,8 +283,11 @@ impl Mediator {
             Err(Stop::Failed(_)) => End::Failed,
         };
         self.counters.add(op, end);
-        let result = result.map_err(|(Stop::Refused(errno) | Stop::Failed(errno))| errno);
         if let Some(started) = started {
+            self.tell_watchers(&trail, &result, started);
+        }
+        let result = result.map_err(|(Stop::Refused(errno) | Stop::Failed(errno))| errno);
+        if let Some(started) = started.filter(|_| self.audit.is_verbose()) {
             self.audit.put(Record::Request {
                 op,
                 requester: who,
@@ -218,6 +300,36 @@ impl Mediator {
         result
     }
 
+    fn trail(&self, op: Op, who: Requester) -> Trail {
+        Trail {
+            op,
+            who,
+            subject: Cell::default(),
+            // Before the policy: a request that is just too early is told as of the older one.
+            epoch: Cell::new(self.epoch()),
+            policy: RefCell::new(self.policy.load()),
+            decisions: RefCell::default(),
+        }
+    }
+
+    fn tell_watchers<T>(&self, trail: &Trail, result: &Act<T>, started: Instant) {
+        let ended = match result {
+            Ok(_) => Ended::Done,
+            Err(Stop::Refused(_)) => Ended::Refused,
+            Err(Stop::Failed(errno)) => Ended::Failed(errno.raw_os_error()),
+        };
+        let micros =
+            |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        for decision in trail.decisions.take() {
+            self.watchers.tell(&Event {
+                at_us: micros(started.duration_since(self.started)),
+                decision,
+                ended,
+                took_us: micros(started.elapsed()),
+            });
+        }
+    }
+
     /// Asks the policy. The permit is the only way on.
     pub(super) fn decide<O: Judged>(
         &self,
@@ -228,32 +340,35 @@ impl Mediator {
         if self.audit.is_verbose() {
             trail.subject.set(self.describe(case));
         }
-        let verdict = with_paths(|scratch| {
-            self.with_facts(O::OP, trail, case, scratch, |facts| {
-                self.policy.decide::<O>(facts, ask)
-            })
-        })?;
+        let verdict = if self.is_observed() {
+            self.decide_watched::<O>(trail, case, ask)?
+        } else {
+            with_paths(|scratch| {
+                self.with_facts(O::OP, trail, case, scratch, |facts| {
+                    trail.policy.borrow().decide::<O>(facts, ask)
+                })
+            })?
+        };
         let permit = verdict.map_err(|refusal| self.refuse(O::OP, trail, case, refusal))?;
         if permit.logs() {
             self.audit.put(Record::Allowed {
                 op: O::OP,
                 requester: trail.who,
                 subject: self.describe(case),
-                rule: self.rule_word(permit.rule()),
+                rule: rule_word(trail, permit.rule()),
             });
         }
         Ok(permit)
     }
 
-    /// How a rule is called in the log: by its name, else its number, counted from 1.
-    fn rule_word(&self, rule: Option<u32>) -> String {
-        match rule {
-            None => "-".to_owned(),
-            Some(index) => match self.policy.rule_name(index) {
-                Some(name) => name.to_owned(),
-                None => format!("#{}", u64::from(index) + 1),
-            },
-        }
+    /// Logs what a person allowed in the place of the rules.
+    pub(super) fn log_by_hand(&self, trail: &Trail, case: &Case<'_>) {
+        self.audit.put(Record::Allowed {
+            op: trail.op,
+            requester: trail.who,
+            subject: self.describe(case),
+            rule: "by hand".to_owned(),
+        });
     }
 
     /// Logs a refusal and turns it into the client's answer.
@@ -262,7 +377,7 @@ impl Mediator {
             op,
             requester: trail.who,
             subject: self.describe(case),
-            rule: self.rule_word(refusal.rule),
+            rule: rule_word(trail, refusal.rule),
             why: refusal.why,
             errno: refusal.errno,
         }));
@@ -311,7 +426,7 @@ impl Mediator {
             op: trail.op,
             requester: trail.who,
             subject: escape(bytes, None),
-            rule: self.rule_word(None),
+            rule: rule_word(trail, None),
             why,
             errno,
         }));
@@ -320,7 +435,7 @@ impl Mediator {
 
     /// Gathers the facts that rules for `op` ask about, and no others: each costs a system call
     /// or a walk over names.
-    fn with_facts<T>(
+    pub(super) fn with_facts<T>(
         &self,
         op: Op,
         trail: &Trail,
@@ -328,7 +443,7 @@ impl Mediator {
         scratch: &mut Scratch,
         body: impl FnOnce(&Facts<'_>) -> T,
     ) -> Act<T> {
-        let needs = self.policy.needs(op);
+        let needs = self.needs(trail, op);
         let mut facts = Facts::of(op, trail.who);
         facts.words = case.words.unwrap_or(op.words());
         facts.offset = case.span.map(|(offset, _)| offset);
@@ -360,8 +475,8 @@ impl Mediator {
             facts.size = Some(attr.size);
             facts.nlink = Some(attr.nlink);
         }
-        if self.policy.host_uids().is_some() {
-            facts.outside = self.names_outsider(op, subject, case.second)?;
+        if trail.policy.borrow().host_uids().is_some() {
+            facts.outside = self.names_outsider(trail, op, subject, case.second)?;
         }
         if !needs.path {
             return Ok(body(&facts));
@@ -388,6 +503,7 @@ impl Mediator {
     /// someone outside of the policy's `map`. The target itself is judged by its own facts.
     fn names_outsider(
         &self,
+        trail: &Trail,
         op: Op,
         subject: Subject<'_>,
         second: Option<(&Pin, &Name)>,
@@ -398,7 +514,11 @@ impl Mediator {
         };
         let parents = parent.into_iter().chain(second.map(|(parent, _)| parent));
         for parent in parents {
-            if !self.policy.admits(self.export.stat(parent)?.owner) {
+            if !trail
+                .policy
+                .borrow()
+                .admits(self.export.stat(parent)?.owner)
+            {
                 return Ok(true);
             }
         }
@@ -406,7 +526,7 @@ impl Mediator {
             return Ok(false);
         };
         match self.export.child(parent, name) {
-            Ok(there) => Ok(!self.policy.admits(there.attr().owner)),
+            Ok(there) => Ok(!trail.policy.borrow().admits(there.attr().owner)),
             Err(fault) if fault.errno == Errno::NOENT => Ok(false),
             Err(fault) => Err(fault.into()),
         }
@@ -453,7 +573,7 @@ impl Mediator {
 
     /// Attributes as the view shows them.
     pub(super) fn show(&self, attr: Attr) -> Shown {
-        let owner = self.policy.present(attr.owner);
+        let owner = self.policy.load().present(attr.owner);
         Shown { attr, owner }
     }
 
@@ -464,6 +584,17 @@ impl Mediator {
             generation: entry.generation,
             shown: self.show(entry.attr),
         }
+    }
+}
+
+/// How a rule is called in the log: by its name, else its number, counted from 1.
+fn rule_word(trail: &Trail, rule: Option<u32>) -> String {
+    match rule {
+        None => "-".to_owned(),
+        Some(index) => match trail.policy.borrow().rule_name(index) {
+            Some(name) => name.to_owned(),
+            None => format!("#{}", u64::from(index) + 1),
+        },
     }
 }
 

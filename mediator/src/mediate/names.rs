@@ -52,7 +52,7 @@ impl Mediator {
     pub fn unlink(&self, who: Requester, parent: NodeId, name: &[u8]) -> Result<(), Errno> {
         self.run(Op::Unlink, who, |trail| {
             let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
-            let attr = self.attr_of_name(Op::Unlink, &parent, &name)?;
+            let attr = self.attr_of_name(trail, &parent, &name)?;
             let case = Case {
                 attr: attr.as_ref(),
                 ..Case::name(&parent, &name)
@@ -70,7 +70,7 @@ impl Mediator {
     pub fn rmdir(&self, who: Requester, parent: NodeId, name: &[u8]) -> Result<(), Errno> {
         self.run(Op::Rmdir, who, |trail| {
             let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
-            let attr = self.attr_of_name(Op::Rmdir, &parent, &name)?;
+            let attr = self.attr_of_name(trail, &parent, &name)?;
             let case = Case {
                 attr: attr.as_ref(),
                 ..Case::name(&parent, &name)
@@ -145,7 +145,7 @@ impl Mediator {
         to: (&Pin, &Name),
         how: RenameHow,
     ) -> Act<crate::policy::Permit<rows::Rename>> {
-        let attr = self.attr_of_name(Op::Rename, from.0, from.1)?;
+        let attr = self.attr_of_name(trail, from.0, from.1)?;
         let case = Case {
             attr: attr.as_ref(),
             second: Some(to),
@@ -155,8 +155,9 @@ impl Mediator {
     }
 
     /// What a name stands for now, if rules for `op` ask about it.
-    fn attr_of_name(&self, op: Op, parent: &Pin, name: &Name) -> Act<Option<Attr>> {
-        let needs = self.policy.needs(op);
+    fn attr_of_name(&self, trail: &Trail, parent: &Pin, name: &Name) -> Act<Option<Attr>> {
+        let op = trail.op;
+        let needs = self.needs(trail, op);
         // A rename that is judged by path must know whether a whole subtree moves.
         if needs.attr || (op == Op::Rename && needs.path) {
             return Ok(Some(*self.export.child(parent, name)?.attr()));

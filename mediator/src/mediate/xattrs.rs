@@ -78,7 +78,7 @@ impl Mediator {
             let all = self.export.listxattr(permit, &pin)?;
             let shown = |name: &&[u8]| {
                 let bare = name.strip_suffix(b"\0").unwrap_or(name);
-                !bare.is_empty() && self.policy.xattr_shown(bare)
+                !bare.is_empty() && trail.policy.borrow().xattr_shown(bare)
             };
             let listed = all.split_inclusive(|byte| *byte == 0).filter(shown);
             Ok(fit(listed.flatten().copied().collect(), size)?)

@@ -96,9 +96,9 @@ pub trait Operation {
     /// The row.
     const OP: Op;
     /// What the request asks beyond its target, in guest ids.
-    type Ask: Copy;
+    type Ask: Copy + Into<AnyAsk> + TryFrom<AnyAsk>;
     /// What the permit lets the export do, in host ids.
-    type Grant: Copy;
+    type Grant: Copy + Into<AnyGrant>;
 }
 
 macro_rules! operations {

@@ -9,6 +9,7 @@ use super::model::{
     words_besides,
 };
 use super::permit::{Permit, Refusal};
+use super::request::Request;
 use crate::ids::{FileKind, GuestOwner, HostOwner};
 use crate::op::{Op, Word, Words};
 use crate::weak;
@@ -72,8 +73,52 @@ impl Policy {
         Ok(Permit::new(grant, allowed.rule, logs))
     }
 
-    /// All that does not depend on the row's types.
-    fn judge(&self, facts: &Facts<'_>, asked: &Asked) -> Result<Allowed, Refusal> {
+    /// What remains of [`Policy::decide`] when a person allows a request in the place of the rules:
+    /// the floor, `readonly`, the id map and `[[xattr]]` stand, as does that nothing is carried out of its rules.
+    ///
+    /// # Errors
+    ///
+    /// As [`Policy::decide`].
+    pub fn decide_by_hand<O: Judged>(
+        &self,
+        facts: &Facts<'_>,
+        ask: O::Ask,
+    ) -> Result<Permit<O>, Refusal> {
+        let asked = O::asked(&ask);
+        self.judge_bounds(facts, &asked)?;
+        self.judge_xattr(facts)?;
+        self.judge_carrying(facts, &asked)?;
+        let kind = facts.kind.or(asked.kind);
+        let grant = O::grant(self, &Allowed::default(), kind, ask)?;
+        Ok(Permit::new(grant, None, false))
+    }
+
+    /// Whether the first rule, in a policy made for it, speaks of a request: by a word of it, at
+    /// one of its names, with all conditions.
+    pub(crate) fn selects(&self, request: &Request) -> bool {
+        let Some(rule) = self.rules.first() else {
+            return false;
+        };
+        request.with_facts(|facts| {
+            let asked = request.asked();
+            let words = facts.words.with(asked.words).with(asked.open_words);
+            let case = Case {
+                facts,
+                asked: &asked,
+            };
+            let speaks = each_word(words).any(|word| rule.speaks_of(facts.op, word));
+            let mut places = names(facts).chain(facts.second.map(Some));
+            speaks
+                && places.any(|path| rule.holds_at(path))
+                && rule
+                    .when
+                    .iter()
+                    .all(|condition| case.holds(condition) == Some(true))
+        })
+    }
+
+    /// What holds whatever the rules say.
+    fn judge_bounds(&self, facts: &Facts<'_>, asked: &Asked) -> Result<(), Refusal> {
         let op = facts.op;
         let words = facts.words.with(asked.words);
         floor(op, words, facts, asked)?;
@@ -87,6 +132,14 @@ impl Policy {
                 "it belongs to an id outside of every range of `map`",
             ));
         }
+        Ok(())
+    }
+
+    /// All that does not depend on the row's types.
+    fn judge(&self, facts: &Facts<'_>, asked: &Asked) -> Result<Allowed, Refusal> {
+        let op = facts.op;
+        let words = facts.words.with(asked.words);
+        self.judge_bounds(facts, asked)?;
         let case = Case { facts, asked };
         if self.needs(op).path && facts.names.is_empty() {
             return Err(refuse(

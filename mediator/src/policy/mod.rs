@@ -8,6 +8,7 @@
 mod carry;
 mod engine;
 mod facts;
+mod fit;
 mod grant;
 mod mistake;
 mod model;
@@ -17,8 +18,10 @@ mod paths;
 mod permit;
 mod request;
 pub mod shipped;
+pub(crate) mod text;
 
 pub use facts::{Facts, Needs, Requester};
+pub use fit::Misfit;
 pub use grant::Judged;
 pub use mistake::{Mistake, Mistakes};
 pub use model::{CacheWord, Policy, Settings};
@@ -26,6 +29,7 @@ pub use owners::IdSpan;
 pub use parse::Users;
 pub use permit::{Permit, Refusal};
 pub use request::{Granted, Request};
+pub use text::unescape;
 
 #[cfg(test)]
 mod props;

@@ -54,6 +54,13 @@ impl IdSpan {
             .is_some_and(|offset| offset < self.count)
     }
 
+    /// Whether all of another span's ids are among these.
+    pub(super) fn covers(self, other: Self) -> bool {
+        other.first.checked_sub(self.first).is_some_and(|offset| {
+            u64::from(offset) + u64::from(other.count) <= u64::from(self.count)
+        })
+    }
+
     /// The same ids in order, each once, in as few spans as there can be: what a user namespace
     /// takes as a map.
     #[must_use]

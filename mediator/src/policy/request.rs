@@ -7,11 +7,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::{Facts, Requester};
-use super::grant::Judged;
+use super::grant::{Asked, Judged};
 use super::model::Policy;
 use super::permit::Refusal;
+use super::text;
 use crate::ids::{FileKind, HostOwner, Mode};
-use crate::op::{AnyAsk, AnyGrant, Op, Operation, Words, rows};
+use crate::op::{AnyAsk, AnyGrant, Op, Words, rows};
 
 /// A request: [`Facts`] and arguments, owned. Paths and names are bytes; see [`Facts`] for each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,8 +23,10 @@ pub struct Request {
     /// The words that follow from the facts.
     pub words: Words,
     /// Every known name of the target.
+    #[serde(with = "text::many")]
     pub names: Vec<Vec<u8>>,
     /// A rename's or link's new name.
+    #[serde(with = "text::some")]
     pub second: Option<Vec<u8>>,
     /// The target's type.
     pub kind: Option<FileKind>,
@@ -42,8 +45,10 @@ pub struct Request {
     /// Length in bytes.
     pub length: Option<u64>,
     /// Name and value size of an extended attribute.
+    #[serde(with = "text::sized")]
     pub xattr: Option<(Vec<u8>, usize)>,
     /// A new symbolic link's target.
+    #[serde(with = "text::some")]
     pub target: Option<Vec<u8>>,
     /// The target lies on another mount than the export's root.
     pub submount: bool,
@@ -92,8 +97,20 @@ impl Request {
         }
     }
 
+    /// What the rules may ask of the arguments.
+    pub(super) fn asked(&self) -> Asked {
+        match self.ask {
+            AnyAsk::Nothing => Asked::default(),
+            AnyAsk::Open(ask) => <rows::Open as Judged>::asked(&ask),
+            AnyAsk::Birth(ask) => <rows::Create as Judged>::asked(&ask),
+            AnyAsk::Changes(ask) => <rows::Setattr as Judged>::asked(&ask),
+            AnyAsk::Rename(ask) => <rows::Rename as Judged>::asked(&ask),
+            AnyAsk::Xattr(ask) => <rows::Setxattr as Judged>::asked(&ask),
+        }
+    }
+
     /// Lends the facts.
-    pub(super) fn with_facts<T>(&self, body: impl FnOnce(&Facts<'_>) -> T) -> T {
+    pub(crate) fn with_facts<T>(&self, body: impl FnOnce(&Facts<'_>) -> T) -> T {
         let names: Vec<&[u8]> = self.names.iter().map(Vec::as_slice).collect();
         body(&Facts {
             op: self.op,
@@ -159,11 +176,7 @@ impl Policy {
         })
     }
 
-    fn decide_any<O: Judged>(&self, facts: &Facts<'_>, ask: AnyAsk) -> Result<Granted, Refusal>
-    where
-        O::Ask: TryFrom<AnyAsk>,
-        <O as Operation>::Grant: Into<AnyGrant>,
-    {
+    fn decide_any<O: Judged>(&self, facts: &Facts<'_>, ask: AnyAsk) -> Result<Granted, Refusal> {
         let ask = O::Ask::try_from(ask).map_err(|_other| {
             super::engine::refuse(
                 rustix::io::Errno::ACCESS,

@@ -1,7 +1,7 @@
 //! A stand-in for the kernel: raw FUSE messages over a SOCK_SEQPACKET pair. No mount, no root.
 //! Layouts are those of include/uapi/linux/fuse.h.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -108,6 +108,8 @@ impl Reply {
 pub(crate) struct View {
     socket: OwnedFd,
     unique: Cell<u64>,
+    /// Code and body of each notification (`enum fuse_notify_code`).
+    pub(crate) notices: RefCell<Vec<(i32, Vec<u8>)>>,
     served: Option<JoinHandle<Result<(), ServeError>>>,
     dir: TempDir,
     run: TempDir,
@@ -152,6 +154,7 @@ impl View {
         let view = Self {
             socket,
             unique: Cell::new(0),
+            notices: RefCell::default(),
             served: Some(served),
             dir,
             run,
@@ -184,7 +187,8 @@ impl View {
         self.dir.path().join(name)
     }
 
-    fn send(&self, opcode: u32, node: u64, body: &Body) -> u64 {
+    /// Sends a request and returns its number.
+    pub(crate) fn send(&self, opcode: u32, node: u64, body: &Body) -> u64 {
         let unique = self.unique.get() + 2;
         self.unique.set(unique);
         let len = u32::try_from(40 + body.0.len()).unwrap();
@@ -206,16 +210,26 @@ impl View {
 
     pub(crate) fn ask(&self, opcode: u32, node: u64, body: Body) -> Reply {
         let unique = self.send(opcode, node, &body);
-        let mut buf = vec![0; 1 << 21];
-        let (count, _) = recv(&self.socket, &mut buf[..], RecvFlags::empty()).unwrap();
-        buf.truncate(count);
-        assert!(count >= 16, "no answer to opcode {opcode}");
-        let error = i32::from_ne_bytes(buf[4..8].try_into().unwrap());
-        let answered = u64::from_ne_bytes(buf[8..16].try_into().unwrap());
-        assert_eq!(answered, unique, "answer to another request");
-        Reply {
-            errno: -error,
-            body: buf.split_off(16),
+        let (answered, reply) = self.receive();
+        assert_eq!(answered, unique, "answer to another request than {opcode}");
+        reply
+    }
+
+    /// The next answer, and which request it is to. Notifications are put aside.
+    pub(crate) fn receive(&self) -> (u64, Reply) {
+        loop {
+            let mut buf = vec![0; 1 << 21];
+            let (count, _) = recv(&self.socket, &mut buf[..], RecvFlags::empty()).unwrap();
+            buf.truncate(count);
+            assert!(count >= 16, "the connection ended");
+            let error = i32::from_ne_bytes(buf[4..8].try_into().unwrap());
+            let answered = u64::from_ne_bytes(buf[8..16].try_into().unwrap());
+            let body = buf.split_off(16);
+            if answered != 0 {
+                let errno = -error;
+                return (answered, Reply { errno, body });
+            }
+            self.notices.borrow_mut().push((error, body));
         }
     }
 

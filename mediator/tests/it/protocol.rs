@@ -1,11 +1,8 @@
 //! The whole stack against a client that plays the kernel, friendly and hostile.
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
-
-mod kernel;
 
 use std::io::{BufRead, BufReader, Write};
 
-use kernel::{Body, ROOT, View, op};
+use crate::kernel::{Body, ROOT, View, op};
 use virtfs_mediator_core::Cache;
 use virtfs_mediator_core::control::Answer;
 use virtfs_mediator_core::policy::Policy;

@@ -1,5 +1,4 @@
 //! The staircase of lib.rs has no arrow back up.
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
