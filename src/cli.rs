@@ -96,6 +96,27 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Put another policy in force while the view is in use: all of it, or none.
+    Reload {
+        /// The view's name.
+        view: String,
+        /// The policy file; default: the one that was read last.
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+        /// Only tell whether it could be.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Show decisions as they are made, one line each, until interrupted or the view ends.
+    Trace {
+        /// The view's name.
+        view: String,
+        #[command(flatten)]
+        which: crate::live::trace::Which,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
     /// Check a host, exports and QEMU before first use, by trying things and changing nothing.
     Doctor(crate::doctor::Options),
     /// Work on policy files.

@@ -123,6 +123,8 @@ fn describe(plan: &Plan, view: &ViewPlan) -> State {
         export: view.export.clone(),
         at: view.at.clone(),
         policy: view.policy_file.clone(),
+        policy_text: view.policy_text.clone(),
+        readonly: view.readonly,
         client_uid: plan.client.uid,
         client_gid: plan.client.gid,
         client_groups: plan.client.groups.clone(),

@@ -18,6 +18,7 @@ mod keep;
 mod kernel_view;
 mod launch;
 mod launcher;
+mod live;
 mod logging;
 mod mounts;
 mod pipes;
@@ -36,6 +37,7 @@ use crate::cli::{Cli, Command, PolicyCommand};
 use crate::control::{commands, show};
 use crate::error::{Class, Result};
 use crate::launch::inside::{Inside, Mediator};
+use crate::live::{reload, trace};
 use crate::plan::ClientCommand;
 
 /// The program: does what the command line says; errors are told on stderr.
@@ -106,6 +108,12 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
         Command::Enter { view, command } => commands::enter(&view, &command),
         Command::Unmount { view, force } => commands::unmount(&view, force).map(|()| 0),
         Command::List { json } => show::list(json).map(|()| 0),
+        Command::Reload {
+            view,
+            policy,
+            dry_run,
+        } => reload::reload(&view, policy, dry_run).map(|()| 0),
+        Command::Trace { view, which, json } => trace::trace(&view, &which, json).map(|()| 0),
         Command::Status { view, json } => show::status(&view, json).map(|()| 0),
         Command::Doctor(options) => doctor::run(&options),
         Command::Policy {

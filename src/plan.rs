@@ -15,7 +15,8 @@ use crate::error::{Class, Error, Result};
 use crate::identity::{self, Ids};
 use crate::launch::inside::Inside;
 use crate::launch::isolate::{self, Bind};
-use crate::{mounts, policies, sys, view_name};
+use crate::live::in_force::Text;
+use crate::{mounts, sys, view_name};
 
 /// All that is needed to start; nothing has been done yet.
 pub(crate) struct Plan {
@@ -64,6 +65,10 @@ pub(crate) struct ViewPlan {
     /// How long the kernel may remember: the command line's word, else the policy's.
     pub(crate) cache: CacheOption,
     pub(crate) policy_file: Option<PathBuf>,
+    /// What was in it.
+    pub(crate) policy_text: Option<String>,
+    /// `--readonly`.
+    pub(crate) readonly: bool,
 }
 
 /// The client's command line and where it starts.
@@ -334,9 +339,14 @@ fn view(
             "choose a place outside the export",
         ));
     }
-    let mut policy = match &policy_file {
-        Some(file) => policies::load(file)?,
-        None => Policy::parity(),
+    // The record outlives the working directory.
+    let policy_file = policy_file.map(|file| std::path::absolute(&file).unwrap_or(file));
+    let (mut policy, policy_text) = match &policy_file {
+        Some(file) => {
+            let read = Text::read(file)?;
+            (read.policy, Some(read.text))
+        }
+        None => (Policy::parity(), None),
     };
     if options.readonly {
         policy.set_readonly();
@@ -364,6 +374,8 @@ fn view(
         policy,
         cache,
         policy_file,
+        policy_text,
+        readonly: options.readonly,
     })
 }
 

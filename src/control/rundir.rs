@@ -26,7 +26,12 @@ pub(crate) struct State {
     pub(crate) view: String,
     pub(crate) export: PathBuf,
     pub(crate) at: PathBuf,
+    /// The policy file that was read last.
     pub(crate) policy: Option<PathBuf>,
+    /// What was in it: the policy in force. Absent for the default.
+    pub(crate) policy_text: Option<String>,
+    /// Read-only whatever the policy says.
+    pub(crate) readonly: bool,
     pub(crate) client_uid: u32,
     pub(crate) client_gid: u32,
     pub(crate) client_groups: Vec<u32>,
@@ -138,14 +143,30 @@ pub(crate) fn claim(run: &OwnedFd, name: &str) -> Result<OwnedFd> {
 /// meanwhile, and there is nothing to record.
 pub(crate) fn record(state: &State) -> Result<()> {
     let directory = Path::new(RUN).join(&state.view);
-    let fresh = directory.join("state.json.new");
     // The record last: a keeper may be removing the directory already, and what is then left in it
     // must tell whose it is (`remove_left_by`).
     let target = format!("/proc/{}/ns/mnt", state.keeper.pid);
-    let written = std::os::unix::fs::symlink(target, directory.join("ns"))
-        .and_then(|()| serde_json::to_vec_pretty(state).map_err(io::Error::from))
-        .and_then(|text| fs::write(&fresh, text))
-        .and_then(|()| fs::rename(&fresh, directory.join("state.json")));
+    told(
+        &directory,
+        std::os::unix::fs::symlink(target, directory.join("ns"))
+            .and_then(|()| write_state(&directory, state)),
+    )
+}
+
+/// Changes the record of a running view.
+pub(crate) fn rewrite(state: &State) -> Result<()> {
+    let directory = Path::new(RUN).join(&state.view);
+    told(&directory, write_state(&directory, state))
+}
+
+fn write_state(directory: &Path, state: &State) -> io::Result<()> {
+    let fresh = directory.join("state.json.new");
+    let text = serde_json::to_vec_pretty(state)?;
+    fs::write(&fresh, text)?;
+    fs::rename(&fresh, directory.join("state.json"))
+}
+
+fn told(directory: &Path, written: io::Result<()>) -> Result<()> {
     match written {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

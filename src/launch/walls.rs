@@ -37,9 +37,9 @@ pub(crate) fn for_mediator(readonly: bool, set_id: bool) -> Vec<Capability> {
     MEDIATOR.iter().copied().filter(|one| keeps(*one)).collect()
 }
 
-/// Room for a mediator's threads: its workers, the writer of its log, the control socket, and as
-/// many again.
-const THREADS: u64 = 16;
+/// Room for a mediator's threads: its workers, the writer of its log, the control socket with what
+/// goes on there, and a stepping console's (24 in all), and some more.
+const THREADS: u64 = 32;
 
 /// Reduces all five capability sets: effective, permitted and bounding to `keep`; inheritable and
 /// ambient to nothing. Locks the securebits, so that no later exec or setuid brings anything back,

@@ -1,0 +1,83 @@
+//! `reload`: another policy for a running view, all of it or none.
+#![allow(clippy::print_stdout, reason = "the command's output")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use virtfs_mediator_core::control::{Answer, Question};
+
+use crate::control::rundir::{self, State};
+use crate::error::{Class, Error, Result};
+use crate::live::in_force::Text;
+use crate::live::link::Link;
+use crate::plan;
+
+/// Longer than a mediator waits for requests of the old policy, and time to drop caches.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Reloads a view's policy from its file, or from another.
+pub(crate) fn reload(view: &str, file: Option<PathBuf>, dry_run: bool) -> Result<()> {
+    plan::require_root()?;
+    let mut state = rundir::load(view)?;
+    let Some(file) = file.or_else(|| state.policy.clone()) else {
+        return Err(Error::new(
+            Class::Usage,
+            format!("view '{view}' was started without a policy file"),
+            "name one with --policy FILE",
+        ));
+    };
+    // The record outlives our working directory.
+    let file = std::path::absolute(&file).unwrap_or(file);
+    let text = Text::read(&file)?;
+    let epoch = put_in_force(&mut state, &text, Some(&file), dry_run)?;
+    if dry_run {
+        println!("{}: ok, view '{view}' can take it", file.display());
+    } else {
+        println!(
+            "view '{view}': {} is in force (reload {epoch})",
+            file.display()
+        );
+    }
+    Ok(())
+}
+
+/// Gives a mediator another policy and records it; tells the how manieth it is.
+///
+/// # Errors
+///
+/// Configuration: it speaks of another export, or needs walls that the view does not have. Mount:
+/// the mediator does not answer. The old policy stays in force unless the message says otherwise.
+pub(crate) fn put_in_force(
+    state: &mut State,
+    text: &Text,
+    file: Option<&Path>,
+    dry_run: bool,
+) -> Result<u64> {
+    plan::refuse_other_export(&state.export, &text.policy)?;
+    let question = Question::Reload {
+        policy: text.text.clone(),
+        names: text.names.clone(),
+        readonly: state.readonly,
+        dry_run,
+    };
+    let answer = Link::to(&state.view)?.ask(&question, PATIENCE);
+    let answer = answer.map_err(|error| {
+        error.cure("the policy that was in force stays, unless this says otherwise; end the view and start it anew for what cannot be reloaded")
+    })?;
+    let Answer::Reloaded { epoch, .. } = answer else {
+        return Err(Error::new(
+            Class::Mount,
+            format!(
+                "the mediator of view '{}' answers something else",
+                state.view
+            ),
+            "",
+        ));
+    };
+    if !dry_run {
+        state.policy_text = Some(text.text.clone());
+        state.policy = file.map(Path::to_path_buf).or_else(|| state.policy.take());
+        rundir::rewrite(state)?;
+    }
+    Ok(epoch)
+}
