@@ -188,7 +188,7 @@ impl Policy {
             else {
                 continue;
             };
-            if rule.speaks_of(op, word) && rule.holds_at(path) && case.conditions_hold(rule) {
+            if rule.speaks_of(op, word) && rule.holds_at(path) && case.conditions_hold(rule, path) {
                 return match rule.action {
                     Action::Allow(modify) => Verdict::Allow(Some(index), modify),
                     Action::Deny(errno) => Verdict::Deny(Some(index), errno),
@@ -358,15 +358,16 @@ fn class_errno(op: Op, word: Words) -> Errno {
 impl Case<'_, '_> {
     /// A condition on a fact that the request does not have does not hold; but where the target
     /// exists and the fact was merely not gathered, a restricting rule holds: it fails closed.
-    fn conditions_hold(&self, rule: &Rule) -> bool {
+    fn conditions_hold(&self, rule: &Rule, path: Option<&[u8]>) -> bool {
         let has_target = !is_new_name(self.facts.op, false);
         rule.when.iter().all(|condition| {
-            let missing = rule.restricts() && has_target && condition.needs_attr();
-            self.holds(condition).unwrap_or(missing)
+            let could_be_known = condition.needs_path() || (has_target && condition.needs_attr());
+            let missing = rule.restricts() && could_be_known;
+            self.holds(condition, path).unwrap_or(missing)
         })
     }
 
-    fn holds(&self, condition: &Condition) -> Option<bool> {
+    fn holds(&self, condition: &Condition, path: Option<&[u8]>) -> Option<bool> {
         let facts = self.facts;
         match condition {
             Condition::Kind(kinds) => {
@@ -387,6 +388,7 @@ impl Case<'_, '_> {
             Condition::Within { what, min, max } => {
                 let number = match what {
                     Number::Size => facts.size,
+                    Number::NewSize => self.asked.size,
                     Number::Nlink => facts.nlink.map(u64::from),
                     Number::Offset => facts.offset,
                     Number::Length => facts.length,
@@ -404,6 +406,19 @@ impl Case<'_, '_> {
             }
             Condition::Birth(birth) => Some(facts.birth == *birth),
             Condition::Submount(submount) => Some(facts.submount == *submount),
+            Condition::Flags { any, all, none } => {
+                let flags = self.asked.flags?;
+                let meets_any = any.is_empty() || flags.meets(*any);
+                Some(meets_any && flags.holds(*all) && !flags.meets(*none))
+            }
+            Condition::Rename(how) => Some(how.contains(&self.asked.rename?)),
+            Condition::Name(_) => condition.holds_at(path),
+            // A request without a second name is no rename or link: nothing could be known.
+            Condition::Second(globs) => Some(
+                facts
+                    .second
+                    .is_some_and(|second| globs.iter().any(|glob| glob.matches(second))),
+            ),
         }
     }
 

@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 
 use super::engine::{Allowed, refuse};
-use super::model::{Policy, SetId};
+use super::model::{Flags, Policy, SetId};
 use super::permit::Refusal;
 use crate::ids::{FileKind, HostOwner, Mode};
 use crate::op::{
@@ -21,9 +21,13 @@ pub struct Asked {
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
     pub(super) mode: Option<Mode>,
+    /// SETATTR's, in bytes.
+    pub(super) size: Option<u64>,
     /// What is to be made.
     pub(super) kind: Option<FileKind>,
     pub(super) rename: Option<RenameHow>,
+    /// OPEN's and CREATE's.
+    pub(super) flags: Option<Flags>,
 }
 
 /// A row that [`Policy::decide`] can judge: each whose arguments it knows how to translate.
@@ -130,6 +134,7 @@ impl Translate<OpenAs> for OpenAs {
     fn asked(&self) -> Asked {
         Asked {
             words: words_of_open(*self),
+            flags: Some(Flags::from(*self)),
             ..Asked::default()
         }
     }
@@ -144,6 +149,7 @@ impl Translate<Birth> for BirthAsk {
         Asked {
             words: Words::of(Word::Make),
             open_words: words_of_open(self.open),
+            flags: Some(Flags::from(self.open)),
             mode: Some(self.mode),
             kind: Some(self.kind),
             ..Asked::default()
@@ -199,6 +205,7 @@ impl Translate<Changes> for ChangesAsk {
             uid: self.uid.map(|id| id.0),
             gid: self.gid.map(|id| id.0),
             mode: self.mode,
+            size: self.size,
             ..Asked::default()
         }
     }

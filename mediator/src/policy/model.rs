@@ -6,7 +6,7 @@ use super::facts::Needs;
 use super::owners::{Bounds, IdSpan, Owners};
 use super::paths::{Glob, NameGlob};
 use crate::ids::{FileKind, HostGid, HostOwner, HostUid, Mode};
-use crate::op::{Op, Word, Words};
+use crate::op::{Op, OpenAs, RenameHow, Word, Words};
 
 /// The rules of one view. Plain data: shared between threads without a lock.
 #[derive(Clone, Debug)]
@@ -105,6 +105,18 @@ impl Rule {
             || path.is_some_and(|path| self.paths.iter().any(|glob| glob.matches(path)))
     }
 
+    /// Whether the rule goes by name: by its paths, or by a condition on names.
+    pub(super) fn goes_by_name(&self) -> bool {
+        !self.paths.is_empty() || self.when.iter().any(Condition::needs_path)
+    }
+
+    /// Whether the rule holds for a path, conditions on anything but that name aside.
+    pub(super) fn holds_by_name(&self, path: &[u8]) -> bool {
+        let path = Some(path);
+        let named = |condition: &Condition| condition.holds_at(path).unwrap_or(true);
+        self.holds_at(path) && self.when.iter().all(named)
+    }
+
     /// Whether the rule can only take away.
     pub(super) fn restricts(&self) -> bool {
         matches!(self.action, Action::Deny(_) | Action::Hide)
@@ -161,6 +173,8 @@ pub(super) enum Whose {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Number {
     Size,
+    /// That a truncation or extension (SETATTR) asks for.
+    NewSize,
     Nlink,
     Offset,
     Length,
@@ -191,9 +205,85 @@ pub(super) enum Condition {
     Target(Vec<Glob>),
     Birth(bool),
     Submount(bool),
+    Flags {
+        any: Flags,
+        all: Flags,
+        none: Flags,
+    },
+    Rename(Vec<RenameHow>),
+    /// The last component of the name that is judged; the root has none.
+    Name(Vec<NameGlob>),
+    /// A rename's or link's new name.
+    Second(Vec<Glob>),
+}
+
+/// The flags of an open, as a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Flags(u8);
+
+impl Flags {
+    pub(super) const READ: Self = Self(1 << 0);
+    pub(super) const WRITE: Self = Self(1 << 1);
+    pub(super) const APPEND: Self = Self(1 << 2);
+    pub(super) const TRUNCATE: Self = Self(1 << 3);
+    pub(super) const EXCLUSIVE: Self = Self(1 << 4);
+    pub(super) const SYNC: Self = Self(1 << 5);
+    pub(super) const DIRECT: Self = Self(1 << 6);
+
+    pub(super) fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(super) fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    pub(super) fn holds(self, all: Self) -> bool {
+        self.0 & all.0 == all.0
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl From<OpenAs> for Flags {
+    fn from(open: OpenAs) -> Self {
+        let given = [
+            (open.read, Self::READ),
+            (open.write, Self::WRITE),
+            (open.append, Self::APPEND),
+            (open.truncate, Self::TRUNCATE),
+            (open.exclusive, Self::EXCLUSIVE),
+            (open.sync, Self::SYNC),
+            (open.direct, Self::DIRECT),
+        ];
+        let given = given.into_iter().filter(|(given, _)| *given);
+        given.fold(Self::default(), |flags, (_, flag)| flags.with(flag))
+    }
+}
+
+/// A name's last component; `None` for the root.
+fn last_component(path: &[u8]) -> Option<&[u8]> {
+    let last = path.rsplit(|byte| *byte == b'/').next();
+    last.filter(|name| !name.is_empty())
 }
 
 impl Condition {
+    /// Whether the condition looks at names, which must be gathered first.
+    pub(super) fn needs_path(&self) -> bool {
+        matches!(self, Self::Name(_) | Self::Second(_))
+    }
+
+    /// Whether the condition holds as far as it looks at the name that is judged.
+    pub(super) fn holds_at(&self, path: Option<&[u8]>) -> Option<bool> {
+        let Self::Name(globs) = self else {
+            return Some(true);
+        };
+        let name = last_component(path?);
+        Some(name.is_some_and(|name| globs.iter().any(|glob| glob.matches(name))))
+    }
+
     /// Whether the condition looks at the target's attributes, which must be gathered first.
     pub(super) fn needs_attr(&self) -> bool {
         match self {
@@ -202,7 +292,13 @@ impl Condition {
             Self::Owner { whose, .. } => *whose == Whose::Now,
             Self::Within { what, .. } => matches!(what, Number::Size | Number::Nlink),
             Self::Submount(_) => true,
-            Self::Xattr(_) | Self::Target(_) | Self::Birth(_) => false,
+            Self::Xattr(_)
+            | Self::Target(_)
+            | Self::Birth(_)
+            | Self::Flags { .. }
+            | Self::Rename(_)
+            | Self::Name(_)
+            | Self::Second(_) => false,
         }
     }
 }
@@ -322,11 +418,11 @@ impl Policy {
         for (at, rule) in (0..).zip(&self.rules) {
             if rule.speaks_of(op, words) {
                 rules.push(at);
-                needs.path |= !rule.paths.is_empty();
+                needs.path |= rule.goes_by_name();
                 needs.attr |= rule.when.iter().any(Condition::needs_attr);
             }
         }
-        let by_path = self.rules.iter().any(|rule| !rule.paths.is_empty());
+        let by_path = self.rules.iter().any(Rule::goes_by_name);
         // Rules must not be escaped by a new name, whatever words they speak of; and a directory
         // takes all below it along.
         let moves = matches!(op, Op::Rename | Op::Link) && by_path;
