@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
+use super::asides::Asides;
 use super::audit::{Audit, AuditWriter, Record, Refused, Verbosity, escape};
 use super::counters::{Counters, End};
 use super::scratch::{Scratch, join, with_paths};
@@ -20,8 +21,9 @@ use crate::policy::{Facts, Judged, Permit, Policy, Refusal, Requester};
 pub struct Mediator {
     pub(super) export: Export,
     pub(super) policy: Policy,
-    audit: Audit,
+    pub(super) audit: Audit,
     counters: Counters,
+    pub(super) asides: Asides,
 }
 
 /// Attributes as the view shows them: the owner in guest ids.
@@ -141,6 +143,7 @@ impl Mediator {
             policy,
             audit,
             counters: Counters::default(),
+            asides: Asides::default(),
         };
         Ok((mediator, writer))
     }
@@ -234,7 +237,8 @@ impl Mediator {
             })
         })?;
         let permit = verdict.map_err(|refusal| self.refuse(O::OP, trail, case, refusal))?;
-        if permit.logs() {
+        self.note_asides(trail, case, &permit);
+        if permit.logs() && permit.pretended().is_empty() {
             self.audit.put(Record::Allowed {
                 op: O::OP,
                 requester: trail.who,
@@ -246,7 +250,7 @@ impl Mediator {
     }
 
     /// How a rule is called in the log: by its name, else its number, counted from 1.
-    fn rule_word(&self, rule: Option<u32>) -> String {
+    pub(super) fn rule_word(&self, rule: Option<u32>) -> String {
         match rule {
             None => "-".to_owned(),
             Some(index) => match self.policy.rule_name(index) {
@@ -433,7 +437,7 @@ impl Mediator {
     }
 
     /// The names in a case, escaped, for the log.
-    fn describe(&self, case: &Case<'_>) -> String {
+    pub(super) fn describe(&self, case: &Case<'_>) -> String {
         let (mut first, mut second) = (Vec::new(), Vec::new());
         match case.subject {
             Subject::Handle(handle) => match self.export.pin_handle(handle) {

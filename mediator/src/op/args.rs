@@ -157,6 +157,17 @@ impl From<XattrName> for Vec<u8> {
     }
 }
 
+/// What a permit to set or remove an extended attribute grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "lives for one request")]
+pub enum XattrChange {
+    /// The attribute of this name, as it is stored, is changed.
+    Act(XattrName),
+    /// Nothing is: there is no name to act upon.
+    Pretend,
+}
+
 /// Bytes that are no name of an extended attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the name of an extended attribute: 1 to 255 bytes without NUL")]
@@ -244,7 +255,9 @@ any! {
         Changes(Changes),
         /// RENAME.
         Rename(RenameHow),
-        /// SETXATTR, GETXATTR, REMOVEXATTR.
+        /// GETXATTR.
         Xattr(XattrName),
+        /// SETXATTR, REMOVEXATTR.
+        XattrChange(XattrChange),
     }
 }

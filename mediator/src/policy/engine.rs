@@ -8,9 +8,9 @@ use super::model::{
     Action, Condition, Modify, Number, Policy, Rule, Whose, XattrAction, shows_outsiders,
     words_besides,
 };
-use super::permit::{Permit, Refusal};
+use super::permit::{Permit, Refusal, Trace};
 use crate::ids::{FileKind, GuestOwner, HostOwner};
-use crate::op::{Op, Word, Words};
+use crate::op::{Op, RenameHow, Word, Words};
 use crate::weak;
 
 /// What the rules allow: how the deciding rules change what is asked.
@@ -23,6 +23,10 @@ pub struct Allowed {
     pub(super) only_new: bool,
     /// RENAME must not replace what is there already.
     pub(super) keep_target: bool,
+    /// What is told as done and must not be.
+    pub(super) pretended: Words,
+    /// What would be refused if rules were enforced.
+    pub(super) observed: Option<Refusal>,
 }
 
 /// The first rule that holds, or the default.
@@ -31,6 +35,7 @@ enum Verdict {
     Allow(Option<u32>, Modify),
     Deny(Option<u32>, Option<Errno>),
     Hide(u32),
+    Pretend(u32),
 }
 
 /// One request, as the rules see it.
@@ -69,7 +74,7 @@ impl Policy {
         let kind = facts.kind.or(asked.kind);
         let grant = O::grant(self, &allowed, kind, ask)?;
         let logs = allowed.rule.is_some_and(|rule| self.rule_logs(rule));
-        Ok(Permit::new(grant, allowed.rule, logs))
+        Ok(Permit::new(grant, Trace::of(&allowed, logs)))
     }
 
     /// All that does not depend on the row's types.
@@ -125,12 +130,41 @@ impl Policy {
                 allowed.keep_target = !self.allows_all(&case, name, Words::of(Word::Remove));
             }
         }
-        if let Some(refusal) = worst {
+        let by_rules = worst.map_or(Ok(()), Err);
+        self.unless_observed(by_rules, &mut allowed)?;
+        self.unless_observed(self.judge_xattr(facts), &mut allowed)?;
+        self.unless_observed(self.judge_carrying(facts, asked), &mut allowed)?;
+        if self.observe {
+            self.observe_conditions(asked, &mut allowed);
+        }
+        Ok(allowed)
+    }
+
+    /// A refusal that follows from the rules alone: only noted where they are not enforced.
+    fn unless_observed(
+        &self,
+        judged: Result<(), Refusal>,
+        allowed: &mut Allowed,
+    ) -> Result<(), Refusal> {
+        let Err(refusal) = judged else { return Ok(()) };
+        if !self.observe {
             return Err(refusal);
         }
-        self.judge_xattr(facts)?;
-        self.judge_carrying(facts, asked)?;
-        Ok(allowed)
+        allowed.observed.get_or_insert(refusal);
+        Ok(())
+    }
+
+    /// A permit on condition that nothing is there yet would refuse if something is. What a CREATE
+    /// finds instead is opened, and told as an open.
+    fn observe_conditions(&self, asked: &Asked, allowed: &mut Allowed) {
+        if allowed.keep_target && asked.rename == Some(RenameHow::Replace) {
+            allowed.observed.get_or_insert(refuse(
+                Errno::EXIST,
+                "if there is something by the new name: it may not be removed",
+            ));
+        }
+        allowed.keep_target = false;
+        allowed.only_new = false;
     }
 
     /// Judges every word at one name; keeps the strictest refusal.
@@ -148,6 +182,11 @@ impl Policy {
                 Verdict::Allow(rule, modify) => {
                     allowed.modify = allowed.modify.and(modify);
                     allowed.rule = allowed.rule.or(rule);
+                }
+                // Stricter than to allow: what one name pretends is not done for another's sake.
+                Verdict::Pretend(rule) => {
+                    allowed.pretended = allowed.pretended.with(word);
+                    allowed.rule = allowed.rule.or(Some(rule));
                 }
                 Verdict::Deny(rule, errno) => {
                     let errno = errno.unwrap_or(class_errno(case.facts.op, word));
@@ -193,6 +232,7 @@ impl Policy {
                     Action::Allow(modify) => Verdict::Allow(Some(index), modify),
                     Action::Deny(errno) => Verdict::Deny(Some(index), errno),
                     Action::Hide => Verdict::Hide(index),
+                    Action::Pretend => Verdict::Pretend(index),
                 };
             }
         }
@@ -213,15 +253,11 @@ impl Policy {
         let Some(path) = path else { return false };
         word == Words::of(Word::Look)
             && may_be_directory
-            && self
-                .rules
-                .iter()
-                .filter(|rule| !rule.restricts())
-                .any(|rule| {
-                    rule.paths
-                        .iter()
-                        .any(|glob| glob.reaches_below(glob.after(path)))
-                })
+            && self.rules.iter().filter(|rule| rule.opens()).any(|rule| {
+                rule.paths
+                    .iter()
+                    .any(|glob| glob.reaches_below(glob.after(path)))
+            })
     }
 
     fn judge_xattr(&self, facts: &Facts<'_>) -> Result<(), Refusal> {
@@ -249,7 +285,7 @@ impl Policy {
     /// Whether a listing shows an extended attribute of this name.
     #[must_use]
     pub fn xattr_shown(&self, name: &[u8]) -> bool {
-        self.xattr_action(name) == XattrAction::Allow
+        self.observe || self.xattr_action(name) == XattrAction::Allow
     }
 
     /// What the view shows for a stored owner; ids that `map` does not reach show as 65534.
@@ -262,6 +298,9 @@ impl Policy {
     /// conditions, and an allowing rule before it counts only if it has none either.
     #[must_use]
     pub fn is_hidden(&self, path: &[u8]) -> bool {
+        if self.observe {
+            return false;
+        }
         let look = Words::of(Word::Look);
         let mut rules = self.rules.iter().filter(|rule| rule.when.is_empty());
         let first = rules.find(|rule| {

@@ -8,7 +8,7 @@ use super::permit::Refusal;
 use crate::ids::{FileKind, HostOwner, Mode};
 use crate::op::{
     Birth, BirthAsk, Changes, ChangesAsk, OpenAs, Operation, RenameHow, SetTime, Word, Words,
-    XattrName,
+    XattrChange, XattrName,
 };
 
 /// What the rules may ask of a request's arguments.
@@ -98,6 +98,25 @@ impl Translate<XattrName> for XattrName {
 
     fn grant(self, _: &Policy, _: &Allowed, _: Option<FileKind>) -> Result<Self, Refusal> {
         Ok(self)
+    }
+}
+
+impl Translate<XattrChange> for XattrName {
+    fn asked(&self) -> Asked {
+        Asked::default()
+    }
+
+    fn grant(
+        self,
+        _: &Policy,
+        allowed: &Allowed,
+        _: Option<FileKind>,
+    ) -> Result<XattrChange, Refusal> {
+        Ok(if allowed.pretended.meets(Words::of(Word::Xattr)) {
+            XattrChange::Pretend
+        } else {
+            XattrChange::Act(self)
+        })
     }
 }
 
@@ -216,22 +235,29 @@ impl Translate<Changes> for ChangesAsk {
         allowed: &Allowed,
         kind: Option<FileKind>,
     ) -> Result<Changes, Refusal> {
-        let uid = self.uid.map(|asked| match allowed.modify.uid {
+        // What is pretended is not translated either: no id is outside, no bit refused.
+        let acts = |word| !allowed.pretended.meets(Words::of(word));
+        let (owner, time) = (acts(Word::Owner), acts(Word::Time));
+        let uid = self.uid.filter(|_| owner);
+        let uid = uid.map(|asked| match allowed.modify.uid {
             Some(forced) => Ok(forced),
             None => policy.owners.uid(asked),
         });
-        let gid = self.gid.map(|asked| match allowed.modify.gid {
+        let gid = self.gid.filter(|_| owner);
+        let gid = gid.map(|asked| match allowed.modify.gid {
             Some(forced) => Ok(forced),
             None => policy.owners.gid(asked),
         });
-        let mode = self.mode.map(|mode| policy.mode(mode, kind, allowed));
+        let mode = self.mode.filter(|_| acts(Word::Mode));
+        let mode = mode.map(|mode| policy.mode(mode, kind, allowed));
         Ok(Changes {
             uid: uid.transpose()?,
             gid: gid.transpose()?,
             mode: mode.transpose()?,
+            // Data is never pretended: the parser has no such rule.
             size: self.size,
-            atime: self.atime,
-            mtime: self.mtime,
+            atime: if time { self.atime } else { SetTime::Omit },
+            mtime: if time { self.mtime } else { SetTime::Omit },
         })
     }
 }

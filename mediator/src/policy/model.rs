@@ -14,6 +14,8 @@ pub struct Policy {
     pub(super) settings: Settings,
     pub(super) default_allow: bool,
     pub(super) readonly: bool,
+    /// What rules and default refuse is told, and let through.
+    pub(super) observe: bool,
     pub(super) set_id: SetId,
     /// Whether a directory may be given set-group-id.
     pub(super) setgid_directories: bool,
@@ -122,6 +124,11 @@ impl Rule {
         matches!(self.action, Action::Deny(_) | Action::Hide)
     }
 
+    /// Whether what the rule speaks of can be reached, so that the way there must be open.
+    pub(super) fn opens(&self) -> bool {
+        matches!(self.action, Action::Allow(_))
+    }
+
     /// Whether the rule allows and does nothing else.
     pub(super) fn plainly_allows(&self) -> bool {
         self.action == Action::Allow(Modify::default()) && !self.log
@@ -135,6 +142,8 @@ pub(super) enum Action {
     /// With `errno`, if the file gives one.
     Deny(Option<Errno>),
     Hide,
+    /// Told as done, and not done. Only for words whose effect no client builds upon.
+    Pretend,
 }
 
 /// What an allowing rule changes in what is asked.
@@ -376,6 +385,7 @@ impl Policy {
             settings: Settings::default(),
             default_allow: true,
             readonly: false,
+            observe: false,
             set_id: SetId::Allow,
             setgid_directories: true,
             owners: Owners::default(),
@@ -400,7 +410,7 @@ impl Policy {
         let modified = || {
             self.rules.iter().filter_map(|rule| match rule.action {
                 Action::Allow(modify) => Some(modify),
-                Action::Deny(_) | Action::Hide => None,
+                Action::Deny(_) | Action::Hide | Action::Pretend => None,
             })
         };
         let given_uids = modified().filter_map(|modify| Some(IdSpan::one(modify.uid?.0)));
@@ -438,7 +448,7 @@ impl Policy {
 
     /// Whether the way to an allowed path must be opened although the default denies it.
     pub(super) fn grants_traversal(&self) -> bool {
-        let opens = |rule: &Rule| !rule.paths.is_empty() && !rule.restricts();
+        let opens = |rule: &Rule| !rule.paths.is_empty() && rule.opens();
         !self.default_allow && self.rules.iter().any(opens)
     }
 
@@ -496,6 +506,14 @@ impl Policy {
         Mode::new(bits)
     }
 
+    /// Whether what rules, default and `[[xattr]]` refuse is let through and only told
+    /// (`mode = "observe"`). The floor, `readonly`, `map` and set-id settings are enforced all the
+    /// same.
+    #[must_use]
+    pub fn observes(&self) -> bool {
+        self.observe
+    }
+
     /// Refuses every change from now on, whatever the rules say.
     pub fn set_readonly(&mut self) {
         self.readonly = true;
@@ -530,10 +548,11 @@ impl Policy {
         self.rules.len()
     }
 
-    /// Whether any rule goes by name.
+    /// Whether any rule that is enforced goes by name, so that a name is good only as its directory
+    /// spells it.
     #[must_use]
     pub fn goes_by_name(&self) -> bool {
-        Op::ALL.iter().any(|op| self.needs(*op).path)
+        !self.observe && Op::ALL.iter().any(|op| self.needs(*op).path)
     }
 
     /// What must be gathered before [`Policy::decide`] is asked about this operation.

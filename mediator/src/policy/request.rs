@@ -64,6 +64,10 @@ pub struct Granted {
     pub rule: Option<u32>,
     /// The deciding rule says `log = "all"`.
     pub logs: bool,
+    /// The words that are told as done and are not.
+    pub pretended: Words,
+    /// What would have been refused if the rules were enforced (`mode = "observe"`).
+    pub observed: Option<Refusal>,
 }
 
 impl Request {
@@ -175,6 +179,8 @@ impl Policy {
             grant: permit.grant().into(),
             rule: permit.rule(),
             logs: permit.logs(),
+            pretended: permit.pretended(),
+            observed: permit.observed(),
         })
     }
 }

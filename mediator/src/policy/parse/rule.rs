@@ -51,6 +51,9 @@ const ERRNOS: &[(&str, Errno)] = &[
     ("EFBIG", Errno::FBIG),
 ];
 
+/// What may be told as done without being so.
+const PRETENDED: &[&str] = &["owner", "mode", "time", "xattr", "setxattr", "removexattr"];
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verb {
     Allow,
@@ -73,6 +76,11 @@ impl Reader<'_, '_> {
         let (words, ops) = match table.get("do") {
             None => (Words::ANY, Ops::default()),
             Some(value) => self.words(value),
+        };
+        let (words, ops) = if verb == Some(Verb::Pretend) {
+            self.pretended(table, span, (words, ops))
+        } else {
+            (words, ops)
         };
         let when = table
             .get("when")
@@ -102,7 +110,7 @@ impl Reader<'_, '_> {
 
     fn verb(&mut self, table: &DeTable<'_>, span: &Span) -> Option<Verb> {
         let Some(value) = table.get("action") else {
-            let hint = "write `action = \"allow\"`, \"deny\" or \"hide\"";
+            let hint = "write `action = \"allow\"`, \"deny\", \"hide\" or \"pretend\"";
             self.report.add(span, "a rule lacks `action`", hint);
             return None;
         };
@@ -113,15 +121,6 @@ impl Reader<'_, '_> {
             ("pretend", Verb::Pretend),
         ];
         let verb = read::choice(value, "action", &verbs, &mut self.report)?;
-        if verb == Verb::Pretend {
-            let hint = "use allow, deny or hide";
-            self.report.add(
-                &value.span(),
-                "`action = \"pretend\"` is not built yet",
-                hint,
-            );
-            return None;
-        }
         Some(verb)
     }
 
@@ -195,6 +194,41 @@ impl Reader<'_, '_> {
         (words, ops)
     }
 
+    /// Only what no client builds upon may be told as done without being so: a write that did not
+    /// happen loses data. `xattr` speaks of reading too, which has no effect to leave out.
+    fn pretended(
+        &mut self,
+        table: &DeTable<'_>,
+        span: &Span,
+        (words, mut ops): (Words, Ops),
+    ) -> (Words, Ops) {
+        let Some(value) = table.get("do") else {
+            let hint = "write `do = [\"owner\", \"mode\", \"time\", \"xattr\"]`, or some of these";
+            let what = "`pretend` must say what is pretended, and not everything can be";
+            self.report.add(span, what, hint);
+            return (words, ops);
+        };
+        for item in read::list(value) {
+            let toml::de::DeValue::String(text) = item.get_ref() else {
+                continue;
+            };
+            let known = WORDS.iter().any(|(word, _)| *word == &**text)
+                || Op::ALL.iter().any(|op| op.raw_name() == &**text);
+            if known && !PRETENDED.contains(&&**text) {
+                let what = format!(
+                    "`{text}` cannot be pretended: a client builds on what it is told is done"
+                );
+                let hint = format!("pretend only {}; deny the rest", PRETENDED.join(", "));
+                self.report.add(&item.span(), what, hint);
+            }
+        }
+        if words.meets(Words::of(Word::Xattr)) {
+            ops.add(Op::Setxattr);
+            ops.add(Op::Removexattr);
+        }
+        (Words(words.0 & !Words::of(Word::Xattr).0), ops)
+    }
+
     /// Hiding goes by path alone, and is whole: a listing has only names to go by, and a name that
     /// is hidden from some operations would be told by the others.
     fn check_hide(&mut self, table: &DeTable<'_>, verb: Verb) {
@@ -230,7 +264,7 @@ impl Reader<'_, '_> {
                 None => None,
             })),
             Verb::Hide => Some(Action::Hide),
-            Verb::Pretend => None,
+            Verb::Pretend => Some(Action::Pretend),
         }
     }
 

@@ -157,8 +157,8 @@ fn mistake_is_told_with_its_place() {
         ),
         (
             default,
-            "mode = \"observe\"",
-            "2:8 `mode = \"observe\"` is not built yet",
+            "mode = \"watch\"",
+            "2:8 `watch` is no word for `mode`",
         ),
         (
             default,
@@ -218,7 +218,22 @@ fn mistake_is_told_with_its_place() {
         (
             default,
             "[[rule]]\naction = \"pretend\"",
-            "3:10 `action = \"pretend\"` is not built yet",
+            "2:1 `pretend` must say what is pretended, and not everything can be",
+        ),
+        (
+            default,
+            "[[rule]]\naction = \"pretend\"\ndo = [\"owner\", \"write\"]",
+            "4:16 `write` cannot be pretended: a client builds on what it is told is done",
+        ),
+        (
+            default,
+            "[[rule]]\naction = \"pretend\"\ndo = [\"setattr\"]",
+            "4:7 `setattr` cannot be pretended: a client builds on what it is told is done",
+        ),
+        (
+            default,
+            "[[rule]]\naction = \"pretend\"\ndo = \"mode\"\nerrno = \"EPERM\"",
+            "5:9 `errno` goes with `action = \"deny\"` only",
         ),
         (rule, "limit = 5", "4:9 `limit` is not built yet"),
         (rule, "pth = \"/\"", "4:1 unknown key `pth` in a rule"),

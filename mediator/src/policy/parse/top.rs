@@ -45,9 +45,9 @@ impl Reader<'_, '_> {
         let directories = file.get("setgid_directories");
         let directories = directories
             .and_then(|at| read::choice(at, "setgid_directories", &words, &mut self.report));
-        if let Some(mode) = file.get("mode") {
-            self.view_mode(mode);
-        }
+        let modes = [("enforce", false), ("observe", true)];
+        let observe = file.get("mode");
+        let observe = observe.and_then(|at| read::choice(at, "mode", &modes, &mut self.report));
         let owners = self.owners(file);
         let mut rules = Vec::new();
         for (table, span) in self.tables(file, "rule") {
@@ -62,6 +62,7 @@ impl Reader<'_, '_> {
             settings,
             default_allow: default_allow?,
             readonly,
+            observe: observe.unwrap_or(false),
             set_id: set_id.unwrap_or(SetId::Strip),
             setgid_directories: directories.unwrap_or(true),
             owners,
@@ -88,15 +89,6 @@ impl Reader<'_, '_> {
         };
         let words = [("allow", true), ("deny", false)];
         read::choice(value, "default", &words, &mut self.report)
-    }
-
-    fn view_mode(&mut self, value: &Value<'_>) {
-        let words = [("enforce", false), ("observe", true)];
-        if read::choice(value, "mode", &words, &mut self.report) == Some(true) {
-            let hint = "leave `mode` out: rules are enforced";
-            self.report
-                .add(&value.span(), "`mode = \"observe\"` is not built yet", hint);
-        }
     }
 
     fn settings(&mut self, file: &DeTable<'_>) -> Settings {
