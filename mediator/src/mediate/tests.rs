@@ -8,7 +8,7 @@ use rustix::fs::{Mode as RawMode, OFlags, open};
 use rustix::io::Errno;
 use tempfile::TempDir;
 
-use super::{Aside, Mediator, Verbosity};
+use super::{Aside, Mediator, Verbosity, XattrReply};
 use crate::export::{Export, Settings, Submounts};
 use crate::ids::{GuestGid, GuestUid, Mode, NodeId};
 use crate::op::{ChangesAsk, Op, SetTime};
@@ -218,4 +218,37 @@ fn observed_view_shows_what_is_hidden_and_does_what_is_denied() {
     assert_eq!(observed.aside(Op::Unlink).would_refuse, 1);
     assert_eq!(observed.aside(Op::Lookup).would_refuse, 1);
     assert_eq!(observed.aside(Op::Unlink).pretended, 0);
+}
+
+#[test]
+fn renamed_attribute_is_set_read_listed_and_removed_under_the_guest_s_name() {
+    let world = World::new(
+        "default = \"allow\"\n[[xattr]]\nmatch = \"user.*\"\naction = \"rename\"\n\
+         to = \"user.view.\"\n",
+    );
+    world.put("a", b"");
+    let raw = |name: &str| {
+        let mut value = [0; 16];
+        let path = world.path("a");
+        let len = rustix::fs::getxattr(path, name, &mut value[..]).ok()?;
+        Some(value.get(..len)?.to_vec())
+    };
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(world.path("a"), "user.host", b"h", flags).unwrap();
+    rustix::fs::setxattr(world.path("a"), "user.view.stray", b"s", flags).unwrap();
+    let (mediator, who) = (&world.mediator, world.who);
+    let node = world.walk("a").unwrap();
+    mediator.setxattr(who, node, b"user.a", b"v", 0).unwrap();
+    assert_eq!(raw("user.view.user.a"), Some(b"v".to_vec()));
+    assert_eq!(raw("user.a"), None);
+    let got = |name: &[u8]| mediator.getxattr(who, node, name, 64);
+    assert_eq!(got(b"user.a"), Ok(XattrReply::Bytes(b"v".to_vec())));
+    assert_eq!(got(b"user.host"), Err(Errno::NODATA));
+    let listed = b"user.a\0".to_vec();
+    let list = |size| mediator.listxattr(who, node, size);
+    assert_eq!(list(0), Ok(XattrReply::Length(7)));
+    assert_eq!(list(64), Ok(XattrReply::Bytes(listed)));
+    mediator.removexattr(who, node, b"user.a").unwrap();
+    assert_eq!(raw("user.view.user.a"), None);
+    assert_eq!(raw("user.host"), Some(b"h".to_vec()));
 }

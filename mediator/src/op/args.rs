@@ -131,6 +131,18 @@ impl XattrName {
         Some(Self { len, bytes })
     }
 
+    /// The name with `prefix` before it; `None` beyond 255 bytes.
+    #[must_use]
+    pub fn after(&self, prefix: &[u8]) -> Option<Self> {
+        let mut bytes = [0; 256];
+        let len = prefix.len().checked_add(usize::from(self.len))?;
+        bytes.get_mut(..prefix.len())?.copy_from_slice(prefix);
+        bytes
+            .get_mut(prefix.len()..len)?
+            .copy_from_slice(self.as_bytes());
+        Self::new(bytes.get(..len)?)
+    }
+
     /// The name without its terminator.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

@@ -5,8 +5,7 @@ use rustix::io::Errno;
 use super::facts::Facts;
 use super::grant::{Asked, Judged};
 use super::model::{
-    Action, Condition, Modify, Number, Policy, Rule, Whose, XattrAction, shows_outsiders,
-    words_besides,
+    Action, Condition, Modify, Number, Policy, Rule, Whose, shows_outsiders, words_besides,
 };
 use super::permit::{Permit, Refusal, Trace};
 use crate::ids::{FileKind, GuestOwner, HostOwner};
@@ -258,34 +257,6 @@ impl Policy {
                     .iter()
                     .any(|glob| glob.reaches_below(glob.after(path)))
             })
-    }
-
-    fn judge_xattr(&self, facts: &Facts<'_>) -> Result<(), Refusal> {
-        let Some((name, _size)) = facts.xattr else {
-            return Ok(());
-        };
-        match self.xattr_action(name) {
-            XattrAction::Allow => Ok(()),
-            XattrAction::Deny => Err(refuse(
-                Errno::ACCESS,
-                "the attribute's name is denied by an `[[xattr]]`",
-            )),
-            XattrAction::Unsupported => Err(refuse(
-                Errno::NOTSUP,
-                "the attribute's name is cut off by an `[[xattr]]`",
-            )),
-        }
-    }
-
-    fn xattr_action(&self, name: &[u8]) -> XattrAction {
-        let rule = self.xattrs.iter().find(|rule| rule.glob.matches(name));
-        rule.map_or(XattrAction::Allow, |rule| rule.action)
-    }
-
-    /// Whether a listing shows an extended attribute of this name.
-    #[must_use]
-    pub fn xattr_shown(&self, name: &[u8]) -> bool {
-        self.observe || self.xattr_action(name) == XattrAction::Allow
     }
 
     /// What the view shows for a stored owner; ids that `map` does not reach show as 65534.

@@ -96,8 +96,9 @@ impl Translate<XattrName> for XattrName {
         Asked::default()
     }
 
-    fn grant(self, _: &Policy, _: &Allowed, _: Option<FileKind>) -> Result<Self, Refusal> {
-        Ok(self)
+    /// A name that is too long to be kept is none that is there.
+    fn grant(self, policy: &Policy, _: &Allowed, _: Option<FileKind>) -> Result<Self, Refusal> {
+        policy.stored_xattr(self, Errno::NODATA)
     }
 }
 
@@ -108,15 +109,16 @@ impl Translate<XattrChange> for XattrName {
 
     fn grant(
         self,
-        _: &Policy,
+        policy: &Policy,
         allowed: &Allowed,
         _: Option<FileKind>,
     ) -> Result<XattrChange, Refusal> {
-        Ok(if allowed.pretended.meets(Words::of(Word::Xattr)) {
-            XattrChange::Pretend
-        } else {
-            XattrChange::Act(self)
-        })
+        if allowed.pretended.meets(Words::of(Word::Xattr)) {
+            return Ok(XattrChange::Pretend);
+        }
+        // setxattr(2): ERANGE for a name that the file system has no room for.
+        let stored = policy.stored_xattr(self, Errno::RANGE)?;
+        Ok(XattrChange::Act(stored))
     }
 }
 

@@ -17,6 +17,7 @@ mod paths;
 mod permit;
 mod request;
 pub mod shipped;
+mod xattrs;
 
 pub use facts::{Facts, Needs, Requester};
 pub use grant::Judged;

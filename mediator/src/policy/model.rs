@@ -318,6 +318,8 @@ pub(super) enum XattrAction {
     Allow,
     Deny,
     Unsupported,
+    /// Kept on the export under [`XattrRule::to`] and the guest's name.
+    Rename,
 }
 
 /// One `[[xattr]]`.
@@ -325,6 +327,8 @@ pub(super) enum XattrAction {
 pub(super) struct XattrRule {
     pub(super) glob: NameGlob,
     pub(super) action: XattrAction,
+    /// What a renamed name begins with; empty for other actions.
+    pub(super) to: Box<[u8]>,
 }
 
 /// What is worked out once for an operation.

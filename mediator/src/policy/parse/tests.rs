@@ -373,7 +373,24 @@ fn mistake_is_told_with_its_place() {
         (
             default,
             "[[xattr]]\nmatch = \"*\"\naction = \"rename\"",
-            "4:10 renaming attributes is not built yet",
+            "4:10 an `[[xattr]]` that renames lacks `to`",
+        ),
+        (
+            default,
+            "[[xattr]]\nmatch = \"*\"\naction = \"rename\"\nto = \"security.\"",
+            "5:6 `to = \"security.\"` does not begin with `user.`",
+        ),
+        (
+            default,
+            "[[xattr]]\nmatch = \"*\"\naction = \"deny\"\nto = \"user.v.\"",
+            "5:6 `to` goes with `action = \"rename\"` only",
+        ),
+        (
+            default,
+            "[[xattr]]\nmatch = \"user.*\"\naction = \"rename\"\nto = \"user.v.\"\n\
+             [[xattr]]\nmatch = \"*\"\naction = \"rename\"\nto = \"user.v.w.\"",
+            "9:6 two names of the guest could be one on the host: of `user.v.` and `user.v.w.` \
+             one begins with the other",
         ),
         (
             default,
