@@ -95,6 +95,8 @@ pub(super) struct Case<'a> {
     pub(super) kind: Option<FileKind>,
     pub(super) second: Option<(&'a Pin, &'a Name)>,
     pub(super) span: Option<(u64, u64)>,
+    /// The span's length is added to the file's size.
+    pub(super) adds: bool,
     pub(super) xattr: Option<(&'a [u8], usize)>,
     pub(super) target: Option<&'a [u8]>,
 }
@@ -108,6 +110,7 @@ impl<'a> Case<'a> {
             kind: None,
             second: None,
             span: None,
+            adds: false,
             xattr: None,
             target: None,
         }
@@ -337,6 +340,7 @@ impl Mediator {
         facts.words = case.words.unwrap_or(op.words());
         facts.offset = case.span.map(|(offset, _)| offset);
         facts.length = case.span.map(|(_, length)| length);
+        facts.adds = case.adds;
         facts.xattr = case.xattr;
         facts.target = case.target;
 

@@ -252,3 +252,45 @@ fn renamed_attribute_is_set_read_listed_and_removed_under_the_guest_s_name() {
     assert_eq!(raw("user.view.user.a"), None);
     assert_eq!(raw("user.host"), Some(b"h".to_vec()));
 }
+
+#[test]
+fn file_larger_than_its_limit_can_be_made_in_no_way() {
+    let world = World::new("default = \"allow\"\nlimit = { file_size = 8 }\n");
+    world.put("source", b"0123456789");
+    let (mediator, who) = (&world.mediator, world.who);
+    let create = |name: &[u8], flags: i32| {
+        let flags = flags | libc::O_RDWR | libc::O_CREAT;
+        let made = mediator.create(who, NodeId::ROOT, name, 0o600, flags);
+        let (entry, handle, _) = made.unwrap();
+        (entry.node, handle)
+    };
+    let (node, handle) = create(b"a", 0);
+    let write = |offset, data: &[u8]| mediator.write(who, handle, offset, data);
+    assert_eq!(write(0, b"01234567"), Ok(8));
+    assert_eq!(write(1, b"01234567"), Err(Errno::DQUOT));
+    let resize = |size| {
+        let ask = ChangesAsk {
+            size: Some(size),
+            ..NO_CHANGE
+        };
+        mediator.setattr(who, node, None, ask).map(|_shown| ())
+    };
+    assert_eq!(resize(9), Err(Errno::DQUOT));
+    assert_eq!(resize(6), Ok(()));
+    let allocate = |mode, span| mediator.fallocate(who, handle, mode, span);
+    assert_eq!(allocate(0, (0, 9)), Err(Errno::DQUOT));
+    let insert = libc::FALLOC_FL_INSERT_RANGE;
+    assert_eq!(allocate(insert, (0, 4096)), Err(Errno::DQUOT));
+    let source = world.walk("source").unwrap();
+    let (source, _) = mediator.open(who, source, libc::O_RDONLY).unwrap();
+    let copy = |length| mediator.copy_file_range(who, (source, 0), (handle, 0), length);
+    assert_eq!(copy(9), Err(Errno::DQUOT));
+
+    let (_, appending) = create(b"b", libc::O_APPEND);
+    let append = |data: &[u8]| mediator.write(who, appending, 0, data);
+    assert_eq!(append(b"01234"), Ok(5));
+    assert_eq!(append(b"5678"), Err(Errno::DQUOT));
+    assert_eq!(append(b"567"), Ok(3));
+    let len = |name| std::fs::metadata(world.path(name)).unwrap().len();
+    assert_eq!((len("a"), len("b")), (6, 8));
+}

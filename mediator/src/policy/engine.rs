@@ -4,6 +4,7 @@ use rustix::io::Errno;
 
 use super::facts::Facts;
 use super::grant::{Asked, Judged};
+use super::limit::Limit;
 use super::model::{
     Action, Condition, Modify, Number, Policy, Rule, Whose, shows_outsiders, words_besides,
 };
@@ -24,6 +25,8 @@ pub struct Allowed {
     pub(super) keep_target: bool,
     /// What is told as done and must not be.
     pub(super) pretended: Words,
+    /// The smallest that holds.
+    pub(super) limit: Option<Limit>,
     /// What would be refused if rules were enforced.
     pub(super) observed: Option<Refusal>,
 }
@@ -98,7 +101,10 @@ impl Policy {
                 "floor: rules go by path and no name is known",
             ));
         }
-        let mut allowed = Allowed::default();
+        let mut allowed = Allowed {
+            limit: Limit::smaller(None, self.file_size, None),
+            ..Allowed::default()
+        };
         let mut worst = None;
         let mut first = true;
         for name in names(facts) {
@@ -133,6 +139,8 @@ impl Policy {
         self.unless_observed(by_rules, &mut allowed)?;
         self.unless_observed(self.judge_xattr(facts), &mut allowed)?;
         self.unless_observed(self.judge_carrying(facts, asked), &mut allowed)?;
+        let limited = allowed.limit.map_or(Ok(()), |it| it.judge(facts, asked));
+        self.unless_observed(limited, &mut allowed)?;
         if self.observe {
             self.observe_conditions(asked, &mut allowed);
         }
@@ -179,6 +187,9 @@ impl Policy {
         for word in each_word(words) {
             match self.verdict(case, path, word) {
                 Verdict::Allow(rule, modify) => {
+                    if word == Words::of(Word::Write) {
+                        allowed.limit = Limit::smaller(allowed.limit, modify.file_size, rule);
+                    }
                     allowed.modify = allowed.modify.and(modify);
                     allowed.rule = allowed.rule.or(rule);
                 }

@@ -6,9 +6,11 @@
 //! name, and the strictest verdict stands.
 
 mod carry;
+mod condition;
 mod engine;
 mod facts;
 mod grant;
+mod limit;
 mod mistake;
 mod model;
 mod owners;

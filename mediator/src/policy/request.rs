@@ -41,6 +41,9 @@ pub struct Request {
     pub offset: Option<u64>,
     /// Length in bytes.
     pub length: Option<u64>,
+    /// The length is added to the file's size, wherever the offset is.
+    #[serde(default)]
+    pub adds: bool,
     /// Name and value size of an extended attribute.
     pub xattr: Option<(Vec<u8>, usize)>,
     /// A new symbolic link's target.
@@ -87,6 +90,7 @@ impl Request {
             nlink: facts.nlink,
             offset: facts.offset,
             length: facts.length,
+            adds: facts.adds,
             xattr: facts.xattr.map(|(name, size)| (name.to_vec(), size)),
             target: facts.target.map(<[u8]>::to_vec),
             submount: facts.submount,
@@ -112,6 +116,7 @@ impl Request {
             nlink: self.nlink,
             offset: self.offset,
             length: self.length,
+            adds: self.adds,
             xattr: self
                 .xattr
                 .as_ref()

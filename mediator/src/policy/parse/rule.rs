@@ -85,16 +85,12 @@ impl Reader<'_, '_> {
         let when = table
             .get("when")
             .map_or_else(Vec::new, |at| self.conditions(at, words, ops));
-        if let Some(limit) = table.get("limit") {
-            let hint = "leave it out; a limit on the export's file system works today";
-            self.report
-                .add(&limit.span(), "`limit` is not built yet", hint);
-        }
         let logs = [("none", false), ("all", true)];
         let log = table.get("log");
         let log = log.and_then(|at| read::choice(at, "log", &logs, &mut self.report));
         let verb = verb?;
         self.check_hide(table, verb);
+        self.check_limit(table, words, ops);
         let action = self.action(table, verb);
         Some(Rule {
             line: self.report.line(span),
@@ -249,6 +245,7 @@ impl Reader<'_, '_> {
             ("errno", Verb::Deny),
             ("owner", Verb::Allow),
             ("mode", Verb::Allow),
+            ("limit", Verb::Allow),
         ] {
             if let Some(value) = table.get(key).filter(|_| verb != only) {
                 let with = if only == Verb::Deny { "deny" } else { "allow" };
@@ -265,6 +262,20 @@ impl Reader<'_, '_> {
             })),
             Verb::Hide => Some(Action::Hide),
             Verb::Pretend => Some(Action::Pretend),
+        }
+    }
+
+    /// A limit is asked for only where data is written.
+    fn check_limit(&mut self, table: &DeTable<'_>, words: Words, ops: Ops) {
+        let write = Words::of(Word::Write);
+        let writes = Op::ALL.iter().filter(|op| op.words().meets(write));
+        if let Some(limit) = table.get("limit")
+            && !words.meets(write)
+            && !writes.into_iter().any(|op| ops.contains(*op))
+        {
+            let what = "`limit` never holds: no operation of this rule's `do` writes";
+            let hint = "add \"write\" to `do`, or drop it";
+            self.report.add(&limit.span(), what, hint);
         }
     }
 
@@ -302,6 +313,9 @@ impl Reader<'_, '_> {
             };
             modify.force = bits("force").unwrap_or(0);
             modify.strip = bits("strip").unwrap_or(0);
+        }
+        if let Some(value) = table.get("limit") {
+            modify.file_size = self.limit(value)?;
         }
         Some(modify)
     }

@@ -235,7 +235,37 @@ fn mistake_is_told_with_its_place() {
             "[[rule]]\naction = \"pretend\"\ndo = \"mode\"\nerrno = \"EPERM\"",
             "5:9 `errno` goes with `action = \"deny\"` only",
         ),
-        (rule, "limit = 5", "4:9 `limit` is not built yet"),
+        (
+            allow,
+            "limit = 5",
+            "4:9 `limit` is an integer, but must be a table: { key = value }",
+        ),
+        (
+            rule,
+            "limit = { file_size = 5 }",
+            "4:9 `limit` goes with `action = \"allow\"` only",
+        ),
+        (allow, "limit = {}", "4:9 `limit` limits nothing"),
+        (
+            allow,
+            "limit = { file_size = \"5X\" }",
+            "4:23 `file_size = \"5X\"` is no size",
+        ),
+        (
+            allow,
+            "limit = { file_size = \"99999999T\" }",
+            "4:23 `file_size = \"99999999T\"` is no size",
+        ),
+        (
+            allow,
+            "limit = { total = \"1G\" }",
+            "4:11 a limit of `total` is not built yet",
+        ),
+        (
+            allow,
+            "do = \"read\"\nlimit = { file_size = 5 }",
+            "5:9 `limit` never holds: no operation of this rule's `do` writes",
+        ),
         (rule, "pth = \"/\"", "4:1 unknown key `pth` in a rule"),
         (
             rule,

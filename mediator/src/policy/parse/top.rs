@@ -21,6 +21,7 @@ const KEYS: &[&str] = &[
     "setgid_directories",
     "cache",
     "mode",
+    "limit",
     "rule",
     "xattr",
 ];
@@ -51,6 +52,7 @@ impl Reader<'_, '_> {
         let modes = [("enforce", false), ("observe", true)];
         let observe = file.get("mode");
         let observe = observe.and_then(|at| read::choice(at, "mode", &modes, &mut self.report));
+        let file_size = file.get("limit").and_then(|at| self.limit(at)).flatten();
         let owners = self.owners(file);
         let mut rules = Vec::new();
         for (table, span) in self.tables(file, "rule") {
@@ -66,6 +68,7 @@ impl Reader<'_, '_> {
             set_id: set_id.unwrap_or(SetId::Strip),
             setgid_directories: directories.unwrap_or(true),
             owners,
+            file_size,
             bounds: None,
             rules: rules
                 .into_iter()
