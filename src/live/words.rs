@@ -91,18 +91,23 @@ pub(crate) fn verdict(verdict: &Verdict, by_hand: bool, policy: Option<&Text>) -
         // Of a policy that was replaced meanwhile.
         (Some(rule), None) => format!("by rule {}", u64::from(rule) + 1),
     };
+    let refused = |word: &str, errno: i32, by: Option<u32>, why: &str| {
+        let (errno, by) = (symbol(errno), rule(by));
+        format!("{word} {errno} {by}: {}", why.escape_debug())
+    };
     match verdict {
         Verdict::Allowed { rule: by } => format!("allow {}", rule(*by)),
+        Verdict::Pretended { rule: by } => format!("pretend {}", rule(*by)),
+        Verdict::Observed {
+            errno,
+            rule: by,
+            why,
+        } => refused("would deny", *errno, *by, why),
         Verdict::Refused {
             errno,
             rule: by,
             why,
-        } => format!(
-            "deny {} {}: {}",
-            symbol(*errno),
-            rule(*by),
-            why.escape_debug()
-        ),
+        } => refused("deny", *errno, *by, why),
     }
 }
 

@@ -22,8 +22,16 @@ fn policies_of_the_readme_and_the_shipped_ones_have_no_mistake() {
         let output = ours([Path::new("policy"), Path::new("check"), &file]);
         assert!(output.status.success(), "{example}{}", stderr(&output));
     }
-    for name in ["parity", "readonly", "dropbox"] {
+    let shipped = fs::read_dir(root.join("tools/policies")).unwrap();
+    let names = shipped.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let names: Vec<String> = names
+        .filter(|name| !name.ends_with(".cases.toml"))
+        .filter_map(|name| name.strip_suffix(".toml").map(str::to_owned))
+        .collect();
+    assert!(names.len() >= 10, "{names:?}");
+    for name in &names {
         let printed = ours(["policy", "init", name]);
+        assert!(printed.status.success(), "{name}: {}", stderr(&printed));
         let file = directory.path().join(name);
         fs::write(&file, printed.stdout).unwrap();
         let output = ours([Path::new("policy"), Path::new("check"), &file]);

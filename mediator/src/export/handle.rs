@@ -40,6 +40,11 @@ impl Handle {
         }
     }
 
+    /// Whether every write goes to the file's end.
+    pub(super) fn appends(&self) -> bool {
+        matches!(&self.open, Kind::File(open) if open.append)
+    }
+
     /// The file behind it, if it may be written.
     pub(super) fn writable(&self) -> Result<BorrowedFd<'_>, Errno> {
         match &self.open {

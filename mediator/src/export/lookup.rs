@@ -118,6 +118,16 @@ impl Export {
         })
     }
 
+    /// Whether every write through the handle goes to the file's end.
+    ///
+    /// # Errors
+    ///
+    /// EBADF if the handle is forged or stale.
+    pub fn appends(&self, handle: HandleId) -> Result<bool, Fault> {
+        let handle = self.with(|table| table.handle(handle)).call("handle")?;
+        Ok(handle.appends())
+    }
+
     fn reopen(&self, node: NodeId, names: usize) -> Result<Arc<OwnedFd>, Fault> {
         for which in 0..names {
             let route = self.with(|table| {

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use super::fault::Call;
 use super::{Attr, Export, Fault, Pin, Statfs};
 use crate::ids::{FileKind, HandleId, Mode};
-use crate::op::{Changes, SetTime, rows};
+use crate::op::{Changes, SetTime, Word, Words, rows};
 use crate::policy::Permit;
 use crate::sys::{self, FdName};
 
@@ -33,7 +33,7 @@ impl Export {
         pin: &Pin,
         handle: Option<HandleId>,
     ) -> Result<Attr, Fault> {
-        let changes = permit.grant();
+        let (changes, pretended) = (permit.grant(), permit.pretended());
         if let Some(size) = changes.size {
             self.truncate(pin, handle, size)?;
         }
@@ -46,10 +46,12 @@ impl Export {
             self.chmod(pin, mode)?;
         }
         set_times(pin, &changes)?;
-        if owned || changes.mode.is_some() {
+        // A new file's owner that was pretended counts as given: the client asks no more.
+        let owned = owned || pretended.meets(Words::of(Word::Owner));
+        let moded = changes.mode.is_some() || pretended.meets(Words::of(Word::Mode));
+        if owned || moded {
             self.with(|table| {
                 if let Ok(slot) = table.slot(pin.node) {
-                    let moded = changes.mode.is_some();
                     table.nodes.note_changes(slot, owned, moded);
                 }
             });

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::fault::Call;
 use super::{Export, Fault, Pin};
-use crate::op::rows;
+use crate::op::{XattrChange, rows};
 use crate::policy::Permit;
 use crate::sys::FdName;
 
@@ -17,7 +17,7 @@ const MAX: usize = 64 * 1024;
 const USUAL: usize = 256;
 
 impl Export {
-    /// Sets an attribute.
+    /// Sets an attribute, or does nothing if that is what was granted.
     ///
     /// # Errors
     ///
@@ -37,7 +37,10 @@ impl Export {
         if value.len() > MAX {
             return Err((Errno::TOOBIG, "setxattr").into());
         }
-        let (path, name) = (FdName::new(pin.fd()), permit.grant());
+        let XattrChange::Act(name) = permit.grant() else {
+            return Ok(());
+        };
+        let path = FdName::new(pin.fd());
         rustix::fs::setxattr(path.as_c_str(), name.as_c_str(), value, flags).call("setxattr")
     }
 
@@ -61,13 +64,16 @@ impl Export {
         fetch(|buf| rustix::fs::listxattr(path.as_c_str(), buf)).call("listxattr")
     }
 
-    /// Removes an attribute.
+    /// Removes an attribute, or does nothing if that is what was granted.
     ///
     /// # Errors
     ///
     /// ENODATA if there is none.
     pub fn removexattr(&self, permit: Permit<rows::Removexattr>, pin: &Pin) -> Result<(), Fault> {
-        let (path, name) = (FdName::new(pin.fd()), permit.grant());
+        let XattrChange::Act(name) = permit.grant() else {
+            return Ok(());
+        };
+        let path = FdName::new(pin.fd());
         rustix::fs::removexattr(path.as_c_str(), name.as_c_str()).call("removexattr")
     }
 }

@@ -164,7 +164,7 @@ pub fn serve(service: Service, ready: impl FnOnce()) -> Result<(), ServeError> {
         control.stop();
     }
     // Behind the last question: no one comes after it.
-    mediator.end();
+    mediator.close();
     // The last mediator lets the log end; what is queued is written first.
     drop(mediator);
     log.join();

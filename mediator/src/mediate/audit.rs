@@ -33,6 +33,15 @@ pub enum Verbosity {
 #[derive(Debug)]
 pub(super) enum Record {
     Refused(Refused),
+    /// It would have been refused if rules were enforced (`mode = "observe"`).
+    Observed(Refused),
+    /// Told as done without being so.
+    Pretended {
+        op: Op,
+        requester: Requester,
+        subject: String,
+        rule: String,
+    },
     /// A rule with `log = "all"` allowed it.
     Allowed {
         op: Op,
@@ -155,26 +164,16 @@ fn write_all(records: &Receiver<Record>, dropped: &AtomicU64) {
 
 fn write(record: &Record) {
     match record {
-        Record::Refused(Refused {
+        Record::Refused(refused) => write_refused(refused, "refused"),
+        Record::Observed(refused) => write_refused(refused, "would be refused"),
+        Record::Pretended {
             op,
             requester: Requester { uid, gid, pid },
             subject,
             rule,
-            why,
-            errno,
-        }) => {
-            let (op, errno) = (op.raw_name(), errno.raw_os_error());
-            tracing::warn!(
-                op,
-                name = subject.as_str(),
-                rule = rule.as_str(),
-                why,
-                errno,
-                uid,
-                gid,
-                pid,
-                "refused"
-            );
+        } => {
+            let (op, name, rule) = (op.raw_name(), subject.as_str(), rule.as_str());
+            tracing::info!(op, name, rule, uid, gid, pid, "pretended");
         }
         Record::Allowed {
             op,
@@ -211,6 +210,14 @@ fn write(record: &Record) {
             );
         }
     }
+}
+
+fn write_refused(refused: &Refused, what: &'static str) {
+    let Requester { uid, gid, pid } = refused.requester;
+    let (op, errno) = (refused.op.raw_name(), refused.errno.raw_os_error());
+    let (name, rule) = (refused.subject.as_str(), refused.rule.as_str());
+    let why = refused.why;
+    tracing::warn!(op, name, rule, why, errno, uid, gid, pid, "{what}");
 }
 
 #[cfg(test)]

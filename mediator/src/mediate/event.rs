@@ -13,6 +13,20 @@ pub enum Verdict {
         /// The rule that decided: its index in the file; `None` for the default.
         rule: Option<u32>,
     },
+    /// Told as done without being so, as a rule says.
+    Pretended {
+        /// The rule.
+        rule: Option<u32>,
+    },
+    /// Allowed since the policy only observes; it would be refused.
+    Observed {
+        /// What the client would be told.
+        errno: i32,
+        /// The rule that would decide.
+        rule: Option<u32>,
+        /// Why, in words.
+        why: String,
+    },
     /// Refused.
     Refused {
         /// What the client is told.
@@ -69,8 +83,18 @@ impl Verdict {
     /// The verdict in a decision.
     pub(super) fn of<O: crate::op::Operation>(decided: &Result<Permit<O>, Refusal>) -> Self {
         match decided {
-            Ok(permit) => Self::Allowed {
-                rule: permit.rule(),
+            Ok(permit) => match permit.observed() {
+                Some(refusal) => Self::Observed {
+                    errno: refusal.errno.raw_os_error(),
+                    rule: refusal.rule,
+                    why: refusal.why.to_owned(),
+                },
+                None if permit.pretended().is_empty() => Self::Allowed {
+                    rule: permit.rule(),
+                },
+                None => Self::Pretended {
+                    rule: permit.rule(),
+                },
             },
             Err(refusal) => Self::Refused {
                 errno: refusal.errno.raw_os_error(),
@@ -80,17 +104,20 @@ impl Verdict {
         }
     }
 
-    /// Whether it is a refusal.
+    /// Whether it is a refusal, or would be if the policy did not only observe.
     #[must_use]
     pub fn is_refused(&self) -> bool {
-        matches!(self, Self::Refused { .. })
+        matches!(self, Self::Refused { .. } | Self::Observed { .. })
     }
 
     /// The rule that decided.
     #[must_use]
     pub fn rule(&self) -> Option<u32> {
         match self {
-            Self::Allowed { rule } | Self::Refused { rule, .. } => *rule,
+            Self::Allowed { rule }
+            | Self::Pretended { rule }
+            | Self::Observed { rule, .. }
+            | Self::Refused { rule, .. } => *rule,
         }
     }
 }

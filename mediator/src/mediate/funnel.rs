@@ -9,6 +9,7 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, Guard};
 use rustix::io::Errno;
 
+use super::asides::Asides;
 use super::audit::{Audit, AuditWriter, Record, Refused, Verbosity, escape};
 use super::counters::{Counters, End};
 use super::event::{Decision, Ended, Event};
@@ -38,8 +39,9 @@ pub struct Mediator {
     pub(super) gate: Gate,
     pub(super) watchers: Watchers,
     started: Instant,
-    audit: Audit,
+    pub(super) audit: Audit,
     counters: Counters,
+    pub(super) asides: Asides,
 }
 
 /// Attributes as the view shows them: the owner in guest ids.
@@ -117,6 +119,8 @@ pub(super) struct Case<'a> {
     pub(super) kind: Option<FileKind>,
     pub(super) second: Option<(&'a Pin, &'a Name)>,
     pub(super) span: Option<(u64, u64)>,
+    /// The span's length is added to the file's size.
+    pub(super) adds: bool,
     pub(super) xattr: Option<(&'a [u8], usize)>,
     pub(super) target: Option<&'a [u8]>,
 }
@@ -130,6 +134,7 @@ impl<'a> Case<'a> {
             kind: None,
             second: None,
             span: None,
+            adds: false,
             xattr: None,
             target: None,
         }
@@ -173,6 +178,7 @@ impl Mediator {
             started: Instant::now(),
             audit,
             counters: Counters::default(),
+            asides: Asides::default(),
         };
         Ok((mediator, writer))
     }
@@ -219,7 +225,7 @@ impl Mediator {
     }
 
     /// The view has ended: nothing is held and nobody watches any more.
-    pub fn end(&self) {
+    pub fn close(&self) {
         self.gate.close();
         self.watchers.close();
     }
@@ -350,7 +356,8 @@ impl Mediator {
             })?
         };
         let permit = verdict.map_err(|refusal| self.refuse(O::OP, trail, case, refusal))?;
-        if permit.logs() {
+        self.note_asides(trail, case, &permit);
+        if permit.logs() && permit.pretended().is_empty() {
             self.audit.put(Record::Allowed {
                 op: O::OP,
                 requester: trail.who,
@@ -448,6 +455,7 @@ impl Mediator {
         facts.words = case.words.unwrap_or(op.words());
         facts.offset = case.span.map(|(offset, _)| offset);
         facts.length = case.span.map(|(_, length)| length);
+        facts.adds = case.adds;
         facts.xattr = case.xattr;
         facts.target = case.target;
 
@@ -553,7 +561,7 @@ impl Mediator {
     }
 
     /// The names in a case, escaped, for the log.
-    fn describe(&self, case: &Case<'_>) -> String {
+    pub(super) fn describe(&self, case: &Case<'_>) -> String {
         let (mut first, mut second) = (Vec::new(), Vec::new());
         match case.subject {
             Subject::Handle(handle) => match self.export.pin_handle(handle) {
@@ -588,7 +596,7 @@ impl Mediator {
 }
 
 /// How a rule is called in the log: by its name, else its number, counted from 1.
-fn rule_word(trail: &Trail, rule: Option<u32>) -> String {
+pub(super) fn rule_word(trail: &Trail, rule: Option<u32>) -> String {
     match rule {
         None => "-".to_owned(),
         Some(index) => match trail.policy.borrow().rule_name(index) {

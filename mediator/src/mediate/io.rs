@@ -2,8 +2,9 @@
 
 use rustix::io::Errno;
 
-use super::funnel::{Case, Mediator};
+use super::funnel::{Act, Case, Mediator};
 use super::scratch::with_data;
+use crate::export::Attr;
 use crate::ids::HandleId;
 use crate::op::{Op, Word, Words, rows};
 use crate::policy::Requester;
@@ -62,8 +63,15 @@ impl Mediator {
         self.run(Op::Write, who, |trail| {
             let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
             check_span(offset, length, Errno::FBIG)?;
+            let end = if trail.policy.borrow().limits_file_size() && self.export.appends(handle)? {
+                Some(self.end(handle)?)
+            } else {
+                None
+            };
             let case = Case {
                 span: Some((offset, length)),
+                attr: end.as_ref(),
+                adds: end.is_some(),
                 ..Case::handle(handle)
             };
             let permit = self.decide::<rows::Write>(trail, &case, ())?;
@@ -85,8 +93,16 @@ impl Mediator {
     ) -> Result<(), Errno> {
         self.run(Op::Fallocate, who, |trail| {
             check_span(offset, length, Errno::FBIG)?;
+            let inserts = mode & libc::FALLOC_FL_INSERT_RANGE != 0;
+            let end = if trail.policy.borrow().limits_file_size() && inserts {
+                Some(self.end(handle)?)
+            } else {
+                None
+            };
             let case = Case {
                 span: Some((offset, length)),
+                attr: end.as_ref(),
+                adds: end.is_some(),
                 ..Case::handle(handle)
             };
             let permit = self.decide::<rows::Fallocate>(trail, &case, ())?;
@@ -142,6 +158,13 @@ impl Mediator {
                 .export
                 .copy_file_range(source, target, from, to, length)?)
         })
+    }
+}
+
+impl Mediator {
+    /// An open file's attributes, for its size now.
+    fn end(&self, handle: HandleId) -> Act<Attr> {
+        Ok(self.export.stat(&self.export.pin_handle(handle)?)?)
     }
 }
 

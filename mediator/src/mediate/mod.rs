@@ -4,6 +4,7 @@
 //! Knows neither FUSE nor fuser: it takes plain types and answers with an errno, so that the whole
 //! file system can be driven without a kernel.
 
+mod asides;
 mod attrs;
 mod audit;
 mod counters;
@@ -18,11 +19,14 @@ mod open;
 mod reload;
 mod scratch;
 mod select;
+#[cfg(test)]
+mod tests;
 mod turns;
 mod watch;
 mod watched;
 mod xattrs;
 
+pub use asides::{Aside, Asides};
 pub use audit::{AuditWriter, Verbosity};
 pub use counters::{Count, Counters};
 pub use dirs::Plus;

@@ -76,12 +76,14 @@ impl Mediator {
             let pin = self.export.pin(node)?;
             let permit = self.decide::<rows::Listxattr>(trail, &Case::node(&pin), ())?;
             let all = self.export.listxattr(permit, &pin)?;
-            let shown = |name: &&[u8]| {
-                let bare = name.strip_suffix(b"\0").unwrap_or(name);
-                !bare.is_empty() && trail.policy.borrow().xattr_shown(bare)
-            };
-            let listed = all.split_inclusive(|byte| *byte == 0).filter(shown);
-            Ok(fit(listed.flatten().copied().collect(), size)?)
+            let mut listed = Vec::with_capacity(all.len());
+            for stored in all.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+                if let Some(name) = trail.policy.borrow().xattr_shown(stored) {
+                    listed.extend_from_slice(name);
+                    listed.push(0);
+                }
+            }
+            Ok(fit(listed, size)?)
         })
     }
 

@@ -131,6 +131,18 @@ impl XattrName {
         Some(Self { len, bytes })
     }
 
+    /// The name with `prefix` before it; `None` beyond 255 bytes.
+    #[must_use]
+    pub fn after(&self, prefix: &[u8]) -> Option<Self> {
+        let mut bytes = [0; 256];
+        let len = prefix.len().checked_add(usize::from(self.len))?;
+        bytes.get_mut(..prefix.len())?.copy_from_slice(prefix);
+        bytes
+            .get_mut(prefix.len()..len)?
+            .copy_from_slice(self.as_bytes());
+        Self::new(bytes.get(..len)?)
+    }
+
     /// The name without its terminator.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -155,6 +167,17 @@ impl From<XattrName> for Vec<u8> {
     fn from(name: XattrName) -> Self {
         name.as_bytes().to_vec()
     }
+}
+
+/// What a permit to set or remove an extended attribute grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "lives for one request")]
+pub enum XattrChange {
+    /// The attribute of this name, as it is stored, is changed.
+    Act(XattrName),
+    /// Nothing is: there is no name to act upon.
+    Pretend,
 }
 
 /// Bytes that are no name of an extended attribute.
@@ -244,7 +267,9 @@ any! {
         Changes(Changes),
         /// RENAME.
         Rename(RenameHow),
-        /// SETXATTR, GETXATTR, REMOVEXATTR.
+        /// GETXATTR.
         Xattr(XattrName),
+        /// SETXATTR, REMOVEXATTR.
+        XattrChange(XattrChange),
     }
 }

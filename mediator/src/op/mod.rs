@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use args::{
     AnyAsk, AnyGrant, Birth, BirthAsk, Changes, ChangesAsk, NotXattrName, OpenAs, OtherOperation,
-    RenameHow, SetTime, XattrName,
+    RenameHow, SetTime, XattrChange, XattrName,
 };
 
 /// A word of the policy's `do` lists.
@@ -191,11 +191,11 @@ operations! {
     /// Read a directory's entries.
     Readdir "readdir" [List] () => ();
     /// Set an extended attribute.
-    Setxattr "setxattr" [Xattr] XattrName => XattrName;
+    Setxattr "setxattr" [Xattr] XattrName => XattrChange;
     /// Read an extended attribute.
     Getxattr "getxattr" [Xattr] XattrName => XattrName;
     /// List extended attributes; each name is judged again before it is shown.
     Listxattr "listxattr" [Xattr] () => ();
     /// Remove an extended attribute.
-    Removexattr "removexattr" [Xattr] XattrName => XattrName;
+    Removexattr "removexattr" [Xattr] XattrName => XattrChange;
 }

@@ -1,6 +1,6 @@
 //! Renames and links may not carry a file, or a tree, out of the rules that hold for it.
 //!
-//! Every rule with a path is compared at the old and at the new name: what it can still match at
+//! Every rule with a path, or a condition on the name, is compared at the old and at the new name: what it can still match at
 //! or below each (a glob's residual states). A restricting rule must hold at the new name wherever
 //! it held at the old one; a rule that plainly allows may not begin to hold; a rule that changes
 //! what it allows, or logs, must hold the same. Then, whichever rule decides below the old name,
@@ -65,7 +65,7 @@ impl Policy {
 }
 
 fn file_stays(rule: &Rule, old: &[u8], new: &[u8]) -> bool {
-    let (here, there) = (rule.holds_at(Some(old)), rule.holds_at(Some(new)));
+    let (here, there) = (rule.holds_by_name(old), rule.holds_by_name(new));
     if rule.restricts() {
         !here || there
     } else if rule.plainly_allows() {
@@ -75,8 +75,12 @@ fn file_stays(rule: &Rule, old: &[u8], new: &[u8]) -> bool {
     }
 }
 
+/// The top may change its last component, by which a condition may go; what is below keeps its own,
+/// so that only the paths matter there.
 fn tree_stays(rule: &Rule, old: &[u8], new: &[u8]) -> bool {
-    if rule.restricts() {
+    if !file_stays(rule, old, new) {
+        false
+    } else if rule.restricts() {
         within(rule, old, new)
     } else if rule.plainly_allows() {
         within(rule, new, old)

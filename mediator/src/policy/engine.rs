@@ -4,14 +4,14 @@ use rustix::io::Errno;
 
 use super::facts::Facts;
 use super::grant::{Asked, Judged};
+use super::limit::Limit;
 use super::model::{
-    Action, Condition, Modify, Number, Policy, Rule, Whose, XattrAction, shows_outsiders,
-    words_besides,
+    Action, Condition, Modify, Number, Policy, Rule, Whose, shows_outsiders, words_besides,
 };
-use super::permit::{Permit, Refusal};
+use super::permit::{Permit, Refusal, Trace};
 use super::request::Request;
 use crate::ids::{FileKind, GuestOwner, HostOwner};
-use crate::op::{Op, Word, Words};
+use crate::op::{Op, RenameHow, Word, Words};
 use crate::weak;
 
 /// What the rules allow: how the deciding rules change what is asked.
@@ -24,6 +24,12 @@ pub struct Allowed {
     pub(super) only_new: bool,
     /// RENAME must not replace what is there already.
     pub(super) keep_target: bool,
+    /// What is told as done and must not be.
+    pub(super) pretended: Words,
+    /// The smallest that holds.
+    pub(super) limit: Option<Limit>,
+    /// What would be refused if rules were enforced.
+    pub(super) observed: Option<Refusal>,
 }
 
 /// The first rule that holds, or the default.
@@ -32,6 +38,7 @@ enum Verdict {
     Allow(Option<u32>, Modify),
     Deny(Option<u32>, Option<Errno>),
     Hide(u32),
+    Pretend(u32),
 }
 
 /// One request, as the rules see it.
@@ -70,7 +77,7 @@ impl Policy {
         let kind = facts.kind.or(asked.kind);
         let grant = O::grant(self, &allowed, kind, ask)?;
         let logs = allowed.rule.is_some_and(|rule| self.rule_logs(rule));
-        Ok(Permit::new(grant, allowed.rule, logs))
+        Ok(Permit::new(grant, Trace::of(&allowed, logs)))
     }
 
     /// What remains of [`Policy::decide`] when a person allows a request in the place of the rules:
@@ -90,7 +97,7 @@ impl Policy {
         self.judge_carrying(facts, &asked)?;
         let kind = facts.kind.or(asked.kind);
         let grant = O::grant(self, &Allowed::default(), kind, ask)?;
-        Ok(Permit::new(grant, None, false))
+        Ok(Permit::new(grant, Trace::default()))
     }
 
     /// Whether the first rule, in a policy made for it, speaks of a request: by a word of it, at
@@ -109,11 +116,11 @@ impl Policy {
             let speaks = each_word(words).any(|word| rule.speaks_of(facts.op, word));
             let mut places = names(facts).chain(facts.second.map(Some));
             speaks
-                && places.any(|path| rule.holds_at(path))
-                && rule
-                    .when
-                    .iter()
-                    .all(|condition| case.holds(condition) == Some(true))
+                && places.any(|path| {
+                    let mut conditions = rule.when.iter();
+                    rule.holds_at(path)
+                        && conditions.all(|condition| case.holds(condition, path) == Some(true))
+                })
         })
     }
 
@@ -147,7 +154,10 @@ impl Policy {
                 "floor: rules go by path and no name is known",
             ));
         }
-        let mut allowed = Allowed::default();
+        let mut allowed = Allowed {
+            limit: Limit::smaller(None, self.file_size, None),
+            ..Allowed::default()
+        };
         let mut worst = None;
         let mut first = true;
         for name in names(facts) {
@@ -178,12 +188,43 @@ impl Policy {
                 allowed.keep_target = !self.allows_all(&case, name, Words::of(Word::Remove));
             }
         }
-        if let Some(refusal) = worst {
+        let by_rules = worst.map_or(Ok(()), Err);
+        self.unless_observed(by_rules, &mut allowed)?;
+        self.unless_observed(self.judge_xattr(facts), &mut allowed)?;
+        self.unless_observed(self.judge_carrying(facts, asked), &mut allowed)?;
+        let limited = allowed.limit.map_or(Ok(()), |it| it.judge(facts, asked));
+        self.unless_observed(limited, &mut allowed)?;
+        if self.observe {
+            self.observe_conditions(asked, &mut allowed);
+        }
+        Ok(allowed)
+    }
+
+    /// A refusal that follows from the rules alone: only noted where they are not enforced.
+    fn unless_observed(
+        &self,
+        judged: Result<(), Refusal>,
+        allowed: &mut Allowed,
+    ) -> Result<(), Refusal> {
+        let Err(refusal) = judged else { return Ok(()) };
+        if !self.observe {
             return Err(refusal);
         }
-        self.judge_xattr(facts)?;
-        self.judge_carrying(facts, asked)?;
-        Ok(allowed)
+        allowed.observed.get_or_insert(refusal);
+        Ok(())
+    }
+
+    /// A permit on condition that nothing is there yet would refuse if something is. What a CREATE
+    /// finds instead is opened, and told as an open.
+    fn observe_conditions(&self, asked: &Asked, allowed: &mut Allowed) {
+        if allowed.keep_target && asked.rename == Some(RenameHow::Replace) {
+            allowed.observed.get_or_insert(refuse(
+                Errno::EXIST,
+                "if there is something by the new name: it may not be removed",
+            ));
+        }
+        allowed.keep_target = false;
+        allowed.only_new = false;
     }
 
     /// Judges every word at one name; keeps the strictest refusal.
@@ -199,8 +240,16 @@ impl Policy {
         for word in each_word(words) {
             match self.verdict(case, path, word) {
                 Verdict::Allow(rule, modify) => {
+                    if word == Words::of(Word::Write) {
+                        allowed.limit = Limit::smaller(allowed.limit, modify.file_size, rule);
+                    }
                     allowed.modify = allowed.modify.and(modify);
                     allowed.rule = allowed.rule.or(rule);
+                }
+                // Stricter than to allow: what one name pretends is not done for another's sake.
+                Verdict::Pretend(rule) => {
+                    allowed.pretended = allowed.pretended.with(word);
+                    allowed.rule = allowed.rule.or(Some(rule));
                 }
                 Verdict::Deny(rule, errno) => {
                     let errno = errno.unwrap_or(class_errno(case.facts.op, word));
@@ -241,11 +290,12 @@ impl Policy {
             else {
                 continue;
             };
-            if rule.speaks_of(op, word) && rule.holds_at(path) && case.conditions_hold(rule) {
+            if rule.speaks_of(op, word) && rule.holds_at(path) && case.conditions_hold(rule, path) {
                 return match rule.action {
                     Action::Allow(modify) => Verdict::Allow(Some(index), modify),
                     Action::Deny(errno) => Verdict::Deny(Some(index), errno),
                     Action::Hide => Verdict::Hide(index),
+                    Action::Pretend => Verdict::Pretend(index),
                 };
             }
         }
@@ -266,43 +316,11 @@ impl Policy {
         let Some(path) = path else { return false };
         word == Words::of(Word::Look)
             && may_be_directory
-            && self
-                .rules
-                .iter()
-                .filter(|rule| !rule.restricts())
-                .any(|rule| {
-                    rule.paths
-                        .iter()
-                        .any(|glob| glob.reaches_below(glob.after(path)))
-                })
-    }
-
-    fn judge_xattr(&self, facts: &Facts<'_>) -> Result<(), Refusal> {
-        let Some((name, _size)) = facts.xattr else {
-            return Ok(());
-        };
-        match self.xattr_action(name) {
-            XattrAction::Allow => Ok(()),
-            XattrAction::Deny => Err(refuse(
-                Errno::ACCESS,
-                "the attribute's name is denied by an `[[xattr]]`",
-            )),
-            XattrAction::Unsupported => Err(refuse(
-                Errno::NOTSUP,
-                "the attribute's name is cut off by an `[[xattr]]`",
-            )),
-        }
-    }
-
-    fn xattr_action(&self, name: &[u8]) -> XattrAction {
-        let rule = self.xattrs.iter().find(|rule| rule.glob.matches(name));
-        rule.map_or(XattrAction::Allow, |rule| rule.action)
-    }
-
-    /// Whether a listing shows an extended attribute of this name.
-    #[must_use]
-    pub fn xattr_shown(&self, name: &[u8]) -> bool {
-        self.xattr_action(name) == XattrAction::Allow
+            && self.rules.iter().filter(|rule| rule.opens()).any(|rule| {
+                rule.paths
+                    .iter()
+                    .any(|glob| glob.reaches_below(glob.after(path)))
+            })
     }
 
     /// What the view shows for a stored owner; ids that `map` does not reach show as 65534.
@@ -315,6 +333,9 @@ impl Policy {
     /// conditions, and an allowing rule before it counts only if it has none either.
     #[must_use]
     pub fn is_hidden(&self, path: &[u8]) -> bool {
+        if self.observe {
+            return false;
+        }
         let look = Words::of(Word::Look);
         let mut rules = self.rules.iter().filter(|rule| rule.when.is_empty());
         let first = rules.find(|rule| {
@@ -411,15 +432,16 @@ fn class_errno(op: Op, word: Words) -> Errno {
 impl Case<'_, '_> {
     /// A condition on a fact that the request does not have does not hold; but where the target
     /// exists and the fact was merely not gathered, a restricting rule holds: it fails closed.
-    fn conditions_hold(&self, rule: &Rule) -> bool {
+    fn conditions_hold(&self, rule: &Rule, path: Option<&[u8]>) -> bool {
         let has_target = !is_new_name(self.facts.op, false);
         rule.when.iter().all(|condition| {
-            let missing = rule.restricts() && has_target && condition.needs_attr();
-            self.holds(condition).unwrap_or(missing)
+            let could_be_known = condition.needs_path() || (has_target && condition.needs_attr());
+            let missing = rule.restricts() && could_be_known;
+            self.holds(condition, path).unwrap_or(missing)
         })
     }
 
-    fn holds(&self, condition: &Condition) -> Option<bool> {
+    fn holds(&self, condition: &Condition, path: Option<&[u8]>) -> Option<bool> {
         let facts = self.facts;
         match condition {
             Condition::Kind(kinds) => {
@@ -440,6 +462,7 @@ impl Case<'_, '_> {
             Condition::Within { what, min, max } => {
                 let number = match what {
                     Number::Size => facts.size,
+                    Number::NewSize => self.asked.size,
                     Number::Nlink => facts.nlink.map(u64::from),
                     Number::Offset => facts.offset,
                     Number::Length => facts.length,
@@ -457,6 +480,19 @@ impl Case<'_, '_> {
             }
             Condition::Birth(birth) => Some(facts.birth == *birth),
             Condition::Submount(submount) => Some(facts.submount == *submount),
+            Condition::Flags { any, all, none } => {
+                let flags = self.asked.flags?;
+                let meets_any = any.is_empty() || flags.meets(*any);
+                Some(meets_any && flags.holds(*all) && !flags.meets(*none))
+            }
+            Condition::Rename(how) => Some(how.contains(&self.asked.rename?)),
+            Condition::Name(_) => condition.holds_at(path),
+            // A request without a second name is no rename or link: nothing could be known.
+            Condition::Second(globs) => Some(
+                facts
+                    .second
+                    .is_some_and(|second| globs.iter().any(|glob| glob.matches(second))),
+            ),
         }
     }
 

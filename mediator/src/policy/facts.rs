@@ -57,6 +57,9 @@ pub struct Facts<'a> {
     pub offset: Option<u64>,
     /// Length in bytes of a read or write.
     pub length: Option<u64>,
+    /// The length is added to the file's size, wherever the offset is: the handle appends, or a
+    /// range is inserted.
+    pub adds: bool,
     /// Name and value size of an extended attribute.
     pub xattr: Option<(&'a [u8], usize)>,
     /// A new symbolic link's target.
@@ -86,6 +89,7 @@ impl<'a> Facts<'a> {
             nlink: None,
             offset: None,
             length: None,
+            adds: false,
             xattr: None,
             target: None,
             submount: false,

@@ -3,12 +3,12 @@
 use rustix::io::Errno;
 
 use super::engine::{Allowed, refuse};
-use super::model::{Policy, SetId};
+use super::model::{Flags, Policy, SetId};
 use super::permit::Refusal;
 use crate::ids::{FileKind, HostOwner, Mode};
 use crate::op::{
     Birth, BirthAsk, Changes, ChangesAsk, OpenAs, Operation, RenameHow, SetTime, Word, Words,
-    XattrName,
+    XattrChange, XattrName,
 };
 
 /// What the rules may ask of a request's arguments.
@@ -21,9 +21,13 @@ pub struct Asked {
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
     pub(super) mode: Option<Mode>,
+    /// SETATTR's, in bytes.
+    pub(super) size: Option<u64>,
     /// What is to be made.
     pub(super) kind: Option<FileKind>,
     pub(super) rename: Option<RenameHow>,
+    /// OPEN's and CREATE's.
+    pub(super) flags: Option<Flags>,
 }
 
 /// A row that [`Policy::decide`] can judge: each whose arguments it knows how to translate.
@@ -92,8 +96,29 @@ impl Translate<XattrName> for XattrName {
         Asked::default()
     }
 
-    fn grant(self, _: &Policy, _: &Allowed, _: Option<FileKind>) -> Result<Self, Refusal> {
-        Ok(self)
+    /// A name that is too long to be kept is none that is there.
+    fn grant(self, policy: &Policy, _: &Allowed, _: Option<FileKind>) -> Result<Self, Refusal> {
+        policy.stored_xattr(self, Errno::NODATA)
+    }
+}
+
+impl Translate<XattrChange> for XattrName {
+    fn asked(&self) -> Asked {
+        Asked::default()
+    }
+
+    fn grant(
+        self,
+        policy: &Policy,
+        allowed: &Allowed,
+        _: Option<FileKind>,
+    ) -> Result<XattrChange, Refusal> {
+        if allowed.pretended.meets(Words::of(Word::Xattr)) {
+            return Ok(XattrChange::Pretend);
+        }
+        // setxattr(2): ERANGE for a name that the file system has no room for.
+        let stored = policy.stored_xattr(self, Errno::RANGE)?;
+        Ok(XattrChange::Act(stored))
     }
 }
 
@@ -130,6 +155,7 @@ impl Translate<OpenAs> for OpenAs {
     fn asked(&self) -> Asked {
         Asked {
             words: words_of_open(*self),
+            flags: Some(Flags::from(*self)),
             ..Asked::default()
         }
     }
@@ -144,6 +170,7 @@ impl Translate<Birth> for BirthAsk {
         Asked {
             words: Words::of(Word::Make),
             open_words: words_of_open(self.open),
+            flags: Some(Flags::from(self.open)),
             mode: Some(self.mode),
             kind: Some(self.kind),
             ..Asked::default()
@@ -199,6 +226,7 @@ impl Translate<Changes> for ChangesAsk {
             uid: self.uid.map(|id| id.0),
             gid: self.gid.map(|id| id.0),
             mode: self.mode,
+            size: self.size,
             ..Asked::default()
         }
     }
@@ -209,22 +237,29 @@ impl Translate<Changes> for ChangesAsk {
         allowed: &Allowed,
         kind: Option<FileKind>,
     ) -> Result<Changes, Refusal> {
-        let uid = self.uid.map(|asked| match allowed.modify.uid {
+        // What is pretended is not translated either: no id is outside, no bit refused.
+        let acts = |word| !allowed.pretended.meets(Words::of(word));
+        let (owner, time) = (acts(Word::Owner), acts(Word::Time));
+        let uid = self.uid.filter(|_| owner);
+        let uid = uid.map(|asked| match allowed.modify.uid {
             Some(forced) => Ok(forced),
             None => policy.owners.uid(asked),
         });
-        let gid = self.gid.map(|asked| match allowed.modify.gid {
+        let gid = self.gid.filter(|_| owner);
+        let gid = gid.map(|asked| match allowed.modify.gid {
             Some(forced) => Ok(forced),
             None => policy.owners.gid(asked),
         });
-        let mode = self.mode.map(|mode| policy.mode(mode, kind, allowed));
+        let mode = self.mode.filter(|_| acts(Word::Mode));
+        let mode = mode.map(|mode| policy.mode(mode, kind, allowed));
         Ok(Changes {
             uid: uid.transpose()?,
             gid: gid.transpose()?,
             mode: mode.transpose()?,
+            // Data is never pretended: the parser has no such rule.
             size: self.size,
-            atime: self.atime,
-            mtime: self.mtime,
+            atime: if time { self.atime } else { SetTime::Omit },
+            mtime: if time { self.mtime } else { SetTime::Omit },
         })
     }
 }

@@ -6,10 +6,12 @@
 //! name, and the strictest verdict stands.
 
 mod carry;
+mod condition;
 mod engine;
 mod facts;
 mod fit;
 mod grant;
+mod limit;
 mod mistake;
 mod model;
 mod owners;
@@ -19,6 +21,7 @@ mod permit;
 mod request;
 pub mod shipped;
 pub(crate) mod text;
+mod xattrs;
 
 pub use facts::{Facts, Needs, Requester};
 pub use fit::Misfit;

@@ -2,10 +2,11 @@
 
 use rustix::io::Errno;
 
+pub(super) use super::condition::{Condition, Flags, Number, Whose};
 use super::facts::Needs;
 use super::owners::{Bounds, IdSpan, Owners};
 use super::paths::{Glob, NameGlob};
-use crate::ids::{FileKind, HostGid, HostOwner, HostUid, Mode};
+use crate::ids::{HostGid, HostOwner, HostUid, Mode};
 use crate::op::{Op, Word, Words};
 
 /// The rules of one view. Plain data: shared between threads without a lock.
@@ -14,10 +15,14 @@ pub struct Policy {
     pub(super) settings: Settings,
     pub(super) default_allow: bool,
     pub(super) readonly: bool,
+    /// What rules and default refuse is told, and let through.
+    pub(super) observe: bool,
     pub(super) set_id: SetId,
     /// Whether a directory may be given set-group-id.
     pub(super) setgid_directories: bool,
     pub(super) owners: Owners,
+    /// The view's own `limit.file_size`, in bytes: for what no rule limits further.
+    pub(super) file_size: Option<u64>,
     /// Worked out from `owners` and the rules; `None`: every host id.
     pub(super) bounds: Option<Bounds>,
     pub(super) rules: Vec<Rule>,
@@ -105,9 +110,26 @@ impl Rule {
             || path.is_some_and(|path| self.paths.iter().any(|glob| glob.matches(path)))
     }
 
+    /// Whether the rule goes by name: by its paths, or by a condition on names.
+    pub(super) fn goes_by_name(&self) -> bool {
+        !self.paths.is_empty() || self.when.iter().any(Condition::needs_path)
+    }
+
+    /// Whether the rule holds for a path, conditions on anything but that name aside.
+    pub(super) fn holds_by_name(&self, path: &[u8]) -> bool {
+        let path = Some(path);
+        let named = |condition: &Condition| condition.holds_at(path).unwrap_or(true);
+        self.holds_at(path) && self.when.iter().all(named)
+    }
+
     /// Whether the rule can only take away.
     pub(super) fn restricts(&self) -> bool {
         matches!(self.action, Action::Deny(_) | Action::Hide)
+    }
+
+    /// Whether what the rule speaks of can be reached, so that the way there must be open.
+    pub(super) fn opens(&self) -> bool {
+        matches!(self.action, Action::Allow(_))
     }
 
     /// Whether the rule allows and does nothing else.
@@ -123,6 +145,8 @@ pub(super) enum Action {
     /// With `errno`, if the file gives one.
     Deny(Option<Errno>),
     Hide,
+    /// Told as done, and not done. Only for words whose effect no client builds upon.
+    Pretend,
 }
 
 /// What an allowing rule changes in what is asked.
@@ -132,77 +156,20 @@ pub(super) struct Modify {
     pub(super) gid: Option<HostGid>,
     pub(super) force: u32,
     pub(super) strip: u32,
+    /// The largest size in bytes that a write may give a file.
+    pub(super) file_size: Option<u64>,
 }
 
 impl Modify {
-    /// Both at once: stripping and forcing add up, the first owner stays.
+    /// Both at once: stripping and forcing add up, the first owner stays. Limits are not joined
+    /// here: which rule's it is must be told.
     pub(super) fn and(self, other: Self) -> Self {
         Self {
             uid: self.uid.or(other.uid),
             gid: self.gid.or(other.gid),
             force: self.force | other.force,
             strip: self.strip | other.strip,
-        }
-    }
-}
-
-/// Whose ids a condition looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose {
-    /// The target's, host ids.
-    Now,
-    /// Those a chown asks for, as the guest gives them.
-    Asked,
-    /// The client's, host ids.
-    Requester,
-}
-
-/// Which number a condition looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Number {
-    Size,
-    Nlink,
-    Offset,
-    Length,
-    XattrSize,
-}
-
-/// One condition of `when`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Condition {
-    Kind(Vec<FileKind>),
-    Mode {
-        asked: bool,
-        any: u32,
-        all: u32,
-        none: u32,
-    },
-    Owner {
-        whose: Whose,
-        uids: Vec<u32>,
-        gids: Vec<u32>,
-    },
-    Within {
-        what: Number,
-        min: u64,
-        max: u64,
-    },
-    Xattr(Vec<NameGlob>),
-    Target(Vec<Glob>),
-    Birth(bool),
-    Submount(bool),
-}
-
-impl Condition {
-    /// Whether the condition looks at the target's attributes, which must be gathered first.
-    pub(super) fn needs_attr(&self) -> bool {
-        match self {
-            Self::Kind(_) => true,
-            Self::Mode { asked, .. } => !asked,
-            Self::Owner { whose, .. } => *whose == Whose::Now,
-            Self::Within { what, .. } => matches!(what, Number::Size | Number::Nlink),
-            Self::Submount(_) => true,
-            Self::Xattr(_) | Self::Target(_) | Self::Birth(_) => false,
+            file_size: None,
         }
     }
 }
@@ -213,6 +180,8 @@ pub(super) enum XattrAction {
     Allow,
     Deny,
     Unsupported,
+    /// Kept on the export under [`XattrRule::to`] and the guest's name.
+    Rename,
 }
 
 /// One `[[xattr]]`.
@@ -220,6 +189,8 @@ pub(super) enum XattrAction {
 pub(super) struct XattrRule {
     pub(super) glob: NameGlob,
     pub(super) action: XattrAction,
+    /// What a renamed name begins with; empty for other actions.
+    pub(super) to: Box<[u8]>,
 }
 
 /// What is worked out once for an operation.
@@ -280,9 +251,11 @@ impl Policy {
             settings: Settings::default(),
             default_allow: true,
             readonly: false,
+            observe: false,
             set_id: SetId::Allow,
             setgid_directories: true,
             owners: Owners::default(),
+            file_size: None,
             bounds: None,
             rules: Vec::new(),
             xattrs: Vec::new(),
@@ -304,7 +277,7 @@ impl Policy {
         let modified = || {
             self.rules.iter().filter_map(|rule| match rule.action {
                 Action::Allow(modify) => Some(modify),
-                Action::Deny(_) | Action::Hide => None,
+                Action::Deny(_) | Action::Hide | Action::Pretend => None,
             })
         };
         let given_uids = modified().filter_map(|modify| Some(IdSpan::one(modify.uid?.0)));
@@ -322,11 +295,11 @@ impl Policy {
         for (at, rule) in (0..).zip(&self.rules) {
             if rule.speaks_of(op, words) {
                 rules.push(at);
-                needs.path |= !rule.paths.is_empty();
+                needs.path |= rule.goes_by_name();
                 needs.attr |= rule.when.iter().any(Condition::needs_attr);
             }
         }
-        let by_path = self.rules.iter().any(|rule| !rule.paths.is_empty());
+        let by_path = self.rules.iter().any(Rule::goes_by_name);
         // Rules must not be escaped by a new name, whatever words they speak of; and a directory
         // takes all below it along.
         let moves = matches!(op, Op::Rename | Op::Link) && by_path;
@@ -342,7 +315,7 @@ impl Policy {
 
     /// Whether the way to an allowed path must be opened although the default denies it.
     pub(super) fn grants_traversal(&self) -> bool {
-        let opens = |rule: &Rule| !rule.paths.is_empty() && !rule.restricts();
+        let opens = |rule: &Rule| !rule.paths.is_empty() && rule.opens();
         !self.default_allow && self.rules.iter().any(opens)
     }
 
@@ -400,6 +373,14 @@ impl Policy {
         Mode::new(bits)
     }
 
+    /// Whether what rules, default and `[[xattr]]` refuse is let through and only told
+    /// (`mode = "observe"`). The floor, `readonly`, `map` and set-id settings are enforced all the
+    /// same.
+    #[must_use]
+    pub fn observes(&self) -> bool {
+        self.observe
+    }
+
     /// Refuses every change from now on, whatever the rules say.
     pub fn set_readonly(&mut self) {
         self.readonly = true;
@@ -428,16 +409,25 @@ impl Policy {
         rule.is_some_and(|rule| rule.log)
     }
 
+    /// Whether a file's size is limited anywhere: then the size of a file to whose end a request
+    /// adds must be known ([`super::Facts::adds`]).
+    #[must_use]
+    pub fn limits_file_size(&self) -> bool {
+        let limits = |rule: &Rule| matches!(rule.action, Action::Allow(modify) if modify.file_size.is_some());
+        self.file_size.is_some() || self.rules.iter().any(limits)
+    }
+
     /// How many rules there are.
     #[must_use]
     pub fn rule_count(&self) -> usize {
         self.rules.len()
     }
 
-    /// Whether any rule goes by name.
+    /// Whether any rule that is enforced goes by name, so that a name is good only as its directory
+    /// spells it.
     #[must_use]
     pub fn goes_by_name(&self) -> bool {
-        Op::ALL.iter().any(|op| self.needs(*op).path)
+        !self.observe && Op::ALL.iter().any(|op| self.needs(*op).path)
     }
 
     /// What must be gathered before [`Policy::decide`] is asked about this operation.

@@ -2,7 +2,8 @@
 
 use rustix::io::Errno;
 
-use crate::op::Operation;
+use super::engine::Allowed;
+use crate::op::{Operation, Words};
 
 /// Proof that the policy allowed one operation, and what it granted, in host ids. Only
 /// [`crate::policy`] can make one.
@@ -10,20 +11,39 @@ use crate::op::Operation;
 #[derive(Debug)]
 pub struct Permit<O: Operation> {
     grant: O::Grant,
+    trace: Trace,
+}
+
+/// How a decision came about, and what else is to be told of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Trace {
     rule: Option<u32>,
     logs: bool,
+    pretended: Words,
+    observed: Option<Refusal>,
+}
+
+impl Trace {
+    pub(super) fn of(allowed: &Allowed, logs: bool) -> Self {
+        Self {
+            rule: allowed.rule,
+            logs,
+            pretended: allowed.pretended,
+            observed: allowed.observed,
+        }
+    }
 }
 
 impl<O: Operation> Permit<O> {
     /// The one place that makes a permit; the module's privacy is the wall.
-    pub(super) fn new(grant: O::Grant, rule: Option<u32>, logs: bool) -> Self {
-        Self { grant, rule, logs }
+    pub(super) fn new(grant: O::Grant, trace: Trace) -> Self {
+        Self { grant, trace }
     }
 
     /// A permit for the unit tests of the floors above, which have no policy to ask.
     #[cfg(test)]
     pub(crate) fn for_test(grant: O::Grant) -> Self {
-        Self::new(grant, None, false)
+        Self::new(grant, Trace::default())
     }
 
     /// What the export may do: arguments as the policy rewrote them, in host ids.
@@ -35,13 +55,25 @@ impl<O: Operation> Permit<O> {
     /// Which rule decided first: its index in the file; `None` for the default.
     #[must_use]
     pub fn rule(&self) -> Option<u32> {
-        self.rule
+        self.trace.rule
     }
 
     /// The deciding rule says `log = "all"`.
     #[must_use]
     pub fn logs(&self) -> bool {
-        self.logs
+        self.trace.logs
+    }
+
+    /// The words that are told as done and are not: the grant holds nothing of them.
+    #[must_use]
+    pub fn pretended(&self) -> Words {
+        self.trace.pretended
+    }
+
+    /// What would have been refused if the policy's rules were enforced (`mode = "observe"`).
+    #[must_use]
+    pub fn observed(&self) -> Option<Refusal> {
+        self.trace.observed
     }
 }
 

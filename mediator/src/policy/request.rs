@@ -44,6 +44,9 @@ pub struct Request {
     pub offset: Option<u64>,
     /// Length in bytes.
     pub length: Option<u64>,
+    /// The length is added to the file's size, wherever the offset is.
+    #[serde(default)]
+    pub adds: bool,
     /// Name and value size of an extended attribute.
     #[serde(with = "text::sized")]
     pub xattr: Option<(Vec<u8>, usize)>,
@@ -69,6 +72,10 @@ pub struct Granted {
     pub rule: Option<u32>,
     /// The deciding rule says `log = "all"`.
     pub logs: bool,
+    /// The words that are told as done and are not.
+    pub pretended: Words,
+    /// What would have been refused if the rules were enforced (`mode = "observe"`).
+    pub observed: Option<Refusal>,
 }
 
 impl Request {
@@ -88,6 +95,7 @@ impl Request {
             nlink: facts.nlink,
             offset: facts.offset,
             length: facts.length,
+            adds: facts.adds,
             xattr: facts.xattr.map(|(name, size)| (name.to_vec(), size)),
             target: facts.target.map(<[u8]>::to_vec),
             submount: facts.submount,
@@ -125,6 +133,7 @@ impl Request {
             nlink: self.nlink,
             offset: self.offset,
             length: self.length,
+            adds: self.adds,
             xattr: self
                 .xattr
                 .as_ref()
@@ -188,6 +197,8 @@ impl Policy {
             grant: permit.grant().into(),
             rule: permit.rule(),
             logs: permit.logs(),
+            pretended: permit.pretended(),
+            observed: permit.observed(),
         })
     }
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use super::*;
 use crate::ids::Timestamp;
-use crate::op::XattrName;
+use crate::op::{XattrChange, XattrName};
 
 fn mode_of(world: &World, path: &str) -> u32 {
     world.path(path).symlink_metadata().unwrap().mode() & 0o7777
@@ -332,7 +332,7 @@ fn extended_attributes_work_on_files_links_and_unlinked_files() {
     let pin = w.export.pin(entry.node).unwrap();
     let key = |name: &str| XattrName::new(name.as_bytes()).unwrap();
     let set = |pin: &Pin, value: &[u8], flags| {
-        let permit = Permit::for_test(key("user.k"));
+        let permit = Permit::for_test(XattrChange::Act(key("user.k")));
         w.export.setxattr(permit, pin, value, flags)
     };
     let get = |pin: &Pin| w.export.getxattr(Permit::for_test(key("user.k")), pin);
@@ -344,14 +344,23 @@ fn extended_attributes_work_on_files_links_and_unlinked_files() {
     assert_eq!(errno(set(&pin, &[0; 65_537], 0)), Errno::TOOBIG);
     let list = w.export.listxattr(allow(), &pin).unwrap();
     assert!(list.windows(7).any(|w| w == b"user.k\0"));
-    let permit = Permit::for_test(key("user.k"));
+    w.export
+        .removexattr(Permit::for_test(XattrChange::Pretend), &pin)
+        .unwrap();
+    assert_eq!(get(&pin).unwrap(), [9; 1000], "nothing was done");
+    let permit = Permit::for_test(XattrChange::Act(key("user.k")));
     w.export.removexattr(permit, &pin).unwrap();
     assert_eq!(errno(get(&pin)), Errno::NODATA);
+    let pretended = || Permit::for_test(XattrChange::Pretend);
+    w.export.setxattr(pretended(), &pin, b"v", 0).unwrap();
+    assert_eq!(errno(get(&pin)), Errno::NODATA, "nothing was done");
+    let odd = w.export.setxattr(pretended(), &pin, b"v", 99);
+    assert_eq!(errno(odd), Errno::INVAL, "nonsense is not pretended");
 
     std::os::unix::fs::symlink("f", w.path("l")).unwrap();
     let link = w.walk("l");
     // A symbolic link can have `trusted.*` only (xattr(7)), and that is root's alone.
-    let permit = Permit::for_test(key("trusted.k"));
+    let permit = Permit::for_test(XattrChange::Act(key("trusted.k")));
     match w.export.setxattr(permit, &link, b"v", 0) {
         Err(fault) if !rustix::process::geteuid().is_root() => {
             assert_eq!(fault.errno, Errno::PERM);

@@ -1,5 +1,6 @@
 //! From a policy file to a [`Policy`], or to every mistake in it.
 
+mod limit;
 mod reach;
 mod read;
 mod rule;

@@ -51,6 +51,9 @@ const ERRNOS: &[(&str, Errno)] = &[
     ("EFBIG", Errno::FBIG),
 ];
 
+/// What may be told as done without being so.
+const PRETENDED: &[&str] = &["owner", "mode", "time", "xattr", "setxattr", "removexattr"];
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verb {
     Allow,
@@ -74,19 +77,20 @@ impl Reader<'_, '_> {
             None => (Words::ANY, Ops::default()),
             Some(value) => self.words(value),
         };
+        let (words, ops) = if verb == Some(Verb::Pretend) {
+            self.pretended(table, span, (words, ops))
+        } else {
+            (words, ops)
+        };
         let when = table
             .get("when")
             .map_or_else(Vec::new, |at| self.conditions(at, words, ops));
-        if let Some(limit) = table.get("limit") {
-            let hint = "leave it out; a limit on the export's file system works today";
-            self.report
-                .add(&limit.span(), "`limit` is not built yet", hint);
-        }
         let logs = [("none", false), ("all", true)];
         let log = table.get("log");
         let log = log.and_then(|at| read::choice(at, "log", &logs, &mut self.report));
         let verb = verb?;
         self.check_hide(table, verb);
+        self.check_limit(table, words, ops);
         let action = self.action(table, verb);
         Some(Rule {
             line: self.report.line(span),
@@ -102,7 +106,7 @@ impl Reader<'_, '_> {
 
     fn verb(&mut self, table: &DeTable<'_>, span: &Span) -> Option<Verb> {
         let Some(value) = table.get("action") else {
-            let hint = "write `action = \"allow\"`, \"deny\" or \"hide\"";
+            let hint = "write `action = \"allow\"`, \"deny\", \"hide\" or \"pretend\"";
             self.report.add(span, "a rule lacks `action`", hint);
             return None;
         };
@@ -113,15 +117,6 @@ impl Reader<'_, '_> {
             ("pretend", Verb::Pretend),
         ];
         let verb = read::choice(value, "action", &verbs, &mut self.report)?;
-        if verb == Verb::Pretend {
-            let hint = "use allow, deny or hide";
-            self.report.add(
-                &value.span(),
-                "`action = \"pretend\"` is not built yet",
-                hint,
-            );
-            return None;
-        }
         Some(verb)
     }
 
@@ -195,6 +190,41 @@ impl Reader<'_, '_> {
         (words, ops)
     }
 
+    /// Only what no client builds upon may be told as done without being so: a write that did not
+    /// happen loses data. `xattr` speaks of reading too, which has no effect to leave out.
+    fn pretended(
+        &mut self,
+        table: &DeTable<'_>,
+        span: &Span,
+        (words, mut ops): (Words, Ops),
+    ) -> (Words, Ops) {
+        let Some(value) = table.get("do") else {
+            let hint = "write `do = [\"owner\", \"mode\", \"time\", \"xattr\"]`, or some of these";
+            let what = "`pretend` must say what is pretended, and not everything can be";
+            self.report.add(span, what, hint);
+            return (words, ops);
+        };
+        for item in read::list(value) {
+            let toml::de::DeValue::String(text) = item.get_ref() else {
+                continue;
+            };
+            let known = WORDS.iter().any(|(word, _)| *word == &**text)
+                || Op::ALL.iter().any(|op| op.raw_name() == &**text);
+            if known && !PRETENDED.contains(&&**text) {
+                let what = format!(
+                    "`{text}` cannot be pretended: a client builds on what it is told is done"
+                );
+                let hint = format!("pretend only {}; deny the rest", PRETENDED.join(", "));
+                self.report.add(&item.span(), what, hint);
+            }
+        }
+        if words.meets(Words::of(Word::Xattr)) {
+            ops.add(Op::Setxattr);
+            ops.add(Op::Removexattr);
+        }
+        (Words(words.0 & !Words::of(Word::Xattr).0), ops)
+    }
+
     /// Hiding goes by path alone, and is whole: a listing has only names to go by, and a name that
     /// is hidden from some operations would be told by the others.
     fn check_hide(&mut self, table: &DeTable<'_>, verb: Verb) {
@@ -215,6 +245,7 @@ impl Reader<'_, '_> {
             ("errno", Verb::Deny),
             ("owner", Verb::Allow),
             ("mode", Verb::Allow),
+            ("limit", Verb::Allow),
         ] {
             if let Some(value) = table.get(key).filter(|_| verb != only) {
                 let with = if only == Verb::Deny { "deny" } else { "allow" };
@@ -230,7 +261,21 @@ impl Reader<'_, '_> {
                 None => None,
             })),
             Verb::Hide => Some(Action::Hide),
-            Verb::Pretend => None,
+            Verb::Pretend => Some(Action::Pretend),
+        }
+    }
+
+    /// A limit is asked for only where data is written.
+    fn check_limit(&mut self, table: &DeTable<'_>, words: Words, ops: Ops) {
+        let write = Words::of(Word::Write);
+        let writes = Op::ALL.iter().filter(|op| op.words().meets(write));
+        if let Some(limit) = table.get("limit")
+            && !words.meets(write)
+            && !writes.into_iter().any(|op| ops.contains(*op))
+        {
+            let what = "`limit` never holds: no operation of this rule's `do` writes";
+            let hint = "add \"write\" to `do`, or drop it";
+            self.report.add(&limit.span(), what, hint);
         }
     }
 
@@ -268,6 +313,9 @@ impl Reader<'_, '_> {
             };
             modify.force = bits("force").unwrap_or(0);
             modify.strip = bits("strip").unwrap_or(0);
+        }
+        if let Some(value) = table.get("limit") {
+            modify.file_size = self.limit(value)?;
         }
         Some(modify)
     }

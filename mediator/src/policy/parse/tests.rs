@@ -157,8 +157,8 @@ fn mistake_is_told_with_its_place() {
         ),
         (
             default,
-            "mode = \"observe\"",
-            "2:8 `mode = \"observe\"` is not built yet",
+            "mode = \"watch\"",
+            "2:8 `watch` is no word for `mode`",
         ),
         (
             default,
@@ -218,9 +218,54 @@ fn mistake_is_told_with_its_place() {
         (
             default,
             "[[rule]]\naction = \"pretend\"",
-            "3:10 `action = \"pretend\"` is not built yet",
+            "2:1 `pretend` must say what is pretended, and not everything can be",
         ),
-        (rule, "limit = 5", "4:9 `limit` is not built yet"),
+        (
+            default,
+            "[[rule]]\naction = \"pretend\"\ndo = [\"owner\", \"write\"]",
+            "4:16 `write` cannot be pretended: a client builds on what it is told is done",
+        ),
+        (
+            default,
+            "[[rule]]\naction = \"pretend\"\ndo = [\"setattr\"]",
+            "4:7 `setattr` cannot be pretended: a client builds on what it is told is done",
+        ),
+        (
+            default,
+            "[[rule]]\naction = \"pretend\"\ndo = \"mode\"\nerrno = \"EPERM\"",
+            "5:9 `errno` goes with `action = \"deny\"` only",
+        ),
+        (
+            allow,
+            "limit = 5",
+            "4:9 `limit` is an integer, but must be a table: { key = value }",
+        ),
+        (
+            rule,
+            "limit = { file_size = 5 }",
+            "4:9 `limit` goes with `action = \"allow\"` only",
+        ),
+        (allow, "limit = {}", "4:9 `limit` limits nothing"),
+        (
+            allow,
+            "limit = { file_size = \"5X\" }",
+            "4:23 `file_size = \"5X\"` is no size",
+        ),
+        (
+            allow,
+            "limit = { file_size = \"99999999T\" }",
+            "4:23 `file_size = \"99999999T\"` is no size",
+        ),
+        (
+            allow,
+            "limit = { total = \"1G\" }",
+            "4:11 a limit of `total` is not built yet",
+        ),
+        (
+            allow,
+            "do = \"read\"\nlimit = { file_size = 5 }",
+            "5:9 `limit` never holds: no operation of this rule's `do` writes",
+        ),
         (rule, "pth = \"/\"", "4:1 unknown key `pth` in a rule"),
         (
             rule,
@@ -358,7 +403,24 @@ fn mistake_is_told_with_its_place() {
         (
             default,
             "[[xattr]]\nmatch = \"*\"\naction = \"rename\"",
-            "4:10 renaming attributes is not built yet",
+            "4:10 an `[[xattr]]` that renames lacks `to`",
+        ),
+        (
+            default,
+            "[[xattr]]\nmatch = \"*\"\naction = \"rename\"\nto = \"security.\"",
+            "5:6 `to = \"security.\"` does not begin with `user.`",
+        ),
+        (
+            default,
+            "[[xattr]]\nmatch = \"*\"\naction = \"deny\"\nto = \"user.v.\"",
+            "5:6 `to` goes with `action = \"rename\"` only",
+        ),
+        (
+            default,
+            "[[xattr]]\nmatch = \"user.*\"\naction = \"rename\"\nto = \"user.v.\"\n\
+             [[xattr]]\nmatch = \"*\"\naction = \"rename\"\nto = \"user.v.w.\"",
+            "9:6 two names of the guest could be one on the host: of `user.v.` and `user.v.w.` \
+             one begins with the other",
         ),
         (
             default,

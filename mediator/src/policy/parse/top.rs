@@ -21,9 +21,13 @@ const KEYS: &[&str] = &[
     "setgid_directories",
     "cache",
     "mode",
+    "limit",
     "rule",
     "xattr",
 ];
+
+/// What an attribute's new name may begin with, in bytes, so that half of the 255 are left.
+const PREFIX_MAX: usize = 127;
 
 impl Reader<'_, '_> {
     /// The whole file; worth using only if no mistake was noted.
@@ -45,26 +49,26 @@ impl Reader<'_, '_> {
         let directories = file.get("setgid_directories");
         let directories = directories
             .and_then(|at| read::choice(at, "setgid_directories", &words, &mut self.report));
-        if let Some(mode) = file.get("mode") {
-            self.view_mode(mode);
-        }
+        let modes = [("enforce", false), ("observe", true)];
+        let observe = file.get("mode");
+        let observe = observe.and_then(|at| read::choice(at, "mode", &modes, &mut self.report));
+        let file_size = file.get("limit").and_then(|at| self.limit(at)).flatten();
         let owners = self.owners(file);
         let mut rules = Vec::new();
         for (table, span) in self.tables(file, "rule") {
             rules.push((self.rule(table, &span), span));
         }
-        let mut xattrs = Vec::new();
-        for (table, span) in self.tables(file, "xattr") {
-            xattrs.extend(self.xattr(table, &span));
-        }
+        let xattrs = self.xattrs(file);
         reach::check(&rules, readonly, &mut self.report);
         Some(Policy {
             settings,
             default_allow: default_allow?,
             readonly,
+            observe: observe.unwrap_or(false),
             set_id: set_id.unwrap_or(SetId::Strip),
             setgid_directories: directories.unwrap_or(true),
             owners,
+            file_size,
             bounds: None,
             rules: rules
                 .into_iter()
@@ -88,15 +92,6 @@ impl Reader<'_, '_> {
         };
         let words = [("allow", true), ("deny", false)];
         read::choice(value, "default", &words, &mut self.report)
-    }
-
-    fn view_mode(&mut self, value: &Value<'_>) {
-        let words = [("enforce", false), ("observe", true)];
-        if read::choice(value, "mode", &words, &mut self.report) == Some(true) {
-            let hint = "leave `mode` out: rules are enforced";
-            self.report
-                .add(&value.span(), "`mode = \"observe\"` is not built yet", hint);
-        }
     }
 
     fn settings(&mut self, file: &DeTable<'_>) -> Settings {
@@ -260,10 +255,38 @@ impl Reader<'_, '_> {
         map
     }
 
+    fn xattrs(&mut self, file: &DeTable<'_>) -> Vec<XattrRule> {
+        let mut rules: Vec<XattrRule> = Vec::new();
+        for (table, span) in self.tables(file, "xattr") {
+            let Some(rule) = self.xattr(table, &span) else {
+                continue;
+            };
+            let meets = |other: &&XattrRule| {
+                other.to != rule.to
+                    && !other.to.is_empty()
+                    && !rule.to.is_empty()
+                    && (other.to.starts_with(&rule.to) || rule.to.starts_with(&other.to))
+            };
+            if let Some(other) = rules.iter().find(meets) {
+                let what = format!(
+                    "two names of the guest could be one on the host: of `{}` and `{}` one begins \
+                     with the other",
+                    other.to.escape_ascii(),
+                    rule.to.escape_ascii()
+                );
+                let at = table.get("to").map_or(span, toml::Spanned::span);
+                let hint = "write the same `to` in both, or `to`s that part before either ends";
+                self.report.add(&at, what, hint);
+            }
+            rules.push(rule);
+        }
+        rules
+    }
+
     fn xattr(&mut self, table: &DeTable<'_>, span: &Span) -> Option<XattrRule> {
         read::check_keys(
             table,
-            &["match", "action"],
+            &["match", "action", "to"],
             "an `[[xattr]]`",
             &mut self.report,
         );
@@ -276,26 +299,61 @@ impl Reader<'_, '_> {
             }
         };
         let words = [
-            ("allow", Some(XattrAction::Allow)),
-            ("deny", Some(XattrAction::Deny)),
-            ("unsupported", Some(XattrAction::Unsupported)),
-            ("rename", None),
+            ("allow", XattrAction::Allow),
+            ("deny", XattrAction::Deny),
+            ("unsupported", XattrAction::Unsupported),
+            ("rename", XattrAction::Rename),
         ];
         let Some(value) = table.get("action") else {
-            let hint = "write `action = \"allow\"`, \"deny\" or \"unsupported\"";
+            let hint = "write `action = \"allow\"`, \"deny\", \"unsupported\" or \"rename\"";
             self.report.add(span, "an `[[xattr]]` lacks `action`", hint);
             return None;
         };
         let action = read::choice(value, "action", &words, &mut self.report)?;
-        if action.is_none() {
-            let hint = "use allow, deny or unsupported";
-            self.report
-                .add(&value.span(), "renaming attributes is not built yet", hint);
+        let to = match (action, table.get("to")) {
+            (XattrAction::Rename, Some(value)) => self.prefix(value)?,
+            (XattrAction::Rename, None) => {
+                let hint = "write `to = \"user.view.\"`: what the name begins with on the host";
+                let what = "an `[[xattr]]` that renames lacks `to`";
+                self.report.add(&value.span(), what, hint);
+                return None;
+            }
+            (XattrAction::Allow | XattrAction::Deny | XattrAction::Unsupported, Some(value)) => {
+                let what = "`to` goes with `action = \"rename\"` only";
+                self.report
+                    .add(&value.span(), what, "drop it, or change the action");
+                return None;
+            }
+            (XattrAction::Allow | XattrAction::Deny | XattrAction::Unsupported, None) => {
+                Box::default()
+            }
+        };
+        let glob = glob?;
+        Some(XattrRule { glob, action, to })
+    }
+
+    /// What renamed attributes begin with. Only `user.*` means nothing to the host's kernel, and
+    /// `trusted.*` needs a capability that the mediator does not have.
+    fn prefix(&mut self, value: &Value<'_>) -> Option<Box<[u8]>> {
+        let text = read::string(value, "to", &mut self.report)?;
+        if !text.starts_with("user.") || text.contains('\0') {
+            let what = format!(
+                "`to = \"{}\"` does not begin with `user.`",
+                text.escape_debug()
+            );
+            let hint = "write `to = \"user.view.\"`: other attributes mean something to the host";
+            self.report.add(&value.span(), what, hint);
+            return None;
         }
-        Some(XattrRule {
-            glob: glob?,
-            action: action?,
-        })
+        if text.len() > PREFIX_MAX {
+            let what = format!("`to` is {} bytes long", text.len());
+            let hint = format!(
+                "at most {PREFIX_MAX}: with the guest's name it must stay within 255 bytes"
+            );
+            self.report.add(&value.span(), what, hint);
+            return None;
+        }
+        Some(text.as_bytes().into())
     }
 
     /// A glob over a whole name.

@@ -1,11 +1,13 @@
 //! The conditions of a rule: `when`.
 
-use super::super::model::{Condition, Number, Ops, Whose};
-use super::super::paths::Glob;
+use toml::de::DeValue;
+
+use super::super::model::{Condition, Flags, Number, Ops, Whose};
+use super::super::paths::{Glob, NameGlob};
 use super::Reader;
 use super::read::{self, Value};
 use crate::ids::FileKind;
-use crate::op::{Op, Word, Words};
+use crate::op::{Op, RenameHow, Word, Words};
 
 const KEYS: &[&str] = &[
     "type",
@@ -15,6 +17,7 @@ const KEYS: &[&str] = &[
     "new_owner",
     "requester",
     "size",
+    "new_size",
     "nlink",
     "offset",
     "length",
@@ -23,6 +26,10 @@ const KEYS: &[&str] = &[
     "target",
     "birth",
     "submount",
+    "flags",
+    "rename",
+    "name",
+    "second",
 ];
 
 const KINDS: &[(&str, FileKind)] = &[
@@ -31,6 +38,22 @@ const KINDS: &[(&str, FileKind)] = &[
     ("symlink", FileKind::Symlink),
     ("fifo", FileKind::Fifo),
     ("socket", FileKind::Socket),
+];
+
+const FLAGS: &[(&str, Flags)] = &[
+    ("read", Flags::READ),
+    ("write", Flags::WRITE),
+    ("append", Flags::APPEND),
+    ("truncate", Flags::TRUNCATE),
+    ("exclusive", Flags::EXCLUSIVE),
+    ("sync", Flags::SYNC),
+    ("direct", Flags::DIRECT),
+];
+
+const RENAMES: &[(&str, RenameHow)] = &[
+    ("replace", RenameHow::Replace),
+    ("noreplace", RenameHow::NoReplace),
+    ("exchange", RenameHow::Exchange),
 ];
 
 impl Reader<'_, '_> {
@@ -68,6 +91,7 @@ impl Reader<'_, '_> {
             "new_owner" => self.owner(value, key, Whose::Asked)?,
             "requester" => self.owner(value, key, Whose::Requester)?,
             "size" => self.within(value, key, Number::Size)?,
+            "new_size" => self.within(value, key, Number::NewSize)?,
             "nlink" => self.within(value, key, Number::Nlink)?,
             "offset" => self.within(value, key, Number::Offset)?,
             "length" => self.within(value, key, Number::Length)?,
@@ -82,8 +106,84 @@ impl Reader<'_, '_> {
             }
             "birth" => Condition::Birth(read::boolean(value, key, report)?),
             "submount" => Condition::Submount(read::boolean(value, key, report)?),
+            "flags" => self.flags(value)?,
+            "rename" => {
+                let words = self.filled(value, key)?.into_iter();
+                let mut how = |at| read::choice(at, key, RENAMES, &mut self.report);
+                Condition::Rename(words.filter_map(&mut how).collect())
+            }
+            "name" => {
+                let names = self.filled(value, key)?.into_iter();
+                Condition::Name(names.filter_map(|at| self.last_name(at)).collect())
+            }
+            "second" => {
+                let paths = self.filled(value, key)?.into_iter();
+                Condition::Second(paths.filter_map(|at| self.second(at)).collect())
+            }
             _ => return None,
         })
+    }
+
+    /// One value or a list of them, but not an empty list: no request would ever be meant.
+    fn filled<'v, 'i>(&mut self, value: &'v Value<'i>, key: &str) -> Option<Vec<&'v Value<'i>>> {
+        let items = read::list(value);
+        if items.is_empty() {
+            let what = format!("`{key}` is an empty list, so that it never holds");
+            let hint = format!("name something, or drop `{key}`");
+            self.report.add(&value.span(), what, hint);
+            return None;
+        }
+        Some(items)
+    }
+
+    /// A list means any of its words; a table tells any, all and none apart.
+    fn flags(&mut self, value: &Value<'_>) -> Option<Condition> {
+        let (mut any, mut all, mut none) = Default::default();
+        if let DeValue::Table(table) = value.get_ref() {
+            read::check_keys(table, &["any", "all", "none"], "`flags`", &mut self.report);
+            for (which, set) in [("any", &mut any), ("all", &mut all), ("none", &mut none)] {
+                if let Some(value) = table.get(which) {
+                    *set = self.flag_set(value, which)?;
+                }
+            }
+        } else {
+            any = self.flag_set(value, "flags")?;
+        }
+        if none.meets(all) {
+            let what = "`flags` demands a flag by `all` that it excludes by `none`";
+            self.report
+                .add(&value.span(), what, "take it out of one of them");
+        }
+        Some(Condition::Flags { any, all, none })
+    }
+
+    fn flag_set(&mut self, value: &Value<'_>, key: &str) -> Option<Flags> {
+        let words = self.filled(value, key)?;
+        let chosen = words
+            .into_iter()
+            .filter_map(|at| read::choice(at, key, FLAGS, &mut self.report));
+        Some(chosen.fold(Flags::default(), Flags::with))
+    }
+
+    fn last_name(&mut self, value: &Value<'_>) -> Option<NameGlob> {
+        let text = read::string(value, "name", &mut self.report)?;
+        if text.contains('/') || text.is_empty() {
+            let what = format!("`name` is the last component alone, and `{text}` is none");
+            let hint = "write `name = \"*.key\"`, or use the rule's `path`";
+            self.report.add(&value.span(), what, hint);
+            return None;
+        }
+        self.name_glob(value, "name")
+    }
+
+    fn second(&mut self, value: &Value<'_>) -> Option<Glob> {
+        let text = read::string(value, "second", &mut self.report)?;
+        let glob = Glob::path(text);
+        glob.map_err(|bad| {
+            let what = format!("`{text}`: {}", bad.what);
+            self.report.add(&value.span(), what, bad.hint);
+        })
+        .ok()
     }
 
     fn mode(&mut self, value: &Value<'_>, key: &str) -> Option<Condition> {
@@ -160,23 +260,31 @@ impl Reader<'_, '_> {
 
     /// A condition on what no request of the rule's words has never holds.
     fn check_possible(&mut self, key: &str, value: &Value<'_>, words: Words, ops: Ops) {
-        let (word, with): (Word, &[Op]) = match key {
+        let (having, with): (&[Word], &[Op]) = match key {
             "xattr" | "xattr_size" => (
-                Word::Xattr,
+                &[Word::Xattr],
                 &[Op::Setxattr, Op::Getxattr, Op::Listxattr, Op::Removexattr],
             ),
-            "target" => (Word::Make, &[Op::Symlink]),
-            "new_owner" => (Word::Owner, &[Op::Setattr]),
+            "target" => (&[Word::Make], &[Op::Symlink]),
+            "new_owner" => (&[Word::Owner], &[Op::Setattr]),
+            "new_size" => (&[Word::Write], &[Op::Setattr]),
+            "flags" => (
+                &[Word::Read, Word::Write, Word::Make],
+                &[Op::Open, Op::Create],
+            ),
+            "rename" => (&[Word::Rename], &[Op::Rename]),
+            "second" => (&[Word::Rename, Word::Link], &[Op::Rename, Op::Link]),
             _ => return,
         };
-        if !words.meets(Words::of(word)) && !with.iter().any(|op| ops.contains(*op)) {
+        let meets = having.iter().any(|word| words.meets(Words::of(*word)));
+        if !meets && !with.iter().any(|op| ops.contains(*op)) {
             let what = format!("`{key}` never holds: no operation of this rule's `do` has one");
-            let word = format!("{word:?}").to_lowercase();
-            self.report.add(
-                &value.span(),
-                what,
-                format!("add \"{word}\" to `do`, or drop it"),
-            );
+            let quoted: Vec<String> = having
+                .iter()
+                .map(|word| format!("\"{}\"", format!("{word:?}").to_lowercase()))
+                .collect();
+            let hint = format!("add {} to `do`, or drop it", quoted.join(" or "));
+            self.report.add(&value.span(), what, hint);
         }
     }
 }

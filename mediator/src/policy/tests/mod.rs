@@ -1,6 +1,7 @@
 //! Verdicts, by table.
 
 mod grants;
+mod language;
 
 use rustix::io::Errno;
 
