@@ -27,16 +27,16 @@ pub struct Allowed {
 
 /// The first rule that holds, or the default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+pub(super) enum Verdict {
     Allow(Option<u32>, Modify),
     Deny(Option<u32>, Option<Errno>),
     Hide(u32),
 }
 
 /// One request, as the rules see it.
-struct Case<'r, 'f> {
-    facts: &'r Facts<'f>,
-    asked: &'r Asked,
+pub(super) struct Case<'r, 'f> {
+    pub(super) facts: &'r Facts<'f>,
+    pub(super) asked: &'r Asked,
 }
 
 pub(super) fn refuse(errno: Errno, why: &'static str) -> Refusal {
@@ -75,25 +75,8 @@ impl Policy {
     /// All that does not depend on the row's types.
     fn judge(&self, facts: &Facts<'_>, asked: &Asked) -> Result<Allowed, Refusal> {
         let op = facts.op;
-        let words = facts.words.with(asked.words);
-        floor(op, words, facts, asked)?;
-        if self.readonly && changes(op, words) {
-            return Err(refuse(Errno::ROFS, "the view is read-only"));
-        }
-        let stranger = facts.owner.is_some_and(|owner| !self.admits(owner));
-        if facts.outside || (stranger && !shows_outsiders(op)) {
-            return Err(refuse(
-                Errno::ACCESS,
-                "it belongs to an id outside of every range of `map`",
-            ));
-        }
+        let words = self.judge_before_rules(facts, asked)?;
         let case = Case { facts, asked };
-        if self.needs(op).path && facts.names.is_empty() {
-            return Err(refuse(
-                Errno::ACCESS,
-                "floor: rules go by path and no name is known",
-            ));
-        }
         let mut allowed = Allowed::default();
         let mut worst = None;
         let mut first = true;
@@ -131,6 +114,34 @@ impl Policy {
         self.judge_xattr(facts)?;
         self.judge_carrying(facts, asked)?;
         Ok(allowed)
+    }
+
+    /// What is refused whatever the rules say; hands out the words that they are asked about.
+    pub(super) fn judge_before_rules(
+        &self,
+        facts: &Facts<'_>,
+        asked: &Asked,
+    ) -> Result<Words, Refusal> {
+        let op = facts.op;
+        let words = facts.words.with(asked.words);
+        floor(op, words, facts, asked)?;
+        if self.readonly && changes(op, words) {
+            return Err(refuse(Errno::ROFS, "the view is read-only"));
+        }
+        let stranger = facts.owner.is_some_and(|owner| !self.admits(owner));
+        if facts.outside || (stranger && !shows_outsiders(op)) {
+            return Err(refuse(
+                Errno::ACCESS,
+                "it belongs to an id outside of every range of `map`",
+            ));
+        }
+        if self.needs(op).path && facts.names.is_empty() {
+            return Err(refuse(
+                Errno::ACCESS,
+                "floor: rules go by path and no name is known",
+            ));
+        }
+        Ok(words)
     }
 
     /// Judges every word at one name; keeps the strictest refusal.
@@ -178,7 +189,7 @@ impl Policy {
     }
 
     /// The first rule that holds for one word at one name.
-    fn verdict(&self, case: &Case<'_, '_>, path: Option<&[u8]>, word: Words) -> Verdict {
+    pub(super) fn verdict(&self, case: &Case<'_, '_>, path: Option<&[u8]>, word: Words) -> Verdict {
         let op = case.facts.op;
         let candidates = self.by_op.get(op as usize).map_or(&[][..], |by| &by.rules);
         for &index in candidates {
@@ -327,18 +338,18 @@ pub(super) fn changes(op: Op, words: Words) -> bool {
 }
 
 /// Whether the name is one that the operation gives to something.
-fn is_new_name(op: Op, second: bool) -> bool {
+pub(super) fn is_new_name(op: Op, second: bool) -> bool {
     second || matches!(op, Op::Create | Op::Mkdir | Op::Mknod | Op::Symlink)
 }
 
 /// Every name, or "unknown" once, where rules do not go by path.
-fn names<'f>(facts: &Facts<'f>) -> impl Iterator<Item = Option<&'f [u8]>> {
+pub(super) fn names<'f>(facts: &Facts<'f>) -> impl Iterator<Item = Option<&'f [u8]>> {
     let unknown = facts.names.is_empty().then_some(None);
     facts.names.iter().map(|name| Some(*name)).chain(unknown)
 }
 
 /// The words one by one; the empty set once, for what needs no word.
-fn each_word(words: Words) -> impl Iterator<Item = Words> {
+pub(super) fn each_word(words: Words) -> impl Iterator<Item = Words> {
     let none = words.is_empty().then_some(Words::NONE);
     let bits = (0..16).map(|bit| Words(1 << bit));
     bits.filter(move |word| words.meets(*word)).chain(none)
@@ -359,11 +370,14 @@ impl Case<'_, '_> {
     /// A condition on a fact that the request does not have does not hold; but where the target
     /// exists and the fact was merely not gathered, a restricting rule holds: it fails closed.
     fn conditions_hold(&self, rule: &Rule) -> bool {
+        rule.when.iter().all(|one| self.condition_holds(rule, one))
+    }
+
+    /// One of them.
+    pub(super) fn condition_holds(&self, rule: &Rule, condition: &Condition) -> bool {
         let has_target = !is_new_name(self.facts.op, false);
-        rule.when.iter().all(|condition| {
-            let missing = rule.restricts() && has_target && condition.needs_attr();
-            self.holds(condition).unwrap_or(missing)
-        })
+        let missing = rule.restricts() && has_target && condition.needs_attr();
+        self.holds(condition).unwrap_or(missing)
     }
 
     fn holds(&self, condition: &Condition) -> Option<bool> {

@@ -7,6 +7,7 @@
 
 mod carry;
 mod engine;
+mod explain;
 mod facts;
 mod grant;
 mod mistake;
@@ -17,7 +18,9 @@ mod paths;
 mod permit;
 mod request;
 pub mod shipped;
+mod symbol;
 
+pub use explain::{Answer, Effect, Explanation, Fit, Outcome, Role, RuleRef, Step, Tried};
 pub use facts::{Facts, Needs, Requester};
 pub use grant::Judged;
 pub use mistake::{Mistake, Mistakes};
@@ -26,6 +29,7 @@ pub use owners::IdSpan;
 pub use parse::Users;
 pub use permit::{Permit, Refusal};
 pub use request::{Granted, Request};
+pub use symbol::{errno_named, errno_symbol};
 
 #[cfg(test)]
 mod props;

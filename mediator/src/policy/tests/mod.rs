@@ -1,5 +1,6 @@
 //! Verdicts, by table.
 
+mod explain;
 mod grants;
 
 use rustix::io::Errno;
