@@ -26,7 +26,10 @@ pub use grant::Judged;
 pub use mistake::{Mistake, Mistakes};
 pub use model::{CacheWord, Policy, Settings};
 pub use owners::IdSpan;
-pub use parse::Users;
+pub use parse::{
+    BadPhrase, Circumstances, Expectation, ExpectedCase, Users, check_path, escaped, parse_cases,
+    parse_ids, parse_kind, parse_mode, phrase_forms, unescaped,
+};
 pub use permit::{Permit, Refusal};
 pub use request::{Granted, Request};
 pub use symbol::{errno_named, errno_symbol};

@@ -24,9 +24,13 @@ pub(in crate::policy) fn ask_for(op: Op) -> AnyAsk {
         AnyAsk::Birth(BirthAsk {
             requester: owner,
             kind,
-            mode: Mode::new(0o4755),
+            mode: Mode::new(if kind == FileKind::Symlink {
+                0o777
+            } else {
+                0o4755
+            }),
             open: OpenAs {
-                read: true,
+                read: kind == FileKind::Regular,
                 ..OpenAs::default()
             },
         })
@@ -60,7 +64,7 @@ pub(in crate::policy) fn request(op: Op, names: &[String]) -> Request {
     let facts = Facts::of(op, WHO);
     let words = match op {
         Op::Setattr => Words::NONE,
-        Op::Open => Words::of(Word::Read),
+        Op::Open | Op::CopyFileRange => Words::of(Word::Read),
         _ => op.words(),
     };
     Request {
@@ -83,6 +87,7 @@ prop_compose! {
         let two = matches!(op, Op::Rename | Op::Link);
         Request {
             second: two.then(|| second.into_bytes()),
+            target: (op == Op::Symlink).then(|| b"../t".to_vec()),
             kind, nlink, birth,
             xattr: (op == Op::Setxattr).then(|| (b"user.a".to_vec(), 3)),
             ..request(op, &names)

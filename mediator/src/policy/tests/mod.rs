@@ -1,7 +1,9 @@
 //! Verdicts, by table.
 
+mod cases;
 mod explain;
 mod grants;
+mod phrase;
 
 use rustix::io::Errno;
 
