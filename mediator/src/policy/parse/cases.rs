@@ -189,10 +189,9 @@ fn circumstances(
             gid: HostGid(gid),
         });
     }
-    if let Some(value) = table.get("requester") {
-        if let Some((uid, gid)) = both_ids(value, "requester", report) {
-            around.requester = Requester { uid, gid, pid: 0 };
-        }
+    let asks = table.get("requester");
+    if let Some((uid, gid)) = asks.and_then(|value| both_ids(value, "requester", report)) {
+        around.requester = Requester { uid, gid, pid: 0 };
     }
     if let Some(value) = table.get("size") {
         around.size = read::number(value, "size", (0, u64::MAX), report);

@@ -212,12 +212,8 @@ impl Request {
             }
             Op::Setxattr | Op::Getxattr | Op::Removexattr => {
                 let name = rest.need("attribute's name")?;
-                let size = match op {
-                    Op::Setxattr if !rest.words.as_slice().is_empty() => {
-                        rest.need_number("size")?
-                    }
-                    _ => 0,
-                };
+                let sized = op == Op::Setxattr && !rest.words.as_slice().is_empty();
+                let size = if sized { rest.need_number("size")? } else { 0 };
                 let ask = XattrName::new(&name).ok_or_else(|| {
                     let what = format!("`{}` is no attribute's name", name.escape_ascii());
                     bad(what, "at most 255 bytes: `user.comment`")

@@ -21,10 +21,10 @@ impl Request {
             .names
             .first()
             .map_or_else(|| "?".to_owned(), |name| escaped(name));
-        let mut said = match self.ask {
-            AnyAsk::Changes(ask) => return say_changes(&path, &ask),
-            _ => vec![self.op.raw_name().to_owned(), path],
-        };
+        if let AnyAsk::Changes(ask) = self.ask {
+            return say_changes(&path, &ask);
+        }
+        let mut said = vec![self.op.raw_name().to_owned(), path];
         said.extend(self.second.as_ref().map(|second| escaped(second)));
         if let (Op::CopyFileRange, Some(word)) = (self.op, word_name(self.words)) {
             said.push(word.to_owned());

@@ -15,6 +15,10 @@ const WHO: Requester = Requester {
     pid: 0,
 };
 
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the others have nothing of their own"
+)]
 pub(in crate::policy) fn ask_for(op: Op) -> AnyAsk {
     let owner = GuestOwner {
         uid: GuestUid(1),
@@ -60,6 +64,10 @@ pub(in crate::policy) fn ask_for(op: Op) -> AnyAsk {
     }
 }
 
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the others have nothing of their own"
+)]
 pub(in crate::policy) fn request(op: Op, names: &[String]) -> Request {
     let facts = Facts::of(op, WHO);
     let words = match op {
