@@ -37,4 +37,4 @@ pub use symbol::{errno_named, errno_symbol};
 #[cfg(test)]
 mod props;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -19,7 +19,7 @@ const WHO: Requester = Requester {
     clippy::wildcard_enum_match_arm,
     reason = "the others have nothing of their own"
 )]
-pub(in crate::policy) fn ask_for(op: Op) -> AnyAsk {
+pub(crate) fn ask_for(op: Op) -> AnyAsk {
     let owner = GuestOwner {
         uid: GuestUid(1),
         gid: GuestGid(1),
@@ -68,7 +68,7 @@ pub(in crate::policy) fn ask_for(op: Op) -> AnyAsk {
     clippy::wildcard_enum_match_arm,
     reason = "the others have nothing of their own"
 )]
-pub(in crate::policy) fn request(op: Op, names: &[String]) -> Request {
+pub(crate) fn request(op: Op, names: &[String]) -> Request {
     let facts = Facts::of(op, WHO);
     let words = match op {
         Op::Setattr => Words::NONE,
@@ -84,7 +84,7 @@ pub(in crate::policy) fn request(op: Op, names: &[String]) -> Request {
 
 prop_compose! {
     /// Any request whose parts belong together.
-    pub(in crate::policy) fn requests()(
+    pub(crate) fn requests()(
         op in prop::sample::select(Op::ALL),
         names in prop::collection::vec(path(), 1..3),
         second in path(),

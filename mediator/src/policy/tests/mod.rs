@@ -1,7 +1,7 @@
 //! Verdicts, by table.
 
 mod cases;
-mod explain;
+pub(crate) mod explain;
 mod grants;
 mod phrase;
 
