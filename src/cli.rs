@@ -32,7 +32,8 @@ Examples:
   sudo virtfs-mediator unmount web
   sudo virtfs-mediator doctor --client qemu /srv/share
 
-Exit status: that of the client for `run` and `enter` (128+N if signal N ended it); else 0, or
+Exit status: that of the client for `run` and `enter` (128+N if signal N ended it); else 0, 1 if
+`policy test` or `replay` finds a difference, or
   64  the command line        77  not root                  74  the view failed or was ended
   78  policy, export or name  71  a wall cannot be built    126, 127  the command cannot be run";
 
@@ -134,12 +135,70 @@ pub(crate) enum PolicyCommand {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Tell how a policy judges a request, rule by rule, and what QEMU and the guest will see.
+    #[command(after_help = crate::policies::request_help())]
+    Explain {
+        /// The policy file.
+        file: PathBuf,
+        /// The request: an operation, a path, and what goes with it.
+        #[arg(required = true, num_args = 1.., value_name = "REQUEST")]
+        request: Vec<String>,
+        #[command(flatten)]
+        around: Around,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Judge a file of requests and tell which answers are not those that it expects.
+    ///
+    /// CASES is a TOML file of `[[case]]` tables: `request` (as for `explain`), `expect` ("allow",
+    /// "deny" or an errno), and if wanted `rule` (its name, "default" for none), `note`, `type`,
+    /// `mode`, `owner`, `size`, `nlink`, `names`, `birth`, `submount`, `requester`.
+    /// Exit status 1 if an answer differs.
+    Test {
+        /// The policy file.
+        file: PathBuf,
+        /// The file of cases.
+        cases: PathBuf,
+    },
     /// Print a policy to start from.
     Init {
         /// Which one.
         #[arg(value_parser = PossibleValuesParser::new(shipped::ALL.iter().map(|(name, _)| *name)))]
         name: String,
     },
+}
+
+/// What a request's words do not say: how things are.
+#[derive(Debug, Args)]
+pub(crate) struct Around {
+    /// The target's type: file, directory, symlink, fifo, socket.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) kind: Option<String>,
+    /// The target's mode, in octal.
+    #[arg(long)]
+    pub(crate) mode: Option<String>,
+    /// The target's owner, host ids.
+    #[arg(long, value_name = "UID:GID")]
+    pub(crate) owner: Option<String>,
+    /// The target's size in bytes.
+    #[arg(long)]
+    pub(crate) size: Option<u64>,
+    /// The target's link count.
+    #[arg(long)]
+    pub(crate) nlink: Option<u32>,
+    /// Another name of the target (a hard link); may be given more than once.
+    #[arg(long = "name", value_name = "PATH")]
+    pub(crate) names: Vec<String>,
+    /// The target was made through the view and has not been given its owner and mode.
+    #[arg(long)]
+    pub(crate) birth: bool,
+    /// The target lies on another mount than the export's root.
+    #[arg(long)]
+    pub(crate) submount: bool,
+    /// Who asks, host ids; default: the policy's client, else 1000:1000.
+    #[arg(long, value_name = "UID:GID")]
+    pub(crate) requester: Option<String>,
 }
 
 /// Options of a view.

@@ -33,7 +33,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::cli::{Cli, Command, PolicyCommand};
+use crate::cli::{Cli, Command};
 use crate::control::{commands, show};
 use crate::error::{Class, Result};
 use crate::launch::inside::{Inside, Mediator};
@@ -116,14 +116,6 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
         Command::Trace { view, which, json } => trace::trace(&view, &which, json).map(|()| 0),
         Command::Status { view, json } => show::status(&view, json).map(|()| 0),
         Command::Doctor(options) => doctor::run(&options),
-        Command::Policy {
-            command: PolicyCommand::Check { files },
-        } => Ok(policies::check(&files)),
-        Command::Policy {
-            command: PolicyCommand::Init { name },
-        } => {
-            policies::init(&name);
-            Ok(0)
-        }
+        Command::Policy { command } => policies::run(command),
     }
 }

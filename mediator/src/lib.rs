@@ -6,6 +6,7 @@
 //! * [`ids`] and [`name`]: the newtypes; a guest id never passes for a host id.
 //! * [`op`]: the table of operations, one row each.
 //! * [`policy`]: decides; pure, no I/O, no clock, no FUSE.
+//! * [`recording`]: requests and their answers in a file, to be judged again.
 //! * [`export`]: acts, by descriptor, and only with a [`policy::Permit`].
 //! * [`mediate`]: the one way from a request to an act: facts, decision, act.
 //! * [`control`]: what a running view answers to root's commands.
@@ -22,6 +23,7 @@ pub mod mediate;
 pub mod name;
 pub mod op;
 pub mod policy;
+pub mod recording;
 mod sys;
 #[cfg(feature = "attack")]
 pub mod weak;

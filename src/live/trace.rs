@@ -128,7 +128,7 @@ fn shown(event: &Event, policy: &Text) -> String {
     format!(
         "{:>11.6} {} {} ({}, {} us)",
         std::time::Duration::from_micros(event.at_us).as_secs_f64(),
-        words::request(&decision.request),
+        decision.request.phrase(),
         words::verdict(&decision.verdict, decision.by_hand, Some(policy)),
         words::ended(event.ended),
         event.took_us

@@ -1,85 +1,14 @@
 //! Requests and decisions in words, for terminals: names escaped, errors by their symbols.
 
-use std::fmt::Write as _;
-
-use nix::errno::Errno;
+use rustix::io::Errno;
 use virtfs_mediator_core::mediate::{Ended, Verdict};
-use virtfs_mediator_core::op::{AnyAsk, SetTime};
-use virtfs_mediator_core::policy::Request;
+use virtfs_mediator_core::policy::{Request, errno_symbol};
 
 use crate::live::in_force::Text;
 
 /// An errno's symbol.
 pub(crate) fn symbol(errno: i32) -> String {
-    match Errno::from_raw(errno) {
-        Errno::UnknownErrno => format!("errno {errno}"),
-        known => format!("{known:?}"),
-    }
-}
-
-/// `create /up/x mode 0644`.
-pub(crate) fn request(request: &Request) -> String {
-    let mut line = request.op.raw_name().to_owned();
-    for name in &request.names {
-        // Writing to a String cannot fail, here and below.
-        let _infallible = write!(line, " {}", name.escape_ascii());
-    }
-    if let Some(second) = &request.second {
-        let _infallible = write!(line, " -> {}", second.escape_ascii());
-    }
-    if let Some(target) = &request.target {
-        let _infallible = write!(line, " to \"{}\"", target.escape_ascii());
-    }
-    if let Some((name, size)) = &request.xattr {
-        let _infallible = write!(line, " {} ({size} bytes)", name.escape_ascii());
-    }
-    line.push_str(&asked(&request.ask));
-    if let (Some(offset), Some(length)) = (request.offset, request.length) {
-        let _infallible = write!(line, " {length} bytes at {offset}");
-    }
-    line
-}
-
-fn asked(ask: &AnyAsk) -> String {
-    let mut line = String::new();
-    match ask {
-        AnyAsk::Open(open) => {
-            for (word, set) in [
-                ("read", open.read),
-                ("write", open.write),
-                ("append", open.append),
-                ("truncate", open.truncate),
-            ] {
-                if set {
-                    let _infallible = write!(line, " {word}");
-                }
-            }
-        }
-        AnyAsk::Birth(birth) => {
-            let _infallible = write!(line, " mode {}", birth.mode);
-        }
-        AnyAsk::Changes(changes) => {
-            let id = |id: Option<u32>| id.map_or("-".to_owned(), |id| id.to_string());
-            let (uid, gid) = (changes.uid.map(|id| id.0), changes.gid.map(|id| id.0));
-            if uid.is_some() || gid.is_some() {
-                let _infallible = write!(line, " owner {}:{}", id(uid), id(gid));
-            }
-            if let Some(mode) = changes.mode {
-                let _infallible = write!(line, " mode {mode}");
-            }
-            if let Some(size) = changes.size {
-                let _infallible = write!(line, " size {size}");
-            }
-            if changes.atime != SetTime::Omit || changes.mtime != SetTime::Omit {
-                line.push_str(" times");
-            }
-        }
-        AnyAsk::Rename(how) => {
-            let _infallible = write!(line, " {}", format!("{how:?}").to_lowercase());
-        }
-        AnyAsk::Nothing | AnyAsk::Xattr(_) => {}
-    }
-    line
+    errno_symbol(Errno::from_raw_os_error(errno.clamp(1, 4095)))
 }
 
 /// `allow  by rule 2 "uploads" (line 7)`, `deny EACCES by default: denied by default`.
@@ -154,11 +83,6 @@ pub(crate) fn facts(request: &Request) -> Vec<(&'static str, String)> {
     );
     add("birth", request.birth.then(|| "true".to_owned()));
     add("submount", request.submount.then(|| "true".to_owned()));
-    let asked = asked(&request.ask);
-    add(
-        "asked",
-        (!asked.is_empty()).then(|| asked.trim_start().to_owned()),
-    );
     let who = request.requester;
     add(
         "requester",

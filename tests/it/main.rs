@@ -11,6 +11,7 @@ mod doctor;
 mod errors;
 mod gate;
 mod host_namespace;
+mod policy_tools;
 mod process;
 mod properties;
 mod qemu;

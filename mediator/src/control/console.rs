@@ -34,7 +34,8 @@ pub(super) fn watch(
     let epoch = mediator.epoch();
     send(connection, &Answer::Begun { epoch }, PATIENCE)?;
     let mut told = 0;
-    loop {
+    let mut there = is_there(connection);
+    while there {
         let event = watch.events.recv_timeout(PULSE);
         let dropped = watch.dropped();
         if dropped > told {
@@ -43,10 +44,11 @@ pub(super) fn watch(
         }
         match event {
             Ok(event) => send(connection, &Line::Event(Box::new(event)), PATIENCE)?,
-            Err(RecvTimeoutError::Timeout) if is_there(connection) => {}
-            Err(_) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => there = is_there(connection),
+            Err(RecvTimeoutError::Disconnected) => there = false,
         }
     }
+    Ok(())
 }
 
 /// Whether the other end is still open.

@@ -67,6 +67,17 @@ pub(super) enum Condition {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Flags(u8);
 
+/// The flags as `when.flags` calls them.
+pub(super) const FLAG_NAMES: &[(&str, Flags)] = &[
+    ("read", Flags::READ),
+    ("write", Flags::WRITE),
+    ("append", Flags::APPEND),
+    ("truncate", Flags::TRUNCATE),
+    ("exclusive", Flags::EXCLUSIVE),
+    ("sync", Flags::SYNC),
+    ("direct", Flags::DIRECT),
+];
+
 impl Flags {
     pub(super) const READ: Self = Self(1 << 0);
     pub(super) const WRITE: Self = Self(1 << 1);

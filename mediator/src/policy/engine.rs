@@ -34,7 +34,7 @@ pub struct Allowed {
 
 /// The first rule that holds, or the default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+pub(super) enum Verdict {
     Allow(Option<u32>, Modify),
     Deny(Option<u32>, Option<Errno>),
     Hide(u32),
@@ -42,9 +42,9 @@ enum Verdict {
 }
 
 /// One request, as the rules see it.
-struct Case<'r, 'f> {
-    facts: &'r Facts<'f>,
-    asked: &'r Asked,
+pub(super) struct Case<'r, 'f> {
+    pub(super) facts: &'r Facts<'f>,
+    pub(super) asked: &'r Asked,
 }
 
 pub(super) fn refuse(errno: Errno, why: &'static str) -> Refusal {
@@ -92,7 +92,7 @@ impl Policy {
         ask: O::Ask,
     ) -> Result<Permit<O>, Refusal> {
         let asked = O::asked(&ask);
-        self.judge_bounds(facts, &asked)?;
+        self.judge_before_rules(facts, &asked)?;
         self.judge_xattr(facts)?;
         self.judge_carrying(facts, &asked)?;
         let kind = facts.kind.or(asked.kind);
@@ -124,36 +124,11 @@ impl Policy {
         })
     }
 
-    /// What holds whatever the rules say.
-    fn judge_bounds(&self, facts: &Facts<'_>, asked: &Asked) -> Result<(), Refusal> {
-        let op = facts.op;
-        let words = facts.words.with(asked.words);
-        floor(op, words, facts, asked)?;
-        if self.readonly && changes(op, words) {
-            return Err(refuse(Errno::ROFS, "the view is read-only"));
-        }
-        let stranger = facts.owner.is_some_and(|owner| !self.admits(owner));
-        if facts.outside || (stranger && !shows_outsiders(op)) {
-            return Err(refuse(
-                Errno::ACCESS,
-                "it belongs to an id outside of every range of `map`",
-            ));
-        }
-        Ok(())
-    }
-
     /// All that does not depend on the row's types.
     fn judge(&self, facts: &Facts<'_>, asked: &Asked) -> Result<Allowed, Refusal> {
         let op = facts.op;
-        let words = facts.words.with(asked.words);
-        self.judge_bounds(facts, asked)?;
+        let words = self.judge_before_rules(facts, asked)?;
         let case = Case { facts, asked };
-        if self.needs(op).path && facts.names.is_empty() {
-            return Err(refuse(
-                Errno::ACCESS,
-                "floor: rules go by path and no name is known",
-            ));
-        }
         let mut allowed = Allowed {
             limit: Limit::smaller(None, self.file_size, None),
             ..Allowed::default()
@@ -227,6 +202,34 @@ impl Policy {
         allowed.only_new = false;
     }
 
+    /// What is refused whatever the rules say; hands out the words that they are asked about.
+    pub(super) fn judge_before_rules(
+        &self,
+        facts: &Facts<'_>,
+        asked: &Asked,
+    ) -> Result<Words, Refusal> {
+        let op = facts.op;
+        let words = facts.words.with(asked.words);
+        floor(op, words, facts, asked)?;
+        if self.readonly && changes(op, words) {
+            return Err(refuse(Errno::ROFS, "the view is read-only"));
+        }
+        let stranger = facts.owner.is_some_and(|owner| !self.admits(owner));
+        if facts.outside || (stranger && !shows_outsiders(op)) {
+            return Err(refuse(
+                Errno::ACCESS,
+                "it belongs to an id outside of every range of `map`",
+            ));
+        }
+        if self.needs(op).path && facts.names.is_empty() {
+            return Err(refuse(
+                Errno::ACCESS,
+                "floor: rules go by path and no name is known",
+            ));
+        }
+        Ok(words)
+    }
+
     /// Judges every word at one name; keeps the strictest refusal.
     fn judge_name(
         &self,
@@ -280,7 +283,7 @@ impl Policy {
     }
 
     /// The first rule that holds for one word at one name.
-    fn verdict(&self, case: &Case<'_, '_>, path: Option<&[u8]>, word: Words) -> Verdict {
+    pub(super) fn verdict(&self, case: &Case<'_, '_>, path: Option<&[u8]>, word: Words) -> Verdict {
         let op = case.facts.op;
         let candidates = self.by_op.get(op as usize).map_or(&[][..], |by| &by.rules);
         for &index in candidates {
@@ -401,18 +404,18 @@ pub(super) fn changes(op: Op, words: Words) -> bool {
 }
 
 /// Whether the name is one that the operation gives to something.
-fn is_new_name(op: Op, second: bool) -> bool {
+pub(super) fn is_new_name(op: Op, second: bool) -> bool {
     second || matches!(op, Op::Create | Op::Mkdir | Op::Mknod | Op::Symlink)
 }
 
 /// Every name, or "unknown" once, where rules do not go by path.
-fn names<'f>(facts: &Facts<'f>) -> impl Iterator<Item = Option<&'f [u8]>> {
+pub(super) fn names<'f>(facts: &Facts<'f>) -> impl Iterator<Item = Option<&'f [u8]>> {
     let unknown = facts.names.is_empty().then_some(None);
     facts.names.iter().map(|name| Some(*name)).chain(unknown)
 }
 
 /// The words one by one; the empty set once, for what needs no word.
-fn each_word(words: Words) -> impl Iterator<Item = Words> {
+pub(super) fn each_word(words: Words) -> impl Iterator<Item = Words> {
     let none = words.is_empty().then_some(Words::NONE);
     let bits = (0..16).map(|bit| Words(1 << bit));
     bits.filter(move |word| words.meets(*word)).chain(none)
@@ -433,12 +436,21 @@ impl Case<'_, '_> {
     /// A condition on a fact that the request does not have does not hold; but where the target
     /// exists and the fact was merely not gathered, a restricting rule holds: it fails closed.
     fn conditions_hold(&self, rule: &Rule, path: Option<&[u8]>) -> bool {
+        let mut conditions = rule.when.iter();
+        conditions.all(|one| self.condition_holds(rule, one, path))
+    }
+
+    /// One of them.
+    pub(super) fn condition_holds(
+        &self,
+        rule: &Rule,
+        condition: &Condition,
+        path: Option<&[u8]>,
+    ) -> bool {
         let has_target = !is_new_name(self.facts.op, false);
-        rule.when.iter().all(|condition| {
-            let could_be_known = condition.needs_path() || (has_target && condition.needs_attr());
-            let missing = rule.restricts() && could_be_known;
-            self.holds(condition, path).unwrap_or(missing)
-        })
+        let could_be_known = condition.needs_path() || (has_target && condition.needs_attr());
+        let missing = rule.restricts() && could_be_known;
+        self.holds(condition, path).unwrap_or(missing)
     }
 
     fn holds(&self, condition: &Condition, path: Option<&[u8]>) -> Option<bool> {

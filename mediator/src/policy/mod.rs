@@ -8,6 +8,7 @@
 mod carry;
 mod condition;
 mod engine;
+mod explain;
 mod facts;
 mod fit;
 mod grant;
@@ -20,21 +21,26 @@ mod paths;
 mod permit;
 mod request;
 pub mod shipped;
+mod symbol;
 pub(crate) mod text;
 mod xattrs;
 
+pub use explain::{Answer, Effect, Explanation, Fit, Outcome, Role, RuleRef, Step, Tried, WouldBe};
 pub use facts::{Facts, Needs, Requester};
 pub use fit::Misfit;
 pub use grant::Judged;
 pub use mistake::{Mistake, Mistakes};
 pub use model::{CacheWord, Policy, Settings};
 pub use owners::IdSpan;
-pub use parse::Users;
+pub use parse::{
+    BadPhrase, Circumstances, Expectation, ExpectedCase, Users, check_path, escaped, parse_cases,
+    parse_ids, parse_kind, parse_mode, phrase_forms, unescaped,
+};
 pub use permit::{Permit, Refusal};
 pub use request::{Granted, Request};
-pub use text::unescape;
+pub use symbol::{errno_named, errno_symbol};
 
 #[cfg(test)]
 mod props;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

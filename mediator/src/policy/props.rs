@@ -9,7 +9,7 @@ use crate::ids::HostUid;
 use crate::op::{Op, Word, Words, rows};
 
 #[derive(Clone, Debug)]
-struct Naive {
+pub(super) struct Naive {
     paths: Vec<String>,
     words: u16,
     /// 0 allow, 1 deny, 2 hide, 3 allow with another owner.
@@ -20,7 +20,7 @@ fn name() -> impl Strategy<Value = String> {
     "[ab]{1,2}"
 }
 
-fn path() -> impl Strategy<Value = String> {
+pub(super) fn path() -> impl Strategy<Value = String> {
     prop::collection::vec(name(), 0..4).prop_map(|parts| format!("/{}", parts.join("/")))
 }
 
@@ -36,7 +36,7 @@ fn pattern() -> impl Strategy<Value = String> {
     prop::collection::vec(part, 0..4).prop_map(|parts| format!("/{}", parts.join("/")))
 }
 
-fn rules() -> impl Strategy<Value = Vec<Naive>> {
+pub(super) fn rules() -> impl Strategy<Value = Vec<Naive>> {
     let paths = prop::collection::vec(pattern(), 0..3);
     let rule = (paths, 1..Words::ANY.0, 0..4u8);
     let rule = rule.prop_map(|(paths, words, action)| Naive {
@@ -47,7 +47,7 @@ fn rules() -> impl Strategy<Value = Vec<Naive>> {
     prop::collection::vec(rule, 0..5)
 }
 
-fn compile(rules: &[Naive], default_allow: bool) -> Policy {
+pub(super) fn compile(rules: &[Naive], default_allow: bool) -> Policy {
     let rule = |naive: &Naive| Rule {
         line: 0,
         name: None,

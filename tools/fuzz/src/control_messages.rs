@@ -1,8 +1,8 @@
 //! Bytes on the control socket, in up to four pieces.
 //!
-//! Held: no panic and no hang; each connection is answered by one line of JSON that is an
-//! [`Answer`] and no longer than [`ANSWER_MAX`]; the status is told to the one question that asks
-//! for it, and nothing else is.
+//! Held: no panic and no hang; each connection is answered by lines of JSON no longer than
+//! [`ANSWER_MAX`], the first an [`Answer`] that fits the question, further ones only where the
+//! connection goes on: behind a first line that attaches a stepping console, the rest are orders.
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use virtfs_mediator_core::Cache;
 use virtfs_mediator_core::control::protocol::{ANSWER_MAX, QUESTION_MAX};
-use virtfs_mediator_core::control::{Answer, ControlServer, Facts, Question};
-use virtfs_mediator_core::mediate::Verbosity;
+use virtfs_mediator_core::control::{Answer, ControlServer, Facts, Line, Question, View};
+use virtfs_mediator_core::ids::NodeId;
+use virtfs_mediator_core::mediate::{KernelCaches, Verbosity};
 use virtfs_mediator_core::policy::Policy;
 
 use crate::input::Input;
@@ -24,6 +25,23 @@ use crate::view::{Setup, with_mediator};
 
 /// Longer than the server waits for a question.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// There is no client whose kernel could remember anything.
+struct NoKernel;
+
+impl KernelCaches for NoKernel {
+    fn forget_names(&self) -> std::io::Result<bool> {
+        Ok(true)
+    }
+
+    fn forget_name(&self, _: NodeId, _: &[u8]) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn forget_node(&self, _: NodeId) -> std::io::Result<()> {
+        Ok(())
+    }
+}
 
 struct Server {
     /// Holds the socket; gone with the thread.
@@ -61,11 +79,15 @@ impl Server {
             view: "fuzz".to_owned(),
             cache: "auto",
             mode: "client",
-            rules: 0,
         };
         let (stop, stopped) = mpsc::channel::<()>();
         with_mediator(&scratch, setup, move |mediator| {
-            let server = ControlServer::start(listener.into(), facts, mediator);
+            let view = View {
+                facts,
+                mediator,
+                caches: Box::new(NoKernel),
+            };
+            let server = ControlServer::start(listener.into(), view);
             let server = server.expect("the control server");
             // Never a word: it waits for the other end to be dropped.
             let _dropped = stopped.recv();
@@ -118,9 +140,9 @@ fn question(input: &mut Input<'_>) -> Vec<u8> {
     let line = question.iter().position(|byte| *byte == b'\n');
     let line = line.unwrap_or(question.len());
     let wanted = match how {
-        0..=127 => line + how * 4,
-        // Around the longest.
-        _ => QUESTION_MAX + how - 192,
+        0..=247 => line + how * 4,
+        // Around the longest; seldom, since it takes long.
+        _ => QUESTION_MAX + how - 252,
     };
     let missing = wanted.saturating_sub(line);
     question.splice(0..0, std::iter::repeat_n(padding, missing));
@@ -129,8 +151,8 @@ fn question(input: &mut Input<'_>) -> Vec<u8> {
 
 fn read(stream: &UnixStream) -> Vec<u8> {
     let mut answer = Vec::new();
-    let limit = u64::try_from(ANSWER_MAX).unwrap_or(u64::MAX) + 1;
-    match stream.take(limit).read_to_end(&mut answer) {
+    let mut stream = stream;
+    match stream.read_to_end(&mut answer) {
         // What was not read of the question comes back so, after the answer.
         Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
         read => drop(read.expect("no answer")),
@@ -139,23 +161,36 @@ fn read(stream: &UnixStream) -> Vec<u8> {
 }
 
 fn check(question: &[u8], answer: &[u8]) {
-    assert!(answer.len() <= ANSWER_MAX, "an answer that is too long");
-    let line = answer
+    let answer = answer
         .strip_suffix(b"\n")
         .expect("an answer without its newline");
-    assert!(!line.contains(&b'\n'), "an answer of several lines");
-    let answer: Answer = serde_json::from_slice(line).expect("an answer that is none");
+    let mut lines = answer.split(|byte| *byte == b'\n');
+    let first = lines.next().unwrap_or_default();
+    assert!(first.len() < ANSWER_MAX, "an answer that is too long");
+    let answer: Answer = serde_json::from_slice(first).expect("an answer that is none");
     let end = question.iter().position(|byte| *byte == b'\n');
     let asked = end
         .filter(|end| *end < QUESTION_MAX)
         .and_then(|end| question.get(..end));
-    let asks = asked.is_some_and(|line| serde_json::from_slice::<Question>(line).is_ok());
-    match answer {
-        Answer::Status(status) => {
-            assert!(asks, "the status was told to who did not ask for it");
+    let asked: Option<Question> = asked.and_then(|line| serde_json::from_slice(line).ok());
+    match (&answer, &asked) {
+        (Answer::Status(status), Some(Question::Status {})) => {
             assert_eq!((status.view.as_str(), status.known_nodes), ("fuzz", 1));
         }
-        Answer::Error(_) => assert!(!asks, "a question was not understood"),
+        (Answer::Reloaded { .. }, Some(Question::Reload { .. })) => {}
+        (Answer::Begun { .. }, Some(Question::Watch { .. } | Question::Step { .. })) => {}
+        // What was understood may still be refused, but for the one that nothing can refuse.
+        (Answer::Error(_), Some(Question::Status {})) => panic!("a question was not understood"),
+        (Answer::Error(_), _) => {}
+        _ => panic!("an answer to another question: {answer:?}"),
+    }
+    for line in lines {
+        assert!(
+            matches!(answer, Answer::Begun { .. }),
+            "an answer of several lines"
+        );
+        assert!(line.len() < ANSWER_MAX, "a line that is too long");
+        serde_json::from_slice::<Line>(line).expect("a line that is none");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use toml::de::DeValue;
 
+use super::super::condition::FLAG_NAMES;
 use super::super::model::{Condition, Flags, Number, Ops, Whose};
 use super::super::paths::{Glob, NameGlob};
 use super::Reader;
@@ -38,16 +39,6 @@ const KINDS: &[(&str, FileKind)] = &[
     ("symlink", FileKind::Symlink),
     ("fifo", FileKind::Fifo),
     ("socket", FileKind::Socket),
-];
-
-const FLAGS: &[(&str, Flags)] = &[
-    ("read", Flags::READ),
-    ("write", Flags::WRITE),
-    ("append", Flags::APPEND),
-    ("truncate", Flags::TRUNCATE),
-    ("exclusive", Flags::EXCLUSIVE),
-    ("sync", Flags::SYNC),
-    ("direct", Flags::DIRECT),
 ];
 
 const RENAMES: &[(&str, RenameHow)] = &[
@@ -161,7 +152,7 @@ impl Reader<'_, '_> {
         let words = self.filled(value, key)?;
         let chosen = words
             .into_iter()
-            .filter_map(|at| read::choice(at, key, FLAGS, &mut self.report));
+            .filter_map(|at| read::choice(at, key, FLAG_NAMES, &mut self.report));
         Some(chosen.fold(Flags::default(), Flags::with))
     }
 

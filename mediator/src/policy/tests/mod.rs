@@ -1,7 +1,10 @@
 //! Verdicts, by table.
 
+mod cases;
+pub(crate) mod explain;
 mod grants;
 mod language;
+mod phrase;
 
 use rustix::io::Errno;
 

@@ -1,0 +1,139 @@
+//! Policy files on disk: reading them, resolving their users, printing the shipped ones, and the
+//! tools that judge requests by them without a view.
+
+mod cases;
+mod explain;
+mod show;
+
+use std::path::Path;
+
+use nix::unistd::{Group, User};
+use virtfs_mediator_core::policy::{Policy, Requester, Users, shipped};
+
+use crate::cli::PolicyCommand;
+use crate::error::{Class, Error, Result};
+
+pub(crate) use explain::request_help;
+
+/// `policy ...`: does it and hands out the exit status.
+///
+/// # Errors
+///
+/// What each command says.
+pub(crate) fn run(command: PolicyCommand) -> Result<u8> {
+    match command {
+        PolicyCommand::Check { files } => Ok(check(&files)),
+        PolicyCommand::Init { name } => {
+            init(&name);
+            Ok(0)
+        }
+        PolicyCommand::Explain {
+            file,
+            request,
+            around,
+            json,
+        } => explain::explain(&file, &request.join(" "), &around, Form::of(json)).map(|()| 0),
+        PolicyCommand::Test { file, cases } => cases::test(&file, &cases),
+    }
+}
+
+/// How a command tells what it found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Text,
+    Json,
+}
+
+impl Form {
+    fn of(json: bool) -> Self {
+        if json { Self::Json } else { Self::Text }
+    }
+}
+
+/// The host's user database.
+pub(crate) struct Host;
+
+impl Users for Host {
+    fn user(&self, name: &str) -> Option<u32> {
+        User::from_name(name)
+            .ok()
+            .flatten()
+            .map(|user| user.uid.as_raw())
+    }
+
+    fn group(&self, name: &str) -> Option<u32> {
+        Group::from_name(name)
+            .ok()
+            .flatten()
+            .map(|group| group.gid.as_raw())
+    }
+}
+
+/// Reads and compiles a policy file.
+///
+/// # Errors
+///
+/// Configuration: it cannot be read, or every mistake in it with line and column.
+pub(crate) fn load(file: &Path) -> Result<Policy> {
+    load_text(file).map(|(policy, _text)| policy)
+}
+
+/// As [`load`], with the file's text.
+fn load_text(file: &Path) -> Result<(Policy, String)> {
+    let text = read(
+        file,
+        "policy",
+        "name a TOML file (see `virtfs-mediator policy init --help`)",
+    )?;
+    let policy = Policy::parse(&file.display().to_string(), &text, &Host)
+        .map_err(|mistakes| wrong(mistakes.to_string().trim_end()))?;
+    Ok((policy, text))
+}
+
+fn read(file: &Path, what: &str, cure: &str) -> Result<String> {
+    std::fs::read_to_string(file).map_err(|error| {
+        let what = format!("{what} {}: {error}", file.display());
+        Error::new(Class::Configuration, what, cure)
+    })
+}
+
+fn wrong(what: impl Into<String>) -> Error {
+    Error::new(Class::Configuration, what, "")
+}
+
+/// Who asks where nothing says who: the policy's client, else the first user of a host.
+fn usual_requester(policy: &Policy) -> Requester {
+    const FIRST_USER: u32 = 1000;
+    let settings = policy.settings();
+    let uid = settings.client_user.map_or(FIRST_USER, |id| id.0);
+    let gid = settings.client_group.map_or(uid, |id| id.0);
+    Requester { uid, gid, pid: 0 }
+}
+
+/// `policy check`: every mistake of every file on stderr; the status tells whether there was one.
+#[allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the command's output"
+)]
+pub(crate) fn check(files: &[impl AsRef<Path>]) -> u8 {
+    let mut status = 0;
+    for file in files {
+        match load(file.as_ref()) {
+            Ok(_) => println!("{}: ok", file.as_ref().display()),
+            Err(error) => {
+                eprintln!("{error}");
+                status = error.class().status();
+            }
+        }
+    }
+    status
+}
+
+/// `policy init`: a policy to start from, on stdout.
+#[allow(clippy::print_stdout, reason = "the command's output")]
+pub(crate) fn init(name: &str) {
+    for (_, text) in shipped::ALL.iter().filter(|(shipped, _)| *shipped == name) {
+        print!("{text}");
+    }
+}

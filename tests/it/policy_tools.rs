@@ -1,0 +1,233 @@
+//! The tools that judge requests without a view. They need no root.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::common::{ours, stderr, stdout};
+
+const USAGE: i32 = 64;
+const CONFIGURATION: i32 = 78;
+const DIFFERENT: i32 = 1;
+
+const UPLOADS: &str = "\
+default = \"deny\"
+
+[[rule]]
+name = \"uploads\"
+path = \"/up/**\"
+do = [\"look\", \"make\", \"write\", \"mode\"]
+action = \"allow\"
+mode = { strip = \"0022\" }
+
+[[rule]]
+path = \"/**\"
+do = [\"look\", \"list\", \"read\"]
+action = \"allow\"
+";
+
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.0.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+#[track_caller]
+fn has(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "'{word}' is not in: {text}");
+    }
+}
+
+#[track_caller]
+fn ended(output: &Output, status: i32) -> String {
+    assert_eq!(
+        output.status.code(),
+        Some(status),
+        "{}{}",
+        stdout(output),
+        stderr(output)
+    );
+    let all = if status == USAGE || status == CONFIGURATION {
+        stderr(output)
+    } else {
+        stdout(output)
+    };
+    assert!(!all.contains('\x1b'), "an escape gets through: {all:?}");
+    all
+}
+
+fn shipped(name: &str) -> String {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tools/policies");
+    directory.join(name).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn explain_tells_the_rule_its_lines_and_what_the_guest_sees() {
+    let files = Files::new();
+    let policy = files.file("up.toml", UPLOADS);
+    let output = ours(["policy", "explain", &policy, "create /up/a 4777"]);
+    let told = ended(&output, 0);
+    has(
+        &told,
+        &[
+            "create /up/a 4777 rw: allow (rule \"uploads\", line 3)",
+            "    5 | path = \"/up/**\"",
+            "mode 0755",
+            "rule 2, line 10 (allow): decides",
+            "no: its `do` does not speak of read",
+            "chown /up/a 0:0: deny EPERM (default)",
+            "the guest gets EPERM",
+            "`unlink /up/a` is deny EACCES (default) too",
+        ],
+    );
+}
+
+#[test]
+fn explain_as_json_says_the_same() {
+    let files = Files::new();
+    let policy = files.file("up.toml", UPLOADS);
+    let output = ours([
+        "policy", "explain", "--json", &policy, "unlink", "/up/a", "--type", "file",
+    ]);
+    let told: Value = serde_json::from_str(&ended(&output, 0)).unwrap();
+    assert_eq!(told["request"], "unlink /up/a");
+    assert_eq!(told["answer"]["allowed"], false);
+    assert_eq!(told["answer"]["errno"], "EACCES");
+    assert_eq!(told["answer"]["rule"], Value::Null);
+    assert_eq!(told["steps"][0]["outcome"], "deny_by_default");
+    assert_eq!(told["steps"][0]["rules"][1]["fit"]["is"], "other_words");
+}
+
+#[test]
+fn explain_asks_the_facts_that_are_given() {
+    let files = Files::new();
+    let text = "default = \"allow\"\n[[rule]]\ndo = \"remove\"\nwhen = { owner = { uid = 5 } }\naction = \"deny\"\n";
+    let policy = files.file("p.toml", text);
+    let with = |more: &[&str]| {
+        let mut words = vec!["policy", "explain", &policy, "unlink /a"];
+        words.extend(more);
+        ended(&ours(words), 0)
+    };
+    has(&with(&["--owner", "5:6"]), &["unlink /a: deny EACCES"]);
+    has(
+        &with(&["--owner", "6:6"]),
+        &[
+            "unlink /a: allow (default)",
+            "`when.owner` does not hold, it is 6:6",
+        ],
+    );
+    has(&with(&[]), &["deny EACCES"]);
+    let other = with(&["--owner", "6:6", "--name", "/b\\x20c"]);
+    has(&other, &["remove /b c: allow"]);
+}
+
+#[test]
+fn explain_refuses_what_is_no_request_and_says_what_is() {
+    let files = Files::new();
+    let policy = files.file("p.toml", "default = \"allow\"\n");
+    for (words, told) in [
+        (
+            &["craete /a"][..],
+            &["`craete`", "did you mean `create`?"][..],
+        ),
+        (&["\x1b[2J /a"], &["no operation"]),
+        (&["unlink a"], &["starts with `/`"]),
+        (&["unlink /a", "--type", "fil"], &["did you mean `file`?"]),
+        (&["unlink /a", "--owner", "5:"], &["--owner", "UID:GID"]),
+        (&["unlink /a", "--name", "b"], &["starts with `/`"]),
+        (&["unlink /a", "--mode", "rw"], &["octal"]),
+        (&[], &["REQUEST"]),
+    ] {
+        let mut all = vec!["policy", "explain", &policy];
+        all.extend(words);
+        has(&ended(&ours(all), USAGE), told);
+    }
+    let output = ours(["policy", "explain", "/nonexistent", "unlink /a"]);
+    has(&ended(&output, CONFIGURATION), &["/nonexistent"]);
+    let broken = files.file("b.toml", "default = 3\n");
+    let output = ours(["policy", "explain", &broken, "unlink /a"]);
+    has(&ended(&output, CONFIGURATION), &["b.toml:1:11"]);
+}
+
+#[test]
+fn explain_escapes_what_a_guest_chose() {
+    let files = Files::new();
+    let policy = files.file("p.toml", "default = \"deny\"\n");
+    for form in [&[][..], &["--json"]] {
+        let mut words = vec!["policy", "explain", &policy, "unlink /\\x1b[2J\\x0a"];
+        words.extend(form);
+        has(&ended(&ours(words), 0), &["x1b[2J"]);
+    }
+}
+
+#[test]
+fn shipped_policies_answer_as_their_cases_expect() {
+    for name in ["parity", "readonly", "dropbox"] {
+        let policy = shipped(&format!("{name}.toml"));
+        let cases = shipped(&format!("{name}.cases.toml"));
+        let output = ours(["policy", "test", &policy, &cases]);
+        has(&ended(&output, 0), &["as expected"]);
+    }
+}
+
+#[test]
+fn test_tells_each_answer_that_differs_and_by_which_rule() {
+    let files = Files::new();
+    let policy = files.file("up.toml", UPLOADS);
+    let cases = files.file(
+        "cases.toml",
+        "[[case]]\nrequest = \"create /up/a\"\nexpect = \"allow\"\nrule = \"uploads\"\n\
+         [[case]]\nrequest = \"create /up/a\"\nexpect = \"EACCES\"\nnote = \"n\"\n\
+         [[case]]\nrequest = \"open /up/a r\"\nexpect = \"allow\"\nrule = \"uploads\"\n\
+         [[case]]\nrequest = \"unlink /up/a\"\nexpect = \"deny\"\nrule = \"default\"\n\
+         [[case]]\nrequest = \"unlink /up/a\"\nexpect = \"EPERM\"\n",
+    );
+    let told = ended(&ours(["policy", "test", &policy, &cases]), DIFFERENT);
+    has(
+        &told,
+        &[
+            "cases.toml:5: create /up/a 0644 rw",
+            "- deny EACCES",
+            "+ allow (rule \"uploads\", line 3)",
+            "note: n",
+            "cases.toml:9: open /up/a r",
+            "- allow (rule \"uploads\")",
+            "+ allow (rule 2, line 10)",
+            "cases.toml:17: unlink",
+            "- deny EPERM",
+            "3 of 5 differ",
+        ],
+    );
+    assert!(
+        !told.contains("cases.toml:1:") && !told.contains("cases.toml:13:"),
+        "{told}"
+    );
+}
+
+#[test]
+fn test_refuses_a_broken_file_of_cases() {
+    let files = Files::new();
+    let policy = files.file("up.toml", UPLOADS);
+    let cases = files.file(
+        "c.toml",
+        "[[case]]\nrequst = \"unlink /a\"\nexpect = \"deny\"\n",
+    );
+    let told = ended(&ours(["policy", "test", &policy, &cases]), CONFIGURATION);
+    has(
+        &told,
+        &["c.toml:2:1", "did you mean `request`?", "lacks `request`"],
+    );
+    let output = ours(["policy", "test", &policy, "/nonexistent"]);
+    has(&ended(&output, CONFIGURATION), &["/nonexistent"]);
+}
