@@ -46,8 +46,14 @@ pub struct Status {
     pub known_nodes: u64,
     /// Open files and directories.
     pub open_handles: u64,
-    /// Log records dropped because refusals came faster than they could be written.
-    pub log_records_dropped: u64,
+    /// Descriptors held for nodes and open handles.
+    pub descriptors: u64,
+    /// How many of them may be held.
+    pub descriptor_budget: u64,
+    /// Audit records written.
+    pub audit_records_written: u64,
+    /// Audit records dropped because refusals came faster than they could be written.
+    pub audit_records_dropped: u64,
     /// Operations that were asked at least once.
     pub operations: Vec<OpCount>,
 }
@@ -63,6 +69,11 @@ pub struct OpCount {
     pub refused: u64,
     /// Failed for any other reason.
     pub failed: u64,
+    /// How long all of them took together, in nanoseconds.
+    pub nanoseconds: u64,
+    /// How many took up to 1 microsecond, 2, 4, and so on: [`crate::mediate::bound_micros`]. Each
+    /// is counted once, in the first that holds it.
+    pub buckets: Vec<u64>,
 }
 
 #[cfg(test)]

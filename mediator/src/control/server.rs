@@ -138,16 +138,20 @@ fn read_line(connection: &mut UnixStream, deadline: Instant) -> io::Result<Optio
 }
 
 fn status(facts: &Facts, uptime: Duration, mediator: &Mediator) -> Status {
-    let asked = mediator
-        .counters()
+    let counters = mediator.counters();
+    let asked = counters
         .read()
-        .filter(|(_, count)| *count != Default::default());
-    let operations = asked.map(|(op, count)| OpCount {
+        .zip(counters.latencies())
+        .filter(|((_, count), _)| *count != Default::default());
+    let operations = asked.map(|((op, count), latency)| OpCount {
         operation: op.raw_name().to_owned(),
         done: count.done,
         refused: count.refused,
         failed: count.failed,
+        nanoseconds: latency.nanoseconds,
+        buckets: latency.buckets.to_vec(),
     });
+    let descriptors = mediator.descriptors();
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     Status {
         view: facts.view.clone(),
@@ -158,7 +162,10 @@ fn status(facts: &Facts, uptime: Duration, mediator: &Mediator) -> Status {
         uptime_seconds: uptime.as_secs(),
         known_nodes: count(mediator.known_nodes()),
         open_handles: count(mediator.open_handles()),
-        log_records_dropped: mediator.records_dropped(),
+        descriptors: count(descriptors.held),
+        descriptor_budget: count(descriptors.budget),
+        audit_records_written: mediator.records_written(),
+        audit_records_dropped: mediator.records_dropped(),
         operations: operations.collect(),
     }
 }
@@ -166,6 +173,9 @@ fn status(facts: &Facts, uptime: Duration, mediator: &Mediator) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::protocol::ANSWER_MAX;
+    use crate::mediate::BUCKETS;
+    use crate::op::Op;
 
     fn some_status() -> Status {
         Status {
@@ -177,7 +187,10 @@ mod tests {
             uptime_seconds: 0,
             known_nodes: 1,
             open_handles: 0,
-            log_records_dropped: 0,
+            descriptors: 0,
+            descriptor_budget: 64,
+            audit_records_written: 0,
+            audit_records_dropped: 0,
             operations: Vec::new(),
         }
     }
@@ -198,6 +211,25 @@ mod tests {
             ask(b"{\"ask\":\"status\"}\n"),
             Answer::Status(some_status())
         );
+    }
+
+    #[test]
+    fn answer_at_its_largest_fits_the_limit() {
+        let all = u64::MAX;
+        let operations = Op::ALL.iter().map(|op| OpCount {
+            operation: op.raw_name().to_owned(),
+            done: all,
+            refused: all,
+            failed: all,
+            nanoseconds: all,
+            buckets: vec![all; BUCKETS],
+        });
+        let status = Status {
+            operations: operations.collect(),
+            ..some_status()
+        };
+        let line = serde_json::to_vec(&Answer::Status(status)).unwrap();
+        assert!(line.len() < ANSWER_MAX / 2, "{}", line.len());
     }
 
     #[test]

@@ -77,6 +77,7 @@ pub(super) fn escape(first: &[u8], second: Option<&[u8]>) -> String {
 #[derive(Debug)]
 pub(super) struct Audit {
     sender: Sender<Record>,
+    written: Arc<AtomicU64>,
     dropped: Arc<AtomicU64>,
     verbosity: Verbosity,
 }
@@ -101,12 +102,14 @@ impl Audit {
     pub(super) fn start(verbosity: Verbosity) -> io::Result<(Self, AuditWriter)> {
         let (sender, receiver) = bounded(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
-        let seen = Arc::clone(&dropped);
+        let written = Arc::default();
+        let (seen, count) = (Arc::clone(&dropped), Arc::clone(&written));
         let thread = std::thread::Builder::new()
             .name("audit".to_owned())
-            .spawn(move || write_all(&receiver, &seen))?;
+            .spawn(move || write_all(&receiver, &seen, &count))?;
         let audit = Self {
             sender,
+            written,
             dropped,
             verbosity,
         };
@@ -132,16 +135,22 @@ impl Audit {
         }
     }
 
+    /// Records that were written since the view started.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
     /// Records that did not fit since the view started.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 }
 
-fn write_all(records: &Receiver<Record>, dropped: &AtomicU64) {
+fn write_all(records: &Receiver<Record>, dropped: &AtomicU64, written: &AtomicU64) {
     let mut told = 0;
     for record in records {
         write(&record);
+        written.fetch_add(1, Ordering::Relaxed);
         let lost = dropped.load(Ordering::Relaxed);
         if lost > told {
             tracing::warn!(
@@ -230,6 +239,7 @@ mod tests {
         let (sender, receiver) = bounded(1);
         let audit = Audit {
             sender,
+            written: Arc::default(),
             dropped: Arc::default(),
             verbosity: Verbosity::Refusals,
         };

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::audit::{Audit, AuditWriter, Record, Refused, Verbosity, escape};
 use super::counters::{Counters, End};
 use super::scratch::{Scratch, join, with_paths};
-use crate::export::{Attr, Entry, Export, Fault, Pin, SPELLING};
+use crate::export::{Attr, DescriptorUse, Entry, Export, Fault, Pin, SPELLING};
 use crate::ids::{FileKind, GuestGid, GuestOwner, GuestUid, HandleId, NodeId};
 use crate::name::Name;
 use crate::op::{Op, Words};
@@ -151,7 +151,13 @@ impl Mediator {
         &self.counters
     }
 
-    /// Log records that were dropped because refusals came faster than they could be written.
+    /// Audit records that were written.
+    #[must_use]
+    pub fn records_written(&self) -> u64 {
+        self.audit.written()
+    }
+
+    /// Audit records that were dropped because refusals came faster than they could be written.
     #[must_use]
     pub fn records_dropped(&self) -> u64 {
         self.audit.dropped()
@@ -175,6 +181,12 @@ impl Mediator {
         self.export.open_handles()
     }
 
+    /// How much of the budget of descriptors is in use.
+    #[must_use]
+    pub fn descriptors(&self) -> DescriptorUse {
+        self.export.descriptors()
+    }
+
     /// Whether rules ask about a name or its file before it may be seen. If so, whole directories
     /// are not looked up at once (READDIRPLUS): a name that is listed but may not be looked at has
     /// no form in that reply.
@@ -184,14 +196,14 @@ impl Mediator {
         needs.path || needs.attr
     }
 
-    /// Runs one operation: counts how it ends and, when asked, logs it with its latency.
+    /// Runs one operation: counts how it ends and how long it takes; logs that when asked.
     pub(super) fn run<T>(
         &self,
         op: Op,
         who: Requester,
         body: impl FnOnce(&Trail) -> Act<T>,
     ) -> Result<T, Errno> {
-        let started = self.audit.is_verbose().then(Instant::now);
+        let started = Instant::now();
         let trail = Trail {
             op,
             who,
@@ -203,16 +215,18 @@ impl Mediator {
             Err(Stop::Refused(_)) => End::Refused,
             Err(Stop::Failed(_)) => End::Failed,
         };
-        self.counters.add(op, end);
+        // The second and last look at the clock.
+        let took = started.elapsed();
+        self.counters.add(op, end, took);
         let result = result.map_err(|(Stop::Refused(errno) | Stop::Failed(errno))| errno);
-        if let Some(started) = started {
+        if self.audit.is_verbose() {
             self.audit.put(Record::Request {
                 op,
                 requester: who,
                 subject: trail.subject.take(),
                 verdict: result.as_ref().map(|_done| ()).map_err(|errno| *errno),
                 refused: end == End::Refused,
-                took: started.elapsed(),
+                took,
             });
         }
         result

@@ -9,6 +9,7 @@ mod audit;
 mod counters;
 mod dirs;
 mod funnel;
+mod histogram;
 mod io;
 mod make;
 mod names;
@@ -17,7 +18,8 @@ mod scratch;
 mod xattrs;
 
 pub use audit::{AuditWriter, Verbosity};
-pub use counters::{Count, Counters};
+pub use counters::{Count, Counters, Latency};
 pub use dirs::Plus;
 pub use funnel::{Mediator, Shown, ShownEntry};
+pub use histogram::{BUCKETS, bound_micros};
 pub use xattrs::XattrReply;
