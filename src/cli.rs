@@ -29,6 +29,7 @@ Examples:
   sudo virtfs-mediator run /srv/share=share.toml /srv/docs -- ./start-vm.sh
   sudo virtfs-mediator mount --client qemu --name web /srv/web
   sudo virtfs-mediator enter web -- ls -l /srv/web
+  sudo virtfs-mediator metrics web --output /var/lib/node_exporter/web.prom
   sudo virtfs-mediator unmount web
   sudo virtfs-mediator doctor --client qemu /srv/share
 
@@ -95,6 +96,15 @@ pub(crate) enum Command {
         /// One JSON object.
         #[arg(long)]
         json: bool,
+    },
+    /// Print a view's counters for Prometheus: requests by operation and verdict, their durations,
+    /// inodes, open files, descriptors, audit records.
+    Metrics {
+        /// The view's name.
+        view: String,
+        /// Write them to FILE, whole or not at all: for node_exporter's textfile collector.
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
     /// Check a host, exports and QEMU before first use, by trying things and changing nothing.
     Doctor(crate::doctor::Options),

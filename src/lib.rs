@@ -33,7 +33,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command, PolicyCommand};
-use crate::control::{commands, show};
+use crate::control::{commands, metrics, show};
 use crate::error::{Class, Result};
 use crate::launch::inside::{Inside, Mediator};
 use crate::plan::ClientCommand;
@@ -107,6 +107,7 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
         Command::Unmount { view, force } => commands::unmount(&view, force).map(|()| 0),
         Command::List { json } => show::list(json).map(|()| 0),
         Command::Status { view, json } => show::status(&view, json).map(|()| 0),
+        Command::Metrics { view, output } => metrics::metrics(&view, output.as_deref()).map(|()| 0),
         Command::Doctor(options) => doctor::run(&options),
         Command::Policy {
             command: PolicyCommand::Check { files },

@@ -1,7 +1,9 @@
 //! Running views, as root's commands see them: by the keeper's pid, signals and /proc; never
 //! through the mediator, but for policy and counters, whose answers are parsed as hostile.
 
+mod ask;
 pub(crate) mod commands;
+pub(crate) mod metrics;
 pub(crate) mod rundir;
 pub(crate) mod show;
 mod walls;

@@ -27,7 +27,8 @@ pub enum Answer {
     Error(String),
 }
 
-/// The state of a view.
+/// The state of a view. Fields that came later may be missing: a view outlives an upgrade of the
+/// program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// The view's name.
@@ -47,12 +48,16 @@ pub struct Status {
     /// Open files and directories.
     pub open_handles: u64,
     /// Descriptors held for nodes and open handles.
+    #[serde(default)]
     pub descriptors: u64,
     /// How many of them may be held.
+    #[serde(default)]
     pub descriptor_budget: u64,
     /// Audit records written.
+    #[serde(default)]
     pub audit_records_written: u64,
     /// Audit records dropped because refusals came faster than they could be written.
+    #[serde(default)]
     pub audit_records_dropped: u64,
     /// Operations that were asked at least once.
     pub operations: Vec<OpCount>,
@@ -70,9 +75,11 @@ pub struct OpCount {
     /// Failed for any other reason.
     pub failed: u64,
     /// How long all of them took together, in nanoseconds.
+    #[serde(default)]
     pub nanoseconds: u64,
     /// How many took up to 1 microsecond, 2, 4, and so on: [`crate::mediate::bound_micros`]. Each
     /// is counted once, in the first that holds it.
+    #[serde(default)]
     pub buckets: Vec<u64>,
 }
 
