@@ -171,6 +171,10 @@ pub(crate) struct ViewOptions {
     /// Do not start if this kernel lacks a wall that others have (else: a warning).
     #[arg(long)]
     pub(crate) require_confinement: bool,
+    /// Where refusals, and what rules with `log = "all"` allow, are recorded: stderr (the default),
+    /// journald, or a file (one JSON object a line; with a / in its name). May be repeated.
+    #[arg(long, value_name = "stderr|journald|FILE")]
+    pub(crate) audit: Vec<OsString>,
     /// Tell every request and its verdict on stderr.
     #[arg(long)]
     pub(crate) debug: bool,

@@ -9,6 +9,7 @@
 
 #[cfg(feature = "attack")]
 pub mod attack;
+mod audit;
 mod cli;
 mod control;
 mod doctor;

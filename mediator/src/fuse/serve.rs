@@ -9,7 +9,7 @@ use fuser::{Config, Session, SessionACL};
 use super::adapter::Adapter;
 use crate::control::{ControlServer, Facts};
 use crate::export::{Export, Fault, Settings, Submounts};
-use crate::mediate::{Mediator, Verbosity};
+use crate::mediate::{AuditTo, Mediator, Verbosity};
 use crate::policy::Policy;
 
 /// How long the client's kernel may remember what it was told.
@@ -71,6 +71,8 @@ pub struct Service {
     pub mode: ViewMode,
     /// Log every request.
     pub debug: bool,
+    /// Where refusals are told.
+    pub audit: AuditTo,
     /// The view's name, for the log and the control socket.
     pub view: String,
     /// The most descriptors to hold for nodes.
@@ -130,7 +132,7 @@ pub fn serve(service: Service, ready: impl FnOnce()) -> Result<(), ServeError> {
     };
     let thread = |thread| move |source| ServeError::Thread { thread, source };
     let (mediator, log) =
-        Mediator::new(export, service.policy, verbosity).map_err(thread("audit"))?;
+        Mediator::new(export, service.policy, verbosity, service.audit).map_err(thread("audit"))?;
     let mediator = Arc::new(mediator);
     let session = connect(
         service.device,

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
-use super::audit::{Audit, AuditWriter, Record, Refused, Verbosity, escape};
+use super::audit::{
+    Audit, AuditTo, AuditWriter, Judged as Decided, Names, Record, RuleRef, Verbosity, escape,
+};
 use super::counters::{Counters, End};
 use super::scratch::{Scratch, join, with_paths};
 use crate::export::{Attr, DescriptorUse, Entry, Export, Fault, Pin, SPELLING};
@@ -71,7 +73,7 @@ pub(super) struct Trail {
     op: Op,
     pub(super) who: Requester,
     /// Escaped names, for the log; empty unless the log wants them.
-    subject: Cell<String>,
+    subject: Cell<Names>,
 }
 
 /// What a request is about.
@@ -125,7 +127,7 @@ impl<'a> Case<'a> {
 }
 
 impl Mediator {
-    /// A view of `export` under `policy`, and the writer of its log.
+    /// A view of `export` under `policy`, and the writer of its log and its audit records.
     ///
     /// # Errors
     ///
@@ -134,8 +136,9 @@ impl Mediator {
         export: Export,
         policy: Policy,
         verbosity: Verbosity,
+        audit: AuditTo,
     ) -> io::Result<(Self, AuditWriter)> {
-        let (audit, writer) = Audit::start(verbosity)?;
+        let (audit, writer) = Audit::start(verbosity, audit)?;
         let mediator = Self {
             export,
             policy,
@@ -240,7 +243,7 @@ impl Mediator {
         ask: O::Ask,
     ) -> Act<Permit<O>> {
         if self.audit.is_verbose() {
-            trail.subject.set(self.describe(case));
+            trail.subject.set(self.describe(case).0);
         }
         let verdict = with_paths(|scratch| {
             self.with_facts(O::OP, trail, case, scratch, |facts| {
@@ -249,37 +252,52 @@ impl Mediator {
         })?;
         let permit = verdict.map_err(|refusal| self.refuse(O::OP, trail, case, refusal))?;
         if permit.logs() {
-            self.audit.put(Record::Allowed {
-                op: O::OP,
-                requester: trail.who,
-                subject: self.describe(case),
-                rule: self.rule_word(permit.rule()),
-            });
+            let decided = self.decided(O::OP, trail, case, permit.rule());
+            self.audit.put(Record::Allowed(decided));
         }
         Ok(permit)
     }
 
-    /// How a rule is called in the log: by its name, else its number, counted from 1.
-    fn rule_word(&self, rule: Option<u32>) -> String {
-        match rule {
-            None => "-".to_owned(),
-            Some(index) => match self.policy.rule_name(index) {
-                Some(name) => name.to_owned(),
-                None => format!("#{}", u64::from(index) + 1),
-            },
+    /// A decision, for the record.
+    fn decided(&self, op: Op, trail: &Trail, case: &Case<'_>, rule: Option<u32>) -> Decided {
+        let (names, kind) = self.describe(case);
+        Decided {
+            op,
+            requester: trail.who,
+            names,
+            kind: kind.or_else(|| self.kind_of_name(op, case)),
+            rule: rule.map(|index| RuleRef {
+                name: self.policy.rule_name(index).map(str::to_owned),
+                number: u64::from(index) + 1,
+                line: self
+                    .policy
+                    .rule_line(index)
+                    .and_then(|line| line.try_into().ok()),
+            }),
+        }
+    }
+
+    /// The type of what a name stands for, or is to stand for, where nobody had to ask for it.
+    fn kind_of_name(&self, op: Op, case: &Case<'_>) -> Option<FileKind> {
+        match (op, case.subject) {
+            (Op::Create, _) => Some(FileKind::Regular),
+            (Op::Mkdir, _) => Some(FileKind::Directory),
+            (Op::Symlink, _) => Some(FileKind::Symlink),
+            (Op::Unlink | Op::Rmdir | Op::Rename, Subject::Name(parent, name)) => {
+                let there = self.export.child(parent, name).ok()?;
+                Some(there.attr().kind)
+            }
+            _ => None,
         }
     }
 
     /// Logs a refusal and turns it into the client's answer.
     pub(super) fn refuse(&self, op: Op, trail: &Trail, case: &Case<'_>, refusal: Refusal) -> Stop {
-        self.audit.put(Record::Refused(Refused {
-            op,
-            requester: trail.who,
-            subject: self.describe(case),
-            rule: self.rule_word(refusal.rule),
+        self.audit.put(Record::Refused {
+            judged: self.decided(op, trail, case, refusal.rule),
             why: refusal.why,
             errno: refusal.errno,
-        }));
+        });
         Stop::Refused(refusal.errno)
     }
 
@@ -321,14 +339,18 @@ impl Mediator {
         errno: Errno,
         why: &'static str,
     ) -> Stop {
-        self.audit.put(Record::Refused(Refused {
+        let names = Names {
+            first: escape(bytes),
+            ..Names::default()
+        };
+        let judged = Decided {
             op: trail.op,
             requester: trail.who,
-            subject: escape(bytes, None),
-            rule: self.rule_word(None),
-            why,
-            errno,
-        }));
+            names,
+            kind: None,
+            rule: None,
+        };
+        self.audit.put(Record::Refused { judged, why, errno });
         Stop::Refused(errno)
     }
 
@@ -446,23 +468,36 @@ impl Mediator {
         }
     }
 
-    /// The names in a case, escaped, for the log.
-    fn describe(&self, case: &Case<'_>) -> String {
-        let (mut first, mut second) = (Vec::new(), Vec::new());
+    /// The names in a case, escaped, and the type if it is known, for the log.
+    fn describe(&self, case: &Case<'_>) -> (Names, Option<FileKind>) {
+        let mut kind = case.attr.map(|attr| attr.kind).or(case.kind);
+        let (mut first, mut others) = (Vec::new(), Vec::new());
         match case.subject {
             Subject::Handle(handle) => match self.export.pin_handle(handle) {
-                Ok(pin) => self.export.write_path(&pin, &mut first),
+                Ok(pin) => {
+                    self.export.write_path(&pin, &mut first);
+                    kind = Some(pin.kind());
+                }
                 Err(_) => first.extend_from_slice(b"?"),
             },
             subject @ (Subject::Node(_) | Subject::Name(..)) => {
-                self.write_subject(subject, &mut first);
+                others = self.write_subject(subject, &mut first);
+                if let Subject::Node(pin) = subject {
+                    kind = Some(pin.kind());
+                }
             }
         }
         let second = case.second.map(|(parent, name)| {
+            let mut second = Vec::new();
             self.write_name(parent, name, &mut second);
-            second.as_slice()
+            escape(&second)
         });
-        escape(&first, second)
+        let names = Names {
+            first: escape(&first),
+            others: others.iter().map(|other| escape(other)).collect(),
+            second,
+        };
+        (names, kind)
     }
 
     /// Attributes as the view shows them.

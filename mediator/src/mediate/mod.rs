@@ -14,12 +14,14 @@ mod io;
 mod make;
 mod names;
 mod open;
+mod record;
 mod scratch;
 mod xattrs;
 
-pub use audit::{AuditWriter, Verbosity};
+pub use audit::{AuditTo, AuditWriter, Verbosity};
 pub use counters::{Count, Counters, Latency};
 pub use dirs::Plus;
 pub use funnel::{Mediator, Shown, ShownEntry};
 pub use histogram::{BUCKETS, bound_micros};
+pub use record::{AUDIT_LINE_MAX, AuditEvent, AuditLine};
 pub use xattrs::XattrReply;
