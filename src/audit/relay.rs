@@ -23,6 +23,9 @@ use crate::sys::{self, Forked};
 
 /// Bytes that are read at once.
 const PIECE: usize = 16 * 1024;
+/// As much as a pipe may hold unless the host says otherwise (`fs.pipe-max-size`): some 2,500
+/// records.
+const PIPE_SIZE: usize = 1 << 20;
 /// How long it may take to keep what is left at the end.
 const LAST_WORDS_MS: u16 = 2000;
 /// Its name in a list of processes.
@@ -49,6 +52,8 @@ impl AuditRelay {
             return Ok(None);
         }
         let (from, to) = pipe()?;
+        // The mediator never waits: a burst has to fit. The kernel may allow us less.
+        let _as_it_is = rustix::pipe::fcntl_setpipe_size(&to, PIPE_SIZE);
         let (ready, stands) = pipe()?;
         let failed = |error| Error::step(Class::Confinement, "fork(audit relay)", error);
         match sys::clone_process(0).map_err(failed)? {

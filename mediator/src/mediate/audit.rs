@@ -1,14 +1,14 @@
-//! What leaves the hot path for the log: refusals, and on demand every request.
+//! What is told of requests: refusals, and on demand every request.
 //!
-//! Workers hand records to one writer through a bounded channel and never wait for it; what does
-//! not fit is counted and the count is logged. Only with [`Verbosity::EveryRequest`], a debugging
-//! aid, do they wait, so that the log is complete.
+//! For the log, workers hand records to one writer through a bounded channel and never wait for it;
+//! what does not fit is counted and the count is logged. Only with [`Verbosity::EveryRequest`], a
+//! debugging aid, do they wait, so that the log is complete.
 //!
-//! The writer may wait for whoever reads: it serves nobody.
+//! Lines that are kept as a record go another way, [`super::kept`]: a client never has an answer
+//! that is not in them yet.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +18,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rustix::io::Errno;
 
+use super::kept::Kept;
 use super::record::{self, AuditEvent, AuditLine};
 use crate::ids::FileKind;
 use crate::op::Op;
@@ -75,6 +76,8 @@ pub(super) enum Record {
         refused: bool,
         took: Duration,
     },
+    /// Nobody reads the lines that are to be kept any more.
+    Unkept,
 }
 
 /// A decision with all that an admin needs to find the rule.
@@ -168,7 +171,7 @@ impl Record {
                 })
             }
             Self::Allowed(judged) => Some(judged.line(AuditEvent::Allowed)),
-            Self::Request { .. } => None,
+            Self::Request { .. } | Self::Unkept => None,
         }
     }
 }
@@ -178,22 +181,22 @@ pub(super) fn escape(name: &[u8]) -> String {
     name.escape_ascii().to_string()
 }
 
+/// How many records there were.
 #[derive(Debug, Default)]
-struct Tally {
-    written: AtomicU64,
-    dropped: AtomicU64,
-}
-
-impl Tally {
-    fn drop_one(&self) {
-        self.dropped.fetch_add(1, Ordering::Relaxed);
-    }
+pub(super) struct Tally {
+    pub(super) written: AtomicU64,
+    pub(super) dropped: AtomicU64,
 }
 
 /// The workers' end.
 #[derive(Debug)]
 pub(super) struct Audit {
+    /// What decisions are told to besides the log, if anything.
+    kept: Option<Kept>,
+    /// Whether the log tells of decisions.
+    in_log: bool,
     sender: Sender<Record>,
+    /// Of the log.
     tally: Arc<Tally>,
     verbosity: Verbosity,
 }
@@ -218,11 +221,18 @@ impl Audit {
     pub(super) fn start(verbosity: Verbosity, to: AuditTo) -> io::Result<(Self, AuditWriter)> {
         let (sender, receiver) = bounded(QUEUE);
         let tally = Arc::<Tally>::default();
-        let writer = Writer::new(to, Arc::clone(&tally));
+        let seen = Arc::clone(&tally);
+        let (in_log, kept) = match to {
+            AuditTo::Log => (true, None),
+            AuditTo::Lines(fd) => (false, Some(Kept::new(fd)?)),
+            AuditTo::Both(fd) => (true, Some(Kept::new(fd)?)),
+        };
         let thread = std::thread::Builder::new()
             .name("audit".to_owned())
-            .spawn(move || writer.write_all(&receiver))?;
+            .spawn(move || tell_all(&receiver, &seen))?;
         let audit = Self {
+            kept,
+            in_log,
             sender,
             tally,
             verbosity,
@@ -235,8 +245,20 @@ impl Audit {
         self.verbosity == Verbosity::EveryRequest
     }
 
-    /// Hands a record over. Does not wait unless every request is asked for.
+    /// Keeps a record, and hands it over to the log. Does not wait unless every request is asked
+    /// for.
     pub(super) fn put(&self, record: Record) {
+        if let (Some(kept), Some(line)) = (&self.kept, record.line())
+            && kept.put(&line).is_err()
+        {
+            self.hand_over(Record::Unkept);
+        }
+        if self.in_log || matches!(record, Record::Request { .. }) {
+            self.hand_over(record);
+        }
+    }
+
+    fn hand_over(&self, record: Record) {
         let lost = match self.verbosity {
             Verbosity::EveryRequest => self.sender.send(record).is_err(),
             Verbosity::Refusals => match self.sender.try_send(record) {
@@ -245,109 +267,38 @@ impl Audit {
             },
         };
         if lost {
-            self.tally.drop_one();
+            self.tally.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Records that were written since the view started.
+    /// Records that were written since the view started: those that are kept, else the log's.
     pub(super) fn written(&self) -> u64 {
-        self.tally.written.load(Ordering::Relaxed)
+        self.counted().written.load(Ordering::Relaxed)
     }
 
-    /// Records that did not fit since the view started.
+    /// Records that did not fit since the view started, likewise.
     pub(super) fn dropped(&self) -> u64 {
-        self.tally.dropped.load(Ordering::Relaxed)
+        self.counted().dropped.load(Ordering::Relaxed)
+    }
+
+    fn counted(&self) -> &Tally {
+        self.kept.as_ref().map_or(&self.tally, Kept::tally)
     }
 }
 
-/// The writer's end.
-struct Writer {
-    in_log: bool,
-    /// Gone once nobody reads.
-    lines: Option<File>,
-    tally: Arc<Tally>,
-    /// How many of the dropped records have been told of.
-    told: u64,
-}
-
-impl Writer {
-    fn new(to: AuditTo, tally: Arc<Tally>) -> Self {
-        let (in_log, lines) = match to {
-            AuditTo::Log => (true, None),
-            AuditTo::Lines(fd) => (false, Some(fd.into())),
-            AuditTo::Both(fd) => (true, Some(fd.into())),
-        };
-        Self {
-            in_log,
-            lines,
-            tally,
-            told: 0,
-        }
-    }
-
-    fn write_all(mut self, records: &Receiver<Record>) {
-        let keeps_lines = self.lines.is_some();
-        for record in records {
-            if self.in_log || matches!(record, Record::Request { .. }) {
-                tell(&record);
-            }
-            match record.line() {
-                // It has lost its reader.
-                Some(_) if keeps_lines && self.lines.is_none() => self.lose(),
-                Some(line) => self.keep(&line),
-                None => {}
-            }
-            self.tell_of_dropped();
-        }
-        self.tell_of_dropped();
-    }
-
-    fn keep(&mut self, line: &AuditLine) {
-        if self.write(line) {
-            self.tally.written.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.lose();
-        }
-    }
-
-    /// Told once, by [`Writer::write`]: not as a record that came too fast.
-    fn lose(&mut self) {
-        self.tally.drop_one();
-        self.told += 1;
-    }
-
-    fn tell_of_dropped(&mut self) {
-        let lost = self.tally.dropped.load(Ordering::Relaxed) - self.told;
-        if lost == 0 {
-            return;
-        }
-        self.told += lost;
-        if self.in_log {
+fn tell_all(records: &Receiver<Record>, tally: &Tally) {
+    let mut told = 0;
+    for record in records {
+        tell(&record);
+        tally.written.fetch_add(1, Ordering::Relaxed);
+        let lost = tally.dropped.load(Ordering::Relaxed);
+        if lost > told {
             tracing::warn!(
-                records = lost,
+                records = lost - told,
                 "refusals came faster than they could be logged; some are missing here"
             );
+            told = lost;
         }
-        self.write(&AuditLine::dropped(lost));
-    }
-
-    /// Tells whether all who are to have it have it.
-    fn write(&mut self, line: &AuditLine) -> bool {
-        let Some(lines) = &mut self.lines else {
-            return true;
-        };
-        let written = serde_json::to_vec(line)
-            .map_err(io::Error::from)
-            .and_then(|mut text| {
-                text.push(b'\n');
-                lines.write_all(&text)
-            });
-        let Err(error) = written else {
-            return true;
-        };
-        self.lines = None;
-        tracing::error!(%error, "nobody keeps audit records any more: they are only counted");
-        false
     }
 }
 
@@ -390,13 +341,14 @@ fn tell(record: &Record) {
             let name = subject.shown();
             tracing::info!(op, name, verdict, micros, uid, gid, pid, "request");
         }
+        Record::Unkept => {
+            tracing::error!("nobody keeps audit records any more: they are only counted");
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead as _, BufReader};
-
     use super::*;
 
     fn refused(name: &[u8]) -> Record {
@@ -438,6 +390,8 @@ mod tests {
     fn record_that_does_not_fit_is_counted_and_never_waited_for() {
         let (sender, receiver) = bounded(1);
         let audit = Audit {
+            kept: None,
+            in_log: true,
             sender,
             tally: Arc::default(),
             verbosity: Verbosity::Refusals,
@@ -450,65 +404,33 @@ mod tests {
     }
 
     #[test]
-    fn records_are_lines_that_can_be_read_back() {
-        let (from, to) = io::pipe().unwrap();
-        let (audit, writer) = Audit::start(Verbosity::Refusals, AuditTo::Lines(to.into())).unwrap();
-        audit.put(refused(b"/a\n"));
-        audit.put(refused(b"/b"));
-        let mut lines = BufReader::new(from).split(b'\n').map(Result::unwrap);
-        let first = AuditLine::parse(&lines.next().unwrap()).unwrap();
-        assert_eq!(first.path.as_deref(), Some("/a\\n"));
-        assert_eq!((first.rule, first.rule_number), (None, Some(2)));
+    fn record_is_kept_before_it_is_put_and_logged_only_if_asked() {
+        let record_of = |to: fn(OwnedFd) -> AuditTo| {
+            let (mut from, to_fd) = io::pipe().unwrap();
+            let (audit, writer) = Audit::start(Verbosity::Refusals, to(to_fd.into())).unwrap();
+            audit.put(refused(b"/a\n"));
+            let mut bytes = [0; record::AUDIT_LINE_MAX];
+            // No thread but this one has run for certain.
+            let length = io::Read::read(&mut from, &mut bytes).unwrap();
+            assert_eq!((audit.written(), audit.dropped()), (1, 0));
+            let tally = Arc::clone(&audit.tally);
+            drop(audit);
+            writer.join();
+            let line = bytes[..length].strip_suffix(b"\n").unwrap();
+            let logged = tally.written.load(Ordering::Relaxed);
+            (AuditLine::parse(line).unwrap(), logged)
+        };
+        let (line, logged) = record_of(AuditTo::Lines);
+        assert_eq!(line.path.as_deref(), Some("/a\\n"));
         assert_eq!(
-            (first.rule_line, first.errno.as_deref()),
-            (Some(9), Some("EACCES"))
+            (line.rule, line.rule_number, line.rule_line),
+            (None, Some(2), Some(9))
         );
-        let second = AuditLine::parse(&lines.next().unwrap()).unwrap();
-        assert_eq!(second.path.as_deref(), Some("/b"));
-        assert_eq!(second.kind, Some(FileKind::Regular));
-        let tally = Arc::clone(&audit.tally);
-        drop(audit);
-        writer.join();
-        assert_eq!(lines.next(), None);
-        assert_eq!(tally.written.load(Ordering::Relaxed), 2);
-    }
-
-    #[test]
-    fn reader_that_does_not_read_costs_records_and_their_number_is_told() {
-        const MANY: u64 = 10_000;
-        let (from, to) = io::pipe().unwrap();
-        let (audit, writer) = Audit::start(Verbosity::Refusals, AuditTo::Lines(to.into())).unwrap();
-        // More than pipe and queue hold together; none of these waits.
-        for _ in 0..MANY {
-            audit.put(refused(&[b'x'; 200]));
-        }
-        assert!(audit.dropped() > 0);
-        let tally = Arc::clone(&audit.tally);
-        drop(audit);
-        let lines = BufReader::new(from).split(b'\n').map(Result::unwrap);
-        let read: Vec<AuditLine> = lines.map(|line| AuditLine::parse(&line).unwrap()).collect();
-        writer.join();
-        let missing: u64 = read.iter().filter_map(|line| line.records).sum();
-        let refusals = read
-            .iter()
-            .filter(|line| line.event == AuditEvent::Refused)
-            .count();
-        assert_eq!(missing + u64::try_from(refusals).unwrap(), MANY);
-        assert_eq!(missing, tally.dropped.load(Ordering::Relaxed));
-    }
-
-    #[test]
-    fn reader_that_is_gone_costs_every_record_and_stops_nothing() {
-        let (from, to) = io::pipe().unwrap();
-        drop(from);
-        let (audit, writer) = Audit::start(Verbosity::Refusals, AuditTo::Lines(to.into())).unwrap();
-        for _ in 0..3 {
-            audit.put(refused(b"/x"));
-        }
-        let tally = Arc::clone(&audit.tally);
-        drop(audit);
-        writer.join();
-        assert_eq!(tally.written.load(Ordering::Relaxed), 0);
-        assert_eq!(tally.dropped.load(Ordering::Relaxed), 3);
+        assert_eq!(
+            (line.errno.as_deref(), line.kind),
+            (Some("EACCES"), Some(FileKind::Regular))
+        );
+        assert_eq!(logged, 0);
+        assert_eq!(record_of(AuditTo::Both).1, 1);
     }
 }

@@ -11,6 +11,7 @@ mod dirs;
 mod funnel;
 mod histogram;
 mod io;
+mod kept;
 mod make;
 mod names;
 mod open;

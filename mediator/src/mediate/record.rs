@@ -10,14 +10,17 @@ use serde::{Deserialize, Serialize};
 use crate::ids::FileKind;
 use crate::op::Op;
 
-/// The longest line in bytes, with its newline.
-pub const AUDIT_LINE_MAX: usize = 32 * 1024;
+/// The longest line in bytes, with its newline: what a pipe takes whole or not at all (`PIPE_BUF`,
+/// pipe(7)), from several writers at once.
+pub const AUDIT_LINE_MAX: usize = 4096;
 
-/// The longest path in bytes, as it is shown; what is longer loses its middle.
-const PATH_MAX: usize = 4096;
-/// The same for a reason, a rule's name, and each further name of a file.
-const WORDS_MAX: usize = 1024;
-/// So many further names of a file are told at most.
+/// The longest text in bytes, as it is shown; what is longer loses its middle.
+const TEXT_MAX: usize = 3000;
+/// The same for each path where a line would not fit otherwise, tried in this order.
+const SHORTER: [usize; 2] = [1200, 600];
+/// The same for a reason and a rule's name.
+const WORDS_MAX: usize = 200;
+/// So many further names of a file are told at most; none if the line would not fit.
 const OTHERS_MAX: usize = 4;
 /// What stands for the middle of a long path.
 const CUT: &str = "[...]";
@@ -137,17 +140,44 @@ impl AuditLine {
         Ok(read)
     }
 
+    /// The line, with its newline. Where it would be longer than [`AUDIT_LINE_MAX`], its paths lose
+    /// their middle, and further names are left out.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = self.json();
+        for most in SHORTER {
+            if bytes.len() <= AUDIT_LINE_MAX {
+                break;
+            }
+            let shorter = |path: &Option<String>| path.clone().map(|path| cut(path, most));
+            let line = Self {
+                path: shorter(&self.path),
+                second_path: shorter(&self.second_path),
+                other_paths: Vec::new(),
+                ..self.clone()
+            };
+            bytes = line.json();
+        }
+        bytes
+    }
+
+    fn json(&self) -> Vec<u8> {
+        // Strings and numbers: nothing that could fail.
+        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+
     fn check(&self) -> Result<(), &'static str> {
         let strings = [
-            (&self.path, PATH_MAX),
-            (&self.second_path, PATH_MAX),
+            (&self.path, TEXT_MAX),
+            (&self.second_path, TEXT_MAX),
             (&self.rule, WORDS_MAX),
             (&self.why, WORDS_MAX),
         ];
         let given = strings
             .into_iter()
             .filter_map(|(text, most)| Some((text.as_ref()?, most)));
-        let others = self.other_paths.iter().map(|path| (path, WORDS_MAX));
+        let others = self.other_paths.iter().map(|path| (path, TEXT_MAX));
         if !given.chain(others).all(|(text, most)| fits(text, most)) {
             return Err("text that no record holds");
         }
@@ -199,13 +229,13 @@ pub(super) fn shown_words(bytes: &[u8]) -> String {
 
 /// A path, likewise.
 pub(super) fn shown_path(escaped: &str) -> String {
-    cut(escaped.to_owned(), PATH_MAX)
+    cut(escaped.to_owned(), TEXT_MAX)
 }
 
 /// At most so many further names.
 pub(super) fn shown_others(escaped: &[String]) -> Vec<String> {
     let some = escaped.iter().take(OTHERS_MAX);
-    some.map(|path| cut(path.clone(), WORDS_MAX)).collect()
+    some.map(|path| cut(path.clone(), TEXT_MAX)).collect()
 }
 
 /// Leaves out the middle of what is too long. ASCII, so that every byte is a character.
@@ -293,7 +323,7 @@ mod tests {
             |line| line.path = Some("a\u{1b}[2J".to_owned()),
             |line| line.path = Some("a\nb".to_owned()),
             |line| line.path = Some("caf\u{e9}".to_owned()),
-            |line| line.path = Some("x".repeat(PATH_MAX + 1)),
+            |line| line.path = Some("x".repeat(TEXT_MAX + 1)),
             |line| line.rule = Some("\u{202e}".to_owned()),
             |line| line.other_paths = vec!["/x".to_owned(); OTHERS_MAX + 1],
             |line| line.errno = Some("EPERM".to_owned()),
@@ -341,26 +371,46 @@ mod tests {
         let longest = |most| "\\".repeat(most);
         let line = AuditLine {
             operation: Some(Op::CopyFileRange),
-            path: Some(longest(PATH_MAX)),
-            second_path: Some(longest(PATH_MAX)),
-            other_paths: vec![longest(WORDS_MAX); OTHERS_MAX],
+            path: Some(longest(TEXT_MAX)),
+            second_path: Some(longest(TEXT_MAX)),
+            other_paths: vec![longest(TEXT_MAX); OTHERS_MAX],
+            kind: Some(FileKind::BlockDevice),
+            uid: Some(u32::MAX),
+            gid: Some(u32::MAX),
+            pid: Some(u32::MAX),
             rule: Some(longest(WORDS_MAX)),
             rule_number: Some(u64::MAX),
             rule_line: Some(u64::MAX),
             why: Some(longest(WORDS_MAX)),
+            errno: Some("other".to_owned()),
+            errno_number: Some(i32::MIN),
+            ..AuditLine::of(AuditEvent::Refused)
+        };
+        let text = line.bytes();
+        assert!(text.len() <= AUDIT_LINE_MAX, "{}", text.len());
+        let read = AuditLine::parse(text.strip_suffix(b"\n").unwrap()).unwrap();
+        assert_eq!((read.rule, read.why), (line.rule, line.why));
+        assert!(read.path.unwrap().contains(CUT));
+    }
+
+    #[test]
+    fn long_path_is_whole_while_its_line_fits() {
+        let path = format!("/{}", "x".repeat(TEXT_MAX - 1));
+        let line = AuditLine {
+            path: Some(path.clone()),
             ..refused()
         };
-        let text = serde_json::to_vec(&line).unwrap();
-        assert!(text.len() < AUDIT_LINE_MAX, "{}", text.len());
-        assert_eq!(AuditLine::parse(&text), Ok(line));
+        let text = line.bytes();
+        let read = AuditLine::parse(text.strip_suffix(b"\n").unwrap()).unwrap();
+        assert_eq!(read.path, Some(path));
     }
 
     #[test]
     fn long_path_keeps_its_start_and_its_end() {
-        let path = format!("/start/{}/end", "x".repeat(2 * PATH_MAX));
+        let path = format!("/start/{}/end", "x".repeat(2 * TEXT_MAX));
         let shown = shown_path(&path);
         assert!(
-            shown.len() <= PATH_MAX && shown.contains(CUT),
+            shown.len() <= TEXT_MAX && shown.contains(CUT),
             "{}",
             shown.len()
         );
