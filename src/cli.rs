@@ -29,6 +29,7 @@ Examples:
   sudo virtfs-mediator run /srv/share=share.toml /srv/docs -- ./start-vm.sh
   sudo virtfs-mediator mount --client qemu --name web /srv/web
   sudo virtfs-mediator enter web -- ls -l /srv/web
+  sudo virtfs-mediator metrics web --output /var/lib/node_exporter/web.prom
   sudo virtfs-mediator unmount web
   sudo virtfs-mediator doctor --client qemu /srv/share
 
@@ -117,6 +118,15 @@ pub(crate) enum Command {
         /// One JSON object a line.
         #[arg(long)]
         json: bool,
+    },
+    /// Print a view's counters for Prometheus: requests by operation and verdict, their durations,
+    /// inodes, open files, descriptors, audit records.
+    Metrics {
+        /// The view's name.
+        view: String,
+        /// Write them to FILE, whole or not at all: for node_exporter's textfile collector.
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
     /// Check a host, exports and QEMU before first use, by trying things and changing nothing.
     Doctor(crate::doctor::Options),
@@ -241,6 +251,10 @@ pub(crate) struct ViewOptions {
     /// Do not start if this kernel lacks a wall that others have (else: a warning).
     #[arg(long)]
     pub(crate) require_confinement: bool,
+    /// Where refusals, and what rules with `log = "all"` allow, are recorded: stderr (the default),
+    /// journald, or a file (one JSON object a line; with a / in its name). May be repeated.
+    #[arg(long, value_name = "stderr|journald|FILE")]
+    pub(crate) audit: Vec<OsString>,
     /// Tell every request and its verdict on stderr.
     #[arg(long)]
     pub(crate) debug: bool,

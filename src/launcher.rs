@@ -12,6 +12,7 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::audit::AuditRelay;
 use crate::control::commands;
 use crate::control::rundir::{self, Process, State};
 use crate::error::{Class, Error, Result};
@@ -73,6 +74,15 @@ fn launch(mut plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -
     let signals = kernel_view::signals(FORWARDED.into_iter().chain([Signal::SIGCHLD]))?;
     let debug = plan.debug;
     let (relay, log) = Relay::start()?;
+    let (mut audit_relays, mut audits) = (Vec::new(), Vec::new());
+    for view in &plan.views {
+        if let Some((relay, lines)) = AuditRelay::start(&plan.audit, &view.name, log.as_fd())? {
+            audit_relays.push(relay);
+            audits.push(lines);
+        }
+    }
+    // Only those processes may hold what they write to.
+    plan.audit.close();
     let (reporter, reports) = report::channel()?;
     let (orders, to_keeper) = pipe()?;
     match sys::clone_process(0)
@@ -86,11 +96,12 @@ fn launch(mut plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -
                 controls,
                 run,
                 log,
+                audits,
             },
         ),
         Forked::Parent(keeper) => {
             plan.close_handed_on();
-            drop((reporter, orders, controls, run, plan, log));
+            drop((reporter, orders, controls, run, plan, log, audits));
             for state in &mut states {
                 state.keeper = Process::find(keeper.as_raw()).unwrap_or(Process {
                     pid: keeper.as_raw(),
@@ -100,6 +111,7 @@ fn launch(mut plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -
             let mut launcher = Launcher {
                 keeper,
                 relay,
+                audit_relays,
                 debug,
                 signals,
                 reports: Some(reports),
@@ -146,6 +158,7 @@ fn describe(plan: &Plan, view: &ViewPlan) -> State {
 struct Launcher {
     keeper: Pid,
     relay: Relay,
+    audit_relays: Vec<AuditRelay>,
     /// The log is what was asked for.
     debug: bool,
     signals: SignalFd,
@@ -333,6 +346,10 @@ impl Launcher {
     /// The keeper has ended: whatever it could not tidy up is ours to.
     fn finished(&mut self) -> Result<u8> {
         let ended = waitpid(self.keeper, None).ok();
+        // They hold the log's pipe, whose relay ends after them.
+        for relay in &self.audit_relays {
+            relay.finish();
+        }
         self.relay.finish();
         let run = rundir::open()?;
         for state in &self.states {

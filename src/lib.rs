@@ -9,6 +9,7 @@
 
 #[cfg(feature = "attack")]
 pub mod attack;
+mod audit;
 mod cli;
 mod control;
 mod doctor;
@@ -34,7 +35,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
-use crate::control::{commands, show};
+use crate::control::{commands, metrics, show};
 use crate::error::{Class, Result};
 use crate::launch::inside::{Inside, Mediator};
 use crate::live::{reload, trace};
@@ -115,6 +116,7 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
         } => reload::reload(&view, policy, dry_run).map(|()| 0),
         Command::Trace { view, which, json } => trace::trace(&view, &which, json).map(|()| 0),
         Command::Status { view, json } => show::status(&view, json).map(|()| 0),
+        Command::Metrics { view, output } => metrics::metrics(&view, output.as_deref()).map(|()| 0),
         Command::Doctor(options) => doctor::run(&options),
         Command::Policy { command } => policies::run(command),
     }

@@ -9,6 +9,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use virtfs_mediator_core::ids::{HostGid, HostOwner, HostUid};
 use virtfs_mediator_core::policy::{CacheWord, IdSpan, Policy};
 
+use crate::audit::Sinks;
 use crate::cli::{CacheOption, ViewOptions};
 use crate::control::rundir;
 use crate::error::{Class, Error, Result};
@@ -29,6 +30,8 @@ pub(crate) struct Plan {
     /// What the client sees of the host besides, if it gets a root of its own.
     pub(crate) isolate: Option<Vec<Bind>>,
     pub(crate) debug: bool,
+    /// Where audit records go.
+    pub(crate) audit: Sinks,
     /// A wall that this kernel lacks is an error.
     pub(crate) require_confinement: bool,
     /// What runs in the mediators' place.
@@ -135,7 +138,10 @@ pub(crate) fn plan(
     } else {
         None
     };
+    // Last: a start that is refused for another reason leaves no file behind.
+    let audit = Sinks::open(&options.audit, &shared_places(&views, &table))?;
     Ok(Plan {
+        audit,
         isolate,
         client,
         mediator,
@@ -146,6 +152,14 @@ pub(crate) fn plan(
         require_confinement: options.require_confinement,
         inside,
     })
+}
+
+/// Every path under which an export or its view is seen.
+fn shared_places(views: &[ViewPlan], table: &mounts::Table) -> Vec<PathBuf> {
+    let exports = views.iter().flat_map(|view| table.places_of(&view.export));
+    exports
+        .chain(views.iter().map(|view| view.at.clone()))
+        .collect()
 }
 
 /// The command line's client, else the one that the policies name, else who called sudo.

@@ -30,4 +30,6 @@ pub mod weak;
 #[cfg(not(feature = "attack"))]
 mod weak;
 
+pub use mediate::AuditTo;
+
 pub use fuse::{Cache, OLDEST_PROTOCOL, ServeError, Service, ViewMode, serve};

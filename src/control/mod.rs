@@ -2,6 +2,7 @@
 //! through the mediator, but for policy and counters, whose answers are parsed as hostile.
 
 pub(crate) mod commands;
+pub(crate) mod metrics;
 pub(crate) mod rundir;
 pub(crate) mod show;
 mod walls;

@@ -1,21 +1,16 @@
 //! `list` and `status`: what runs, and its walls as the kernel reports them.
 #![allow(clippy::print_stdout, reason = "these commands print")]
 
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::control::commands::clients;
 use crate::control::rundir::{self, State};
 use crate::control::walls::{self, Helper, Role, Wall};
-use crate::error::{Class, Error, Result};
+use crate::error::Result;
+use crate::live::link;
 use crate::plan;
-
-/// The longest answer that is read from a mediator: it is parsed as hostile.
-const ANSWER_LIMIT: u64 = 64 * 1024;
 
 /// Lists the running views.
 pub(crate) fn list(as_json: bool) -> Result<()> {
@@ -57,8 +52,10 @@ pub(crate) fn status(view: &str, as_json: bool) -> Result<()> {
         .into_iter()
         .map(|(name, pid, role)| (name, pid, walls::around(pid, role, &state)))
         .collect();
-    told["mediator"] =
-        ask(&state.view).unwrap_or_else(|error| json!({ "error": error.to_string() }));
+    told["mediator"] = match link::status(&state.view) {
+        Ok(status) => json!({ "status": status }),
+        Err(error) => json!({ "error": error.to_string() }),
+    };
     if as_json {
         let walled = |(name, pid, walls): &(String, i32, Vec<Wall>)| {
             (name.clone(), json!({ "pid": pid, "walls": walls }))
@@ -66,6 +63,7 @@ pub(crate) fn status(view: &str, as_json: bool) -> Result<()> {
         told["processes"] = processes.iter().map(walled).collect();
         println!("{told}");
     } else {
+        leave_out_buckets(&mut told["mediator"]);
         print_tree(&told, 0);
         for (name, pid, walls) in &processes {
             println!("{name} (process {pid}):");
@@ -73,6 +71,16 @@ pub(crate) fn status(view: &str, as_json: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// They are for programs: for people, the counts and the time are told.
+fn leave_out_buckets(mediator: &mut Value) {
+    let rows = mediator.pointer_mut("/status/operations");
+    for row in rows.and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(fields) = row.as_object_mut() {
+            fields.remove("buckets");
+        }
+    }
 }
 
 /// The processes of a view, each with its name and what is wanted of it.
@@ -103,39 +111,6 @@ fn children(pid: i32) -> Vec<i32> {
         .split_whitespace()
         .filter_map(|pid| pid.parse().ok())
         .collect()
-}
-
-/// Asks the mediator for its policy and counters. It may be broken into: its answer is bounded in
-/// time and size, and only shown.
-fn ask(view: &str) -> Result<Value> {
-    let failed = |error: &dyn std::fmt::Display| {
-        Error::new(
-            Class::Mount,
-            format!("the mediator does not answer: {error}"),
-            "",
-        )
-    };
-    let path = Path::new(rundir::RUN).join(view).join("control");
-    let mut stream = UnixStream::connect(path).map_err(|error| failed(&error))?;
-    let limit = Some(Duration::from_secs(2));
-    stream
-        .set_read_timeout(limit)
-        .map_err(|error| failed(&error))?;
-    stream
-        .set_write_timeout(limit)
-        .map_err(|error| failed(&error))?;
-    stream
-        .write_all(b"{\"ask\":\"status\"}\n")
-        .map_err(|error| failed(&error))?;
-    stream
-        .shutdown(std::net::Shutdown::Write)
-        .map_err(|error| failed(&error))?;
-    let mut text = Vec::new();
-    stream
-        .take(ANSWER_LIMIT)
-        .read_to_end(&mut text)
-        .map_err(|error| failed(&error))?;
-    serde_json::from_slice(&text).map_err(|error| failed(&error))
 }
 
 /// Control characters of a hostile string never reach the terminal.

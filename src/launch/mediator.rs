@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
+use virtfs_mediator_core::AuditTo;
 use virtfs_mediator_core::policy::{IdSpan, Policy};
 
 use crate::cli::CacheOption;
@@ -38,6 +39,8 @@ pub(crate) struct Start<'a> {
     pub(crate) shared: bool,
     pub(crate) cache: CacheOption,
     pub(crate) debug: bool,
+    /// Where refusals are told.
+    pub(crate) audit: AuditTo,
     /// The writing end of the log.
     pub(crate) log: BorrowedFd<'a>,
     /// A wall that this kernel lacks ends the start.
@@ -62,7 +65,7 @@ pub(crate) fn warden(start: Start<'_>) -> ! {
 }
 
 fn raise(start: Start<'_>) -> Result<init::Warden> {
-    let keep = [
+    let mut keep = vec![
         start.tree.as_raw_fd(),
         start.device.as_raw_fd(),
         start.control.as_raw_fd(),
@@ -71,6 +74,7 @@ fn raise(start: Start<'_>) -> Result<init::Warden> {
         start.reporter.as_raw_fd(),
         start.log.as_raw_fd(),
     ];
+    keep.extend(start.audit.lines().map(|fd| fd.as_raw_fd()));
     sys::close_all_but(&keep)
         .map_err(|error| Error::step(Class::Confinement, "close_range", error))?;
     // Out of the caller's session: its terminal can neither signal us nor be typed into.
@@ -100,6 +104,7 @@ fn raise(start: Start<'_>) -> Result<init::Warden> {
             // A copy of the device here would outlive the mediator and keep the client waiting.
             drop(sys::own(start.log.as_raw_fd()));
             drop((start.device, start.tree, start.control, start.ready));
+            drop(start.audit);
             // The mediator's pivot_root has made the export our root directory, too: that goes here.
             init::Warden::new(mediator, start.life, Verdict::of(start.debug))
         }

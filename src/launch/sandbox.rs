@@ -97,7 +97,7 @@ fn raise_walls(start: &Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<Rai
     walls::silence(Silence::AllButErrors)?;
     rustix::stdio::dup2_stderr(start.log)
         .map_err(|errno| Error::step(Class::Confinement, "dup2(log)", errno))?;
-    let named = [
+    let mut named = vec![
         Named::new("the detached /proc/self/fd", &proc_fd, Kind::ProcDirectory),
         Named::new("the export", &root, Kind::Directory),
         Named::new("/dev/fuse", &start.device, Kind::Fuse),
@@ -105,6 +105,8 @@ fn raise_walls(start: &Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<Rai
         Named::new("the word that the view is ready", &start.ready, Kind::Pipe),
         Named::new("the way to the launcher", start.reporter, Kind::Socket),
     ];
+    let audit = start.audit.lines();
+    named.extend(audit.map(|fd| Named::new("the audit records", &fd, Kind::Pipe)));
     if has(Wall::Descriptors) {
         let keep: Vec<_> = named.iter().map(Named::number).collect();
         sys::close_all_but(&keep)
@@ -169,6 +171,7 @@ fn serve(start: Start<'_>, raised: Raised) -> ! {
             ViewMode::Client
         },
         debug: start.debug,
+        audit: start.audit,
         view: start.view,
         // Room for open handles besides: a node's descriptor can be re-opened, a handle cannot.
         max_descriptors: usize::try_from(files / 2).unwrap_or(1024).max(64),

@@ -8,6 +8,8 @@ use std::os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd};
 
 use std::path::Path;
 
+use virtfs_mediator_core::AuditTo;
+
 use crate::cli::CacheOption;
 use crate::error::{Class, Error, Result};
 use crate::keep::init;
@@ -24,6 +26,8 @@ pub(crate) struct Given {
     pub(crate) reporter: Reporter,
     /// The writing end of the mediators' log.
     pub(crate) log: OwnedFd,
+    /// The writing ends of the audit records, one a view; none if nobody keeps any.
+    pub(crate) audits: Vec<OwnedFd>,
     /// From the launcher; it hangs up when the launcher dies.
     pub(crate) orders: OwnedFd,
     /// One listening control socket a view.
@@ -83,6 +87,7 @@ pub(crate) fn clean(plan: &Plan, given: &Given) -> Result<Clean> {
     let mut keep: Vec<RawFd> = vec![given.reporter.as_raw_fd(), given.orders.as_raw_fd()];
     keep.extend([given.run.as_raw_fd(), given.log.as_raw_fd()]);
     keep.extend(given.controls.iter().map(AsRawFd::as_raw_fd));
+    keep.extend(given.audits.iter().map(AsRawFd::as_raw_fd));
     keep.extend(plan.views.iter().map(|view| view.export_fd.as_raw_fd()));
     keep.extend(plan.handed_on());
     sys::close_all_but(&keep)
@@ -161,9 +166,15 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
         .drain(..)
         .zip(mounted.views)
         .zip(given.controls.drain(..));
+    let mut audits = given.audits.drain(..);
     let mut devices = Vec::new();
     for ((view, prepared), control) in sources {
         let (ready_end, ready_tx) = pipe()?;
+        let audit = match (audits.next(), plan.audit.stderr) {
+            (None, _) => AuditTo::Log,
+            (Some(lines), false) => AuditTo::Lines(lines),
+            (Some(lines), true) => AuditTo::Both(lines),
+        };
         let maps = mediator::Maps::of(&view.policy, &plan.mediator)?;
         let warden = sys::clone_process(
             libc::CLONE_NEWPID
@@ -190,6 +201,7 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
                 shared: plan.shared,
                 cache: view.cache,
                 debug: plan.debug,
+                audit,
                 log: given.log.as_fd(),
                 strict: plan.require_confinement,
                 inside: plan.inside,

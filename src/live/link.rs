@@ -1,41 +1,44 @@
 //! A connection to a view's control socket.
 
-use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use virtfs_mediator_core::control::lines::{Lines, send};
 use virtfs_mediator_core::control::protocol::ANSWER_MAX;
-use virtfs_mediator_core::control::{Answer, Line, Question};
+use virtfs_mediator_core::control::{Answer, Line, Question, Status};
 
 use crate::control::rundir;
 use crate::error::{Class, Error, Result};
 
-/// How long a mediator may take for an answer that needs nobody else.
+/// How long a mediator may take for all of an answer that needs nobody else.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// How much of what a mediator said is told in an error.
+const TOLD: usize = 400;
 
-/// A connection. Lines longer than [`ANSWER_MAX`] end it.
+/// A connection to a mediator, which may be broken into: what it says is bounded in size and time,
+/// and no word of it reaches a terminal as it came.
 pub(crate) struct Link {
     view: String,
-    to: UnixStream,
-    from: BufReader<UnixStream>,
+    lines: Lines,
 }
 
 impl Link {
     /// Connects to a view that was found to run.
+    ///
+    /// # Errors
+    ///
+    /// Mount: nobody listens.
     pub(crate) fn to(view: &str) -> Result<Self> {
         let path = Path::new(rundir::RUN).join(view).join("control");
-        let open = || {
-            let to = UnixStream::connect(path)?;
-            to.set_write_timeout(Some(PATIENCE))?;
-            let from = BufReader::new(to.try_clone()?);
-            std::io::Result::Ok((to, from))
-        };
-        let (to, from) = open().map_err(|error| silent(view, &error))?;
-        let view = view.to_owned();
-        Ok(Self { view, to, from })
+        let stream = UnixStream::connect(path).map_err(|error| failed(view, &error))?;
+        Ok(Self {
+            view: view.to_owned(),
+            lines: Lines::new(stream, ANSWER_MAX),
+        })
     }
 
     /// Asks, and waits for the answer.
@@ -45,81 +48,99 @@ impl Link {
     /// Mount: no answer, or one that is none. Configuration: the mediator's own refusal.
     pub(crate) fn ask(&mut self, question: &Question, patience: Duration) -> Result<Answer> {
         self.send(question)?;
-        self.wait(Some(patience))?;
-        match self.line()? {
+        match self.line(Some(patience))? {
             Some(Answer::Error(why)) => Err(Error::new(
                 Class::Configuration,
                 format!("view '{}': {}", self.view, printable(&why)),
                 "",
             )),
             Some(answer) => Ok(answer),
-            None => Err(silent(&self.view, &"it closed the connection")),
+            None => Err(failed(&self.view, &"no answer")),
         }
-    }
-
-    /// How long [`Link::next`] may wait; `None`: for ever.
-    pub(crate) fn wait(&self, patience: Option<Duration>) -> Result<()> {
-        self.to
-            .set_read_timeout(patience)
-            .map_err(|error| silent(&self.view, &error))
     }
 
     /// The next line of a connection that goes on; `None` at its end.
+    ///
+    /// # Errors
+    ///
+    /// Mount: it is none.
     pub(crate) fn next(&mut self) -> Result<Option<Line>> {
-        self.line()
+        self.line(None)
     }
 
     /// Sends one line.
-    pub(crate) fn send<T: Serialize>(&mut self, value: &T) -> Result<()> {
-        let sent = serde_json::to_vec(value)
-            .map_err(std::io::Error::from)
-            .and_then(|mut line| {
-                line.push(b'\n');
-                self.to.write_all(&line)
-            });
-        sent.map_err(|error| silent(&self.view, &error))
+    ///
+    /// # Errors
+    ///
+    /// Mount: nobody reads it.
+    pub(crate) fn send<T: Serialize>(&self, value: &T) -> Result<()> {
+        send(self.lines.connection(), value, PATIENCE).map_err(|error| failed(&self.view, &error))
     }
 
-    /// Another hold on the sending side.
-    pub(crate) fn sender(&self) -> Result<UnixStream> {
-        self.to
-            .try_clone()
-            .map_err(|error| silent(&self.view, &error))
+    /// The connection, for another to send on.
+    pub(crate) fn connection(&self) -> Result<UnixStream> {
+        let other = self.lines.connection().try_clone();
+        other.map_err(|error| failed(&self.view, &error))
     }
 
-    fn line<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
-        let mut line = Vec::new();
-        let limit = u64::try_from(ANSWER_MAX).unwrap_or(u64::MAX);
-        let read = self.from.by_ref().take(limit).read_until(b'\n', &mut line);
-        match read {
+    fn line<T: DeserializeOwned>(&mut self, patience: Option<Duration>) -> Result<Option<T>> {
+        let line = match self.lines.next(patience) {
             // A view that ends may reset the connection.
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(None),
-            Err(error) => return Err(silent(&self.view, &error)),
-            Ok(0) => return Ok(None),
-            Ok(_) => {}
-        }
-        if line.last() != Some(&b'\n') {
-            return Err(silent(&self.view, &"its answer is cut off or too long"));
-        }
-        let parsed = serde_json::from_slice(&line);
-        parsed
-            .map(Some)
-            .map_err(|error| silent(&self.view, &format!("not an answer: {error}")))
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
+            other => other.map_err(|error| failed(&self.view, &error))?,
+        };
+        line.map(|line| parse(&self.view, &line)).transpose()
     }
 }
 
-fn silent(view: &str, why: &dyn std::fmt::Display) -> Error {
+/// The state of a view as its mediator tells it; numbers and words are as they came.
+///
+/// # Errors
+///
+/// Mount: the mediator does not answer, or the answer is not the protocol's.
+pub(crate) fn status(view: &str) -> Result<Status> {
+    match Link::to(view)?.ask(&Question::Status {}, PATIENCE)? {
+        Answer::Status(status) => Ok(status),
+        other @ (Answer::Reloaded { .. } | Answer::Begun { .. } | Answer::Error(_)) => {
+            Err(failed(view, &format!("{other:?}")))
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(view: &str, line: &[u8]) -> Result<T> {
+    serde_json::from_slice(line).map_err(|error| failed(view, &error))
+}
+
+/// The parser's words hold those of the mediator, and those may be meant for the terminal.
+pub(crate) fn failed(view: &str, why: &dyn std::fmt::Display) -> Error {
+    let shown: String = why.to_string().escape_debug().take(TOLD).collect();
     Error::new(
         Class::Mount,
-        format!("the mediator of view '{view}' does not answer: {why}"),
-        "",
+        format!("the mediator of view '{view}' does not answer as it should: {shown}"),
+        "`virtfs-mediator status VIEW` tells whether it lives; if it does, report this",
     )
 }
 
 /// Text of a mediator's, fit for a terminal: newlines stay, other controls are escaped.
 pub(crate) fn printable(text: &str) -> String {
-    let lines = text.lines().map(|line| line.escape_debug().to_string());
-    // escape_debug escapes quotes too, which are harmless.
-    let lines = lines.map(|line| line.replace("\\\"", "\"").replace("\\'", "'"));
-    lines.collect::<Vec<_>>().join("\n")
+    let harmless = |letter: char| match letter {
+        '"' | '\'' | '\\' | '\n' => letter.to_string(),
+        other => other.escape_debug().to_string(),
+    };
+    text.chars().map(harmless).take(16 * 1024).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_hostile_answer_are_told_escaped_and_cut() {
+        let hostile = format!("{{\"\\u001b]0;{}\":1}}", "x".repeat(500));
+        let parsed = parse::<Answer>("v", hostile.as_bytes());
+        let error = parsed.unwrap_err().to_string();
+        assert!(!error.contains('\u{1b}'), "{error:?}");
+        assert!(error.contains("\\u{1b}") && error.len() < 700, "{error:?}");
+        assert_eq!(printable("a\x1b[2J\n\"b\""), "a\\u{1b}[2J\n\"b\"");
+    }
 }

@@ -94,7 +94,6 @@ pub(crate) fn trace(view: &str, which: &Which, as_json: bool) -> Result<()> {
             "",
         ));
     };
-    link.wait(None)?;
     let mut out = std::io::stdout().lock();
     while let Some(line) = link.next()? {
         let written = match line {

@@ -6,11 +6,13 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+mod audit;
 mod common;
 mod doctor;
 mod errors;
 mod gate;
 mod host_namespace;
+mod metrics;
 mod policy_tools;
 mod process;
 mod properties;

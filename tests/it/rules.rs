@@ -89,11 +89,13 @@ struct Coverage {
     unlisted: BTreeSet<String>,
 }
 
-const LISTS: [&List; 4] = [
+const LISTS: [&List; 6] = [
     &calls::MEDIATOR,
     &calls::KEEPER,
     &calls::WARDEN,
     &calls::INIT,
+    &calls::RELAY,
+    &calls::AUDIT,
 ];
 
 fn rows(list: &'static List) -> impl Iterator<Item = &'static Rule> {
@@ -172,12 +174,16 @@ impl Trace {
     fn look(&mut self, family: &Family) {
         let tracer = family.keeper.field("TracerPid").unwrap();
         self.strace = Some(Process::find(tracer.parse().unwrap()).unwrap());
+        let (audit, relays) = relays_beside(family.keeper)
+            .into_iter()
+            .partition(|relay| relay.field("Name").as_deref() == Some("virtfs-audit"));
         let lists = [
             (&calls::KEEPER, vec![family.keeper]),
             (&calls::WARDEN, family.wardens.clone()),
             (&calls::MEDIATOR, family.mediators.clone()),
             (&calls::INIT, vec![family.init]),
-            (&calls::RELAY, relay_beside(family.keeper)),
+            (&calls::RELAY, relays),
+            (&calls::AUDIT, audit),
         ];
         for mediator in &family.mediators {
             await_that(LIMIT, "the mediator's threads run", || {
@@ -293,6 +299,16 @@ fn with_a_client(coverage: &mut Coverage, options: &[&str], all: bool) {
     trace.count(coverage);
 }
 
+/// A client whose refusals are kept.
+fn with_audit_records(coverage: &mut Coverage) {
+    let export = Export::new();
+    let file = export.beside("audit.log");
+    with_a_client(coverage, &["--audit", &shown(&file)], true);
+    // The floor refuses a device.
+    let kept = fs::read_to_string(&file).unwrap();
+    assert!(kept.contains("\"mknod\""), "{kept}");
+}
+
 /// A client that goes to the background and ends there.
 fn with_a_client_in_the_background(coverage: &mut Coverage) {
     let export = Export::new();
@@ -340,8 +356,9 @@ fn mount(start: &Start, export: &Export) -> (Trace, Family) {
     (trace, family)
 }
 
-/// The process that copies the log; a launcher that has left has taken it along.
-fn relay_beside(keeper: Process) -> Vec<Process> {
+/// The process that copies the log, which a launcher that leaves takes along, and those that keep
+/// audit records.
+fn relays_beside(keeper: Process) -> Vec<Process> {
     let launcher = keeper.field("PPid").and_then(|pid| pid.parse().ok());
     let mut children = launcher
         .and_then(Process::find)
@@ -411,11 +428,12 @@ fn with_qemu(coverage: &mut Coverage) {
 #[test]
 fn every_call_that_is_made_is_listed_and_every_row_is_needed() {
     // At once, since most of the time is spent waiting for strace.
-    let starts: [fn(&mut Coverage); 8] = [
+    let starts: [fn(&mut Coverage); 9] = [
         |found| with_a_client(found, &[], true),
         |found| with_a_client(found, &["--debug", "--log-format=json"], true),
         |found| with_a_client(found, &["--readonly"], false),
         |found| with_a_client(found, &["--shared"], false),
+        with_audit_records,
         with_a_client_in_the_background,
         with_an_unmount,
         with_a_killed_keeper,

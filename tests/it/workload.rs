@@ -97,6 +97,7 @@ fn data(at: &Path) -> std::io::Result<()> {
     rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
     rustix::fs::ftruncate(&file, 10)?;
     drop(file);
+    rustix::fs::access(at.join("file"), rustix::fs::Access::READ_OK)?;
     drop(fs::OpenOptions::new().append(true).open(at.join("file"))?);
     drop(fs::File::create(at.join("file"))?);
     let directory = fs::File::open(at)?;

@@ -1,4 +1,5 @@
-//! Lines over a connection, bounded in size and time.
+//! Lines over a connection, bounded in size and time: both ends take the other for one that may be
+//! broken into.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -8,7 +9,7 @@ use serde::Serialize;
 
 /// Reads one line after the other.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub struct Lines {
     connection: UnixStream,
     /// Read, and not yet handed out.
     rest: Vec<u8>,
@@ -17,7 +18,8 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Lines of at most `max` bytes, newline included.
-    pub(super) fn new(connection: UnixStream, max: usize) -> Self {
+    #[must_use]
+    pub fn new(connection: UnixStream, max: usize) -> Self {
         let rest = Vec::new();
         Self {
             connection,
@@ -26,9 +28,13 @@ impl Lines {
         }
     }
 
-    /// One line without its newline; `None` if it is too long or the connection ended before.
-    /// Without `patience` it may take for ever.
-    pub(super) fn next(&mut self, patience: Option<Duration>) -> io::Result<Option<Vec<u8>>> {
+    /// One line without its newline; `None` if it is too long or the connection ended before. All
+    /// of it must come within `patience`; without, it may take for ever.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::TimedOut`] or `WouldBlock` if it took too long; what recv(2) says.
+    pub fn next(&mut self, patience: Option<Duration>) -> io::Result<Option<Vec<u8>>> {
         let deadline = patience.map(|patience| Instant::now() + patience);
         let mut seen = 0;
         loop {
@@ -58,13 +64,18 @@ impl Lines {
     }
 
     /// The connection, to answer on.
-    pub(super) fn connection(&self) -> &UnixStream {
+    #[must_use]
+    pub fn connection(&self) -> &UnixStream {
         &self.connection
     }
 }
 
 /// Sends one line; a caller that does not read within `patience` is an error.
-pub(super) fn send<T: Serialize>(
+///
+/// # Errors
+///
+/// What send(2) says, and `WouldBlock` if it took too long.
+pub fn send<T: Serialize>(
     mut connection: &UnixStream,
     value: &T,
     patience: Duration,
@@ -73,4 +84,43 @@ pub(super) fn send<T: Serialize>(
     line.push(b'\n');
     connection.set_write_timeout(Some(patience))?;
     connection.write_all(&line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(bytes: &[u8]) -> Lines {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let bytes = bytes.to_owned();
+        // Who reads may have had enough.
+        std::thread::spawn(move || there.write_all(&bytes));
+        Lines::new(here, 8)
+    }
+
+    #[test]
+    fn line_is_taken_whole_and_never_longer_than_allowed() {
+        let second = Some(Duration::from_secs(10));
+        let mut lines = from(b"one\n\n1234567\n12345678\n");
+        for line in [&b"one"[..], b"", b"1234567"] {
+            assert_eq!(lines.next(second).unwrap().unwrap(), line);
+        }
+        assert_eq!(lines.next(second).unwrap(), None);
+        assert_eq!(from(b"123456789").next(second).unwrap(), None);
+        assert_eq!(from(b"cut").next(second).unwrap(), None);
+    }
+
+    #[test]
+    fn line_that_drips_is_given_up() {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let dripping = std::thread::spawn(move || while there.write_all(b"[").is_ok() {});
+        let mut lines = Lines::new(here, usize::MAX);
+        let error = lines.next(Some(Duration::from_millis(20))).unwrap_err();
+        assert!(matches!(
+            error.kind(),
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+        ));
+        drop(lines);
+        dripping.join().unwrap();
+    }
 }

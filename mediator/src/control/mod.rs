@@ -4,7 +4,7 @@
 //! may be broken into.
 
 mod console;
-mod lines;
+pub mod lines;
 pub mod protocol;
 mod server;
 

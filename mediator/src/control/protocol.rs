@@ -159,7 +159,8 @@ pub enum By {
     Refuse(i32),
 }
 
-/// The state of a view.
+/// The state of a view. Fields that came later may be missing: a view outlives an upgrade of the
+/// program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// The view's name.
@@ -173,10 +174,13 @@ pub struct Status {
     /// Number of rules.
     pub rules: u64,
     /// How often the policy was replaced.
+    #[serde(default)]
     pub epoch: u64,
     /// Whether a stepping console is attached.
+    #[serde(default)]
     pub stepping: bool,
     /// Requests that it holds.
+    #[serde(default)]
     pub held: u64,
     /// Seconds since the view was ready.
     pub uptime_seconds: u64,
@@ -184,8 +188,18 @@ pub struct Status {
     pub known_nodes: u64,
     /// Open files and directories.
     pub open_handles: u64,
-    /// Log records dropped because refusals came faster than they could be written.
-    pub log_records_dropped: u64,
+    /// Descriptors held for nodes and open handles.
+    #[serde(default)]
+    pub descriptors: u64,
+    /// How many of them may be held.
+    #[serde(default)]
+    pub descriptor_budget: u64,
+    /// Audit records written.
+    #[serde(default)]
+    pub audit_records_written: u64,
+    /// Audit records dropped because refusals came faster than they could be written.
+    #[serde(default)]
+    pub audit_records_dropped: u64,
     /// Operations that were asked at least once.
     pub operations: Vec<OpCount>,
 }
@@ -201,6 +215,19 @@ pub struct OpCount {
     pub refused: u64,
     /// Failed for any other reason.
     pub failed: u64,
+    /// Told as done, at least in part, without being so.
+    #[serde(default)]
+    pub pretended: u64,
+    /// Let through although the rules refuse it (`mode = "observe"`).
+    #[serde(default)]
+    pub would_refuse: u64,
+    /// How long all of them took together, in nanoseconds.
+    #[serde(default)]
+    pub nanoseconds: u64,
+    /// How many took up to 1 microsecond, 2, 4, and so on: [`crate::mediate::bound_micros`]. Each
+    /// is counted once, in the first that holds it.
+    #[serde(default)]
+    pub buckets: Vec<u64>,
 }
 
 #[cfg(test)]

@@ -217,16 +217,23 @@ fn reload(
 }
 
 fn status(facts: &Facts, uptime: Duration, mediator: &Mediator) -> Status {
-    let asked = mediator
-        .counters()
+    let counters = mediator.counters();
+    let asked = counters
         .read()
-        .filter(|(_, count)| *count != Default::default());
-    let operations = asked.map(|(op, count)| OpCount {
+        .zip(counters.latencies())
+        .zip(mediator.asides().read())
+        .filter(|(((_, count), _), _)| *count != Default::default());
+    let operations = asked.map(|(((op, count), latency), (_, aside))| OpCount {
         operation: op.raw_name().to_owned(),
         done: count.done,
         refused: count.refused,
         failed: count.failed,
+        pretended: aside.pretended,
+        would_refuse: aside.would_refuse,
+        nanoseconds: latency.nanoseconds,
+        buckets: latency.buckets.to_vec(),
     });
+    let descriptors = mediator.descriptors();
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     Status {
         view: facts.view.clone(),
@@ -240,7 +247,10 @@ fn status(facts: &Facts, uptime: Duration, mediator: &Mediator) -> Status {
         uptime_seconds: uptime.as_secs(),
         known_nodes: count(mediator.known_nodes()),
         open_handles: count(mediator.open_handles()),
-        log_records_dropped: mediator.records_dropped(),
+        descriptors: count(descriptors.held),
+        descriptor_budget: count(descriptors.budget),
+        audit_records_written: mediator.records_written(),
+        audit_records_dropped: mediator.records_dropped(),
         operations: operations.collect(),
     }
 }

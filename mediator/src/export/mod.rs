@@ -43,6 +43,7 @@ pub use dir::{DirEntry, Handed};
 pub use fault::Fault;
 pub use lookup::{Child, Entry, Pin};
 pub(crate) use spelling::SPELLING;
+pub use table::DescriptorUse;
 
 use attr::Seen;
 use fault::Call;
@@ -134,6 +135,12 @@ impl Export {
     #[must_use]
     pub fn open_handles(&self) -> usize {
         self.with(|table| table.open_handles())
+    }
+
+    /// How many descriptors are held for nodes and open handles, and how many may be.
+    #[must_use]
+    pub fn descriptors(&self) -> DescriptorUse {
+        self.with(|table| table.descriptor_use())
     }
 
     /// Looks into the table, and drops what nobody needs afterwards. The lock is never held over a

@@ -31,6 +31,15 @@ pub(super) struct Table {
     dead: Vec<Arc<OwnedFd>>,
 }
 
+/// Descriptors for nodes and open handles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DescriptorUse {
+    /// How many are held.
+    pub held: usize,
+    /// How many may be held; a few more are open during requests.
+    pub budget: usize,
+}
+
 /// One component on the way to a node whose descriptor was given up.
 pub(super) struct Step {
     pub(super) node: NodeId,
@@ -68,6 +77,14 @@ impl Table {
 
     pub(super) fn open_handles(&self) -> usize {
         self.handles.len()
+    }
+
+    /// What is held of the budget, and the budget.
+    pub(super) fn descriptor_use(&self) -> DescriptorUse {
+        DescriptorUse {
+            held: self.descriptors.len() + self.handles.len(),
+            budget: self.limit,
+        }
     }
 
     #[cfg(test)]

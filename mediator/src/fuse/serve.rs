@@ -10,7 +10,7 @@ use super::adapter::{Adapter, Inner};
 use super::caches::Caches;
 use crate::control::{ControlServer, Facts, View};
 use crate::export::{Export, Fault, Settings, Submounts};
-use crate::mediate::{KernelCaches as _, Mediator, Verbosity};
+use crate::mediate::{AuditTo, KernelCaches as _, Mediator, Verbosity};
 use crate::policy::Policy;
 
 /// How long the client's kernel may remember what it was told.
@@ -72,6 +72,8 @@ pub struct Service {
     pub mode: ViewMode,
     /// Log every request.
     pub debug: bool,
+    /// Where refusals are told.
+    pub audit: AuditTo,
     /// The view's name, for the log and the control socket.
     pub view: String,
     /// The most descriptors to hold for nodes.
@@ -130,7 +132,7 @@ pub fn serve(service: Service, ready: impl FnOnce()) -> Result<(), ServeError> {
     };
     let thread = |thread| move |source| ServeError::Thread { thread, source };
     let (mediator, log) =
-        Mediator::new(export, service.policy, verbosity).map_err(thread("audit"))?;
+        Mediator::new(export, service.policy, verbosity, service.audit).map_err(thread("audit"))?;
     let mediator = Arc::new(mediator);
     // Another descriptor of the same connection, for notifications.
     let device = service.device.try_clone().map_err(ServeError::Handshake)?;

@@ -3,8 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::audit::{Record, Refused};
-use super::funnel::{Case, Mediator, Trail, rule_word};
+use super::audit::Record;
+use super::funnel::{Case, Mediator, Trail};
 use crate::op::{Op, Operation};
 use crate::policy::Permit;
 
@@ -81,22 +81,15 @@ impl Mediator {
         };
         self.asides.add(O::OP, aside);
         if let Some(refusal) = observed {
-            self.audit.put(Record::Observed(Refused {
-                op: O::OP,
-                requester: trail.who,
-                subject: self.describe(case),
-                rule: rule_word(trail, refusal.rule),
+            self.audit.put(Record::Observed {
+                judged: self.decided(O::OP, trail, case, refusal.rule),
                 why: refusal.why,
                 errno: refusal.errno,
-            }));
+            });
         }
         if pretended && (permit.logs() || self.audit.is_verbose()) {
-            self.audit.put(Record::Pretended {
-                op: O::OP,
-                requester: trail.who,
-                subject: self.describe(case),
-                rule: rule_word(trail, permit.rule()),
-            });
+            let decided = self.decided(O::OP, trail, case, permit.rule());
+            self.audit.put(Record::Pretended(decided));
         }
     }
 }

@@ -1,7 +1,9 @@
-//! How often each operation was asked, and how it ended.
+//! How often each operation was asked, how it ended, and how long it took.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use super::histogram::{BUCKETS, Histogram};
 use crate::op::Op;
 
 /// One operation's counts since the view started.
@@ -15,11 +17,34 @@ pub struct Count {
     pub failed: u64,
 }
 
+impl Count {
+    /// All that were asked.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.done
+            .saturating_add(self.refused)
+            .saturating_add(self.failed)
+    }
+}
+
+/// How long one operation took, whatever came of it: from the mediator's first look at a request to
+/// its result, so without the kernel's way to it and back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Latency {
+    /// The sum in nanoseconds.
+    pub nanoseconds: u64,
+    /// Requests by duration, see [`super::bound_micros`]; not cumulative.
+    pub buckets: [u64; BUCKETS],
+}
+
+/// Aligned to a cache line of its own: two workers with different operations do not meet.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 struct Cell {
     done: AtomicU64,
     refused: AtomicU64,
     failed: AtomicU64,
+    took: Histogram,
 }
 
 /// How a request ended.
@@ -45,7 +70,7 @@ impl Default for Counters {
 
 impl Counters {
     /// Relaxed: the counts order nothing, they are only read.
-    pub(super) fn add(&self, op: Op, end: End) {
+    pub(super) fn add(&self, op: Op, end: End, took: Duration) {
         let Some(cell) = self.cells.get(op as usize) else {
             return;
         };
@@ -55,6 +80,7 @@ impl Counters {
             End::Failed => &cell.failed,
         }
         .fetch_add(1, Ordering::Relaxed);
+        cell.took.add(took);
     }
 
     /// Every operation with its count, in the order of the table.
@@ -66,19 +92,75 @@ impl Counters {
         };
         Op::ALL.iter().copied().zip(self.cells.iter().map(read))
     }
+
+    /// How long each operation took, in the order of the table.
+    pub fn latencies(&self) -> impl Iterator<Item = Latency> + '_ {
+        self.cells.iter().map(|cell| Latency {
+            nanoseconds: cell.took.nanoseconds(),
+            buckets: cell.took.buckets(),
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
     fn count_of_each_operation_lands_in_its_own_row() {
         let counters = Counters::default();
         for op in Op::ALL {
-            counters.add(*op, End::Refused);
-            let count = counters.read().find(|(row, _)| row == op).unwrap().1;
-            assert_eq!((count.done, count.refused, count.failed), (0, 1, 0));
+            counters.add(*op, End::Refused, Duration::from_micros(3));
+            let (row, latency) = counters
+                .read()
+                .zip(counters.latencies())
+                .find(|((row, _), _)| row == op)
+                .unwrap();
+            let (count, expected) = (row.1, (0, 1, 0));
+            assert_eq!((count.done, count.refused, count.failed), expected);
+            assert_eq!((latency.nanoseconds, latency.buckets[2]), (3_000, 1));
+            assert_eq!(latency.buckets.iter().sum::<u64>(), count.total());
         }
+    }
+
+    #[test]
+    fn counts_of_several_threads_are_all_there() {
+        let counters = Counters::default();
+        std::thread::scope(|scope| {
+            for end in [End::Done, End::Refused, End::Failed] {
+                let counters = &counters;
+                scope.spawn(move || {
+                    for _ in 0..1_000 {
+                        counters.add(Op::Lookup, end, Duration::from_micros(1));
+                    }
+                });
+            }
+        });
+        let count = counters.read().next().unwrap().1;
+        assert_eq!(
+            (count.done, count.refused, count.failed),
+            (1000, 1000, 1000)
+        );
+        assert_eq!(counters.latencies().next().unwrap().buckets[0], 3_000);
+    }
+
+    #[test]
+    fn account_of_a_request_costs_less_than_a_tenth_of_a_round_trip() {
+        const ROUND_TRIP_NS: u128 = 9_000;
+        const ROUNDS: u32 = 1_000;
+        let counters = Counters::default();
+        let batch = || {
+            let started = Instant::now();
+            for _ in 0..ROUNDS {
+                let request = Instant::now();
+                counters.add(Op::Read, End::Done, request.elapsed());
+            }
+            started.elapsed().as_nanos() / u128::from(ROUNDS)
+        };
+        // The best of many: a machine may be busy, but not all the time.
+        let cost = (0..200).map(|_| batch()).min().unwrap();
+        assert!(cost < ROUND_TRIP_NS / 10, "{cost} ns");
     }
 }

@@ -4,25 +4,25 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use rustix::io::Errno;
 
 use super::asides::Asides;
-use super::audit::{Audit, AuditWriter, Record, Refused, Verbosity, escape};
+use super::audit::{Audit, AuditTo, AuditWriter, Names, Record, Verbosity};
 use super::counters::{Counters, End};
 use super::event::{Decision, Ended, Event};
 use super::gate::Gate;
-use super::scratch::{Scratch, join, with_paths};
+use super::scratch::with_paths;
 use super::select::Selection;
 use super::turns::{Turn, Turns};
 use super::watch::{Watch, Watchers};
-use crate::export::{Attr, Entry, Export, Fault, Pin, SPELLING};
+use crate::export::{Attr, DescriptorUse, Entry, Export, Fault, Pin};
 use crate::ids::{FileKind, GuestGid, GuestOwner, GuestUid, HandleId, NodeId};
 use crate::name::Name;
 use crate::op::{Op, Words};
-use crate::policy::{Facts, Judged, Needs, Permit, Policy, Refusal, Requester};
+use crate::policy::{Judged, Needs, Permit, Policy, Requester};
 
 /// One view: the export, its policy, and the accounts of what was asked. Shared by all workers.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ pub(super) struct Trail {
     pub(super) op: Op,
     pub(super) who: Requester,
     /// Escaped names, for the log; empty unless the log wants them.
-    subject: Cell<String>,
+    pub(super) subject: Cell<Names>,
     /// One policy for all of a request, whatever is loaded meanwhile.
     pub(super) policy: RefCell<Guard<Arc<Policy>>>,
     /// Which one.
@@ -163,8 +163,9 @@ impl Mediator {
         export: Export,
         policy: Policy,
         verbosity: Verbosity,
+        audit: AuditTo,
     ) -> io::Result<(Self, AuditWriter)> {
-        let (audit, writer) = Audit::start(verbosity)?;
+        let (audit, writer) = Audit::start(verbosity, audit)?;
         let policy = Arc::new(policy);
         let mediator = Self {
             export,
@@ -187,6 +188,12 @@ impl Mediator {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Records of decisions that were written since the view started.
+    #[must_use]
+    pub fn records_written(&self) -> u64 {
+        self.audit.written()
     }
 
     /// Log records that were dropped because refusals came faster than they could be written.
@@ -264,6 +271,12 @@ impl Mediator {
         self.export.open_handles()
     }
 
+    /// How much of the budget of descriptors is in use.
+    #[must_use]
+    pub fn descriptors(&self) -> DescriptorUse {
+        self.export.descriptors()
+    }
+
     /// Whether rules ask about a name or its file before it may be seen. If so, whole directories
     /// are not looked up at once (READDIRPLUS): a name that is listed but may not be looked at has
     /// no form in that reply.
@@ -273,14 +286,14 @@ impl Mediator {
         needs.path || needs.attr
     }
 
-    /// Runs one operation: counts how it ends and, when asked, logs it with its latency.
+    /// Runs one operation: counts how it ends and how long it takes; tells that when asked.
     pub(super) fn run<T>(
         &self,
         op: Op,
         who: Requester,
         body: impl FnOnce(&Trail) -> Act<T>,
     ) -> Result<T, Errno> {
-        let started = (self.audit.is_verbose() || self.is_observed()).then(Instant::now);
+        let started = Instant::now();
         let trail = self.trail(op, who);
         let result = body(&trail);
         let end = match &result {
@@ -288,19 +301,19 @@ impl Mediator {
             Err(Stop::Refused(_)) => End::Refused,
             Err(Stop::Failed(_)) => End::Failed,
         };
-        self.counters.add(op, end);
-        if let Some(started) = started {
-            self.tell_watchers(&trail, &result, started);
-        }
+        // The second and last look at the clock.
+        let took = started.elapsed();
+        self.counters.add(op, end, took);
+        self.tell_watchers(&trail, &result, started, took);
         let result = result.map_err(|(Stop::Refused(errno) | Stop::Failed(errno))| errno);
-        if let Some(started) = started.filter(|_| self.audit.is_verbose()) {
+        if self.audit.is_verbose() {
             self.audit.put(Record::Request {
                 op,
                 requester: who,
                 subject: trail.subject.take(),
                 verdict: result.as_ref().map(|_done| ()).map_err(|errno| *errno),
                 refused: end == End::Refused,
-                took: started.elapsed(),
+                took,
             });
         }
         result
@@ -318,20 +331,22 @@ impl Mediator {
         }
     }
 
-    fn tell_watchers<T>(&self, trail: &Trail, result: &Act<T>, started: Instant) {
+    fn tell_watchers<T>(&self, trail: &Trail, result: &Act<T>, started: Instant, took: Duration) {
+        if trail.decisions.borrow().is_empty() {
+            return;
+        }
         let ended = match result {
             Ok(_) => Ended::Done,
             Err(Stop::Refused(_)) => Ended::Refused,
             Err(Stop::Failed(errno)) => Ended::Failed(errno.raw_os_error()),
         };
-        let micros =
-            |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         for decision in trail.decisions.take() {
             self.watchers.tell(&Event {
                 at_us: micros(started.duration_since(self.started)),
                 decision,
                 ended,
-                took_us: micros(started.elapsed()),
+                took_us: micros(took),
             });
         }
     }
@@ -344,7 +359,7 @@ impl Mediator {
         ask: O::Ask,
     ) -> Act<Permit<O>> {
         if self.audit.is_verbose() {
-            trail.subject.set(self.describe(case));
+            trail.subject.set(self.describe(case).0);
         }
         let verdict = if self.is_observed() {
             self.decide_watched::<O>(trail, case, ask)?
@@ -358,37 +373,10 @@ impl Mediator {
         let permit = verdict.map_err(|refusal| self.refuse(O::OP, trail, case, refusal))?;
         self.note_asides(trail, case, &permit);
         if permit.logs() && permit.pretended().is_empty() {
-            self.audit.put(Record::Allowed {
-                op: O::OP,
-                requester: trail.who,
-                subject: self.describe(case),
-                rule: rule_word(trail, permit.rule()),
-            });
+            let decided = self.decided(O::OP, trail, case, permit.rule());
+            self.audit.put(Record::Allowed(decided));
         }
         Ok(permit)
-    }
-
-    /// Logs what a person allowed in the place of the rules.
-    pub(super) fn log_by_hand(&self, trail: &Trail, case: &Case<'_>) {
-        self.audit.put(Record::Allowed {
-            op: trail.op,
-            requester: trail.who,
-            subject: self.describe(case),
-            rule: "by hand".to_owned(),
-        });
-    }
-
-    /// Logs a refusal and turns it into the client's answer.
-    pub(super) fn refuse(&self, op: Op, trail: &Trail, case: &Case<'_>, refusal: Refusal) -> Stop {
-        self.audit.put(Record::Refused(Refused {
-            op,
-            requester: trail.who,
-            subject: self.describe(case),
-            rule: rule_word(trail, refusal.rule),
-            why: refusal.why,
-            errno: refusal.errno,
-        }));
-        Stop::Refused(refusal.errno)
     }
 
     /// A name as it came. One that could lead out of its directory is told: no kernel that keeps
@@ -401,182 +389,6 @@ impl Mediator {
             }
             other => other.into(),
         })
-    }
-
-    /// Tells of a name that its directory spells otherwise; other faults are no refusals.
-    pub(super) fn misspelt(
-        &self,
-        trail: &Trail,
-        (parent, name): (&Pin, &Name),
-        fault: Fault,
-    ) -> Stop {
-        if fault.call != SPELLING {
-            return fault.into();
-        }
-        let refusal = Refusal {
-            errno: fault.errno,
-            rule: None,
-            why: "rules go by name, and its directory spells this one otherwise",
-        };
-        self.refuse(trail.op, trail, &Case::name(parent, name), refusal)
-    }
-
-    /// Logs the refusal of what is not even a name.
-    pub(super) fn refuse_bytes(
-        &self,
-        trail: &Trail,
-        bytes: &[u8],
-        errno: Errno,
-        why: &'static str,
-    ) -> Stop {
-        self.audit.put(Record::Refused(Refused {
-            op: trail.op,
-            requester: trail.who,
-            subject: escape(bytes, None),
-            rule: rule_word(trail, None),
-            why,
-            errno,
-        }));
-        Stop::Refused(errno)
-    }
-
-    /// Gathers the facts that rules for `op` ask about, and no others: each costs a system call
-    /// or a walk over names.
-    pub(super) fn with_facts<T>(
-        &self,
-        op: Op,
-        trail: &Trail,
-        case: &Case<'_>,
-        scratch: &mut Scratch,
-        body: impl FnOnce(&Facts<'_>) -> T,
-    ) -> Act<T> {
-        let needs = self.needs(trail, op);
-        let mut facts = Facts::of(op, trail.who);
-        facts.words = case.words.unwrap_or(op.words());
-        facts.offset = case.span.map(|(offset, _)| offset);
-        facts.length = case.span.map(|(_, length)| length);
-        facts.adds = case.adds;
-        facts.xattr = case.xattr;
-        facts.target = case.target;
-
-        let pinned;
-        let subject = match case.subject {
-            Subject::Handle(handle) if needs.path || needs.attr => {
-                pinned = self.export.pin_handle(handle)?;
-                Subject::Node(&pinned)
-            }
-            other @ (Subject::Node(_) | Subject::Name(..) | Subject::Handle(_)) => other,
-        };
-        facts.kind = case.kind;
-        if let Subject::Node(pin) = subject {
-            facts.birth = self.export.is_birth(pin);
-        }
-        let attr = match (case.attr, subject) {
-            (Some(attr), _) => Some(*attr),
-            (None, Subject::Node(pin)) if needs.attr => Some(self.export.stat(pin)?),
-            (None, _) => None,
-        };
-        if let Some(attr) = attr {
-            facts.kind = Some(attr.kind);
-            facts.mode = Some(attr.mode);
-            facts.owner = Some(attr.owner);
-            facts.size = Some(attr.size);
-            facts.nlink = Some(attr.nlink);
-        }
-        if trail.policy.borrow().host_uids().is_some() {
-            facts.outside = self.names_outsider(trail, op, subject, case.second)?;
-        }
-        if !needs.path {
-            return Ok(body(&facts));
-        }
-
-        let Scratch { first, second } = scratch;
-        if let Some((parent, name)) = case.second {
-            self.write_name(parent, name, second);
-            facts.second = Some(second);
-        }
-        let others = self.write_subject(subject, first);
-        if others.is_empty() {
-            let only: [&[u8]; 1] = [first];
-            facts.names = &only;
-            return Ok(body(&facts));
-        }
-        let mut names: Vec<&[u8]> = vec![first];
-        names.extend(others.iter().map(Vec::as_slice));
-        facts.names = &names;
-        Ok(body(&facts))
-    }
-
-    /// Whether a directory in which something is named, or what a rename would replace, belongs to
-    /// someone outside of the policy's `map`. The target itself is judged by its own facts.
-    fn names_outsider(
-        &self,
-        trail: &Trail,
-        op: Op,
-        subject: Subject<'_>,
-        second: Option<(&Pin, &Name)>,
-    ) -> Act<bool> {
-        let parent = match subject {
-            Subject::Name(parent, _) => Some(parent),
-            Subject::Node(_) | Subject::Handle(_) => None,
-        };
-        let parents = parent.into_iter().chain(second.map(|(parent, _)| parent));
-        for parent in parents {
-            if !trail
-                .policy
-                .borrow()
-                .admits(self.export.stat(parent)?.owner)
-            {
-                return Ok(true);
-            }
-        }
-        let Some((parent, name)) = second.filter(|_| op == Op::Rename) else {
-            return Ok(false);
-        };
-        match self.export.child(parent, name) {
-            Ok(there) => Ok(!trail.policy.borrow().admits(there.attr().owner)),
-            Err(fault) if fault.errno == Errno::NOENT => Ok(false),
-            Err(fault) => Err(fault.into()),
-        }
-    }
-
-    fn write_name(&self, parent: &Pin, name: &Name, out: &mut Vec<u8>) {
-        self.export.write_path(parent, out);
-        join(out, name.as_bytes());
-    }
-
-    /// Writes the subject's first name and returns the further ones.
-    fn write_subject(&self, subject: Subject<'_>, out: &mut Vec<u8>) -> Vec<Vec<u8>> {
-        match subject {
-            Subject::Name(parent, name) => {
-                self.write_name(parent, name, out);
-                Vec::new()
-            }
-            Subject::Node(pin) => {
-                self.export.write_path(pin, out);
-                self.export.other_names(pin)
-            }
-            Subject::Handle(_) => Vec::new(),
-        }
-    }
-
-    /// The names in a case, escaped, for the log.
-    pub(super) fn describe(&self, case: &Case<'_>) -> String {
-        let (mut first, mut second) = (Vec::new(), Vec::new());
-        match case.subject {
-            Subject::Handle(handle) => match self.export.pin_handle(handle) {
-                Ok(pin) => self.export.write_path(&pin, &mut first),
-                Err(_) => first.extend_from_slice(b"?"),
-            },
-            subject @ (Subject::Node(_) | Subject::Name(..)) => {
-                self.write_subject(subject, &mut first);
-            }
-        }
-        let second = case.second.map(|(parent, name)| {
-            self.write_name(parent, name, &mut second);
-            second.as_slice()
-        });
-        escape(&first, second)
     }
 
     /// Attributes as the view shows them.
@@ -592,17 +404,6 @@ impl Mediator {
             generation: entry.generation,
             shown: self.show(entry.attr),
         }
-    }
-}
-
-/// How a rule is called in the log: by its name, else its number, counted from 1.
-pub(super) fn rule_word(trail: &Trail, rule: Option<u32>) -> String {
-    match rule {
-        None => "-".to_owned(),
-        Some(index) => match trail.policy.borrow().rule_name(index) {
-            Some(name) => name.to_owned(),
-            None => format!("#{}", u64::from(index) + 1),
-        },
     }
 }
 

@@ -136,7 +136,11 @@ impl Mediator {
         self.run(Op::Mknod, who, |trail| {
             let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
             let ask = birth(who, kind_asked(mode)?, mode);
-            let permit = self.decide::<rows::Mknod>(trail, &Case::name(&parent, &name), ask)?;
+            let case = Case {
+                kind: Some(ask.kind),
+                ..Case::name(&parent, &name)
+            };
+            let permit = self.decide::<rows::Mknod>(trail, &case, ask)?;
             Ok(self.show_entry(self.export.mknod(permit, &parent, &name)?))
         })
     }

@@ -8,7 +8,7 @@ use rustix::fs::{Mode as RawMode, OFlags, open};
 use rustix::io::Errno;
 use tempfile::TempDir;
 
-use super::{Aside, Mediator, Verbosity, XattrReply};
+use super::{Aside, AuditTo, Mediator, Verbosity, XattrReply};
 use crate::export::{Export, Settings, Submounts};
 use crate::ids::{GuestGid, GuestUid, Mode, NodeId};
 use crate::op::{ChangesAsk, Op, SetTime};
@@ -49,7 +49,8 @@ impl World {
             exact_names: policy.goes_by_name(),
         };
         let export = Export::open(settings).unwrap();
-        let (mediator, _writer) = Mediator::new(export, policy, Verbosity::Refusals).unwrap();
+        let (mediator, _writer) =
+            Mediator::new(export, policy, Verbosity::Refusals, AuditTo::Log).unwrap();
         // Ids of our own, so that whoever runs the test may give them.
         let who = Requester {
             uid: rustix::process::getuid().as_raw(),

@@ -60,7 +60,7 @@ impl Mediator {
                 ..decision
             });
             if by_hand && verdict.is_ok() {
-                self.log_by_hand(trail, case);
+                self.tell_by_hand(trail, case);
             }
             return Ok(verdict);
         }

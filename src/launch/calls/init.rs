@@ -48,29 +48,6 @@ pub(crate) const INIT: List = List {
     absent: &[],
 };
 
-/// Given: the pipe that it reads.
-pub(crate) const RELAY: List = List {
-    name: "the log's relay",
-    allowed: &[
-        &[
-            only(
-                libc::SYS_read,
-                &[arg(0, Value::Given)],
-                "what the mediators log",
-            ),
-            only(
-                libc::SYS_write,
-                &[arg(0, Value::Is(2))],
-                "to the caller's standard error",
-            ),
-            always(libc::SYS_restart_syscall, "a wait goes on").rare(STOPPED),
-            always(libc::SYS_exit_group, "the end"),
-        ],
-        READ_BACK,
-    ],
-    absent: &[],
-};
-
 const SHRINKS: &str = "only when the start left much free";
 
 const WAITING: &[Rule] = &[

@@ -159,7 +159,7 @@ const OWN: &[Rule] = &[
     only(
         libc::SYS_ioctl,
         &[arg(1, Value::Is(FIONBIO))],
-        "std's set_nonblocking on the control socket",
+        "std's set_nonblocking on the control socket; the audit records' pipe",
     ),
     // Memory, besides the heap.
     only(

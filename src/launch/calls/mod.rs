@@ -11,10 +11,12 @@
 mod init;
 mod keeper;
 mod mediator;
+mod relay;
 
-pub(crate) use init::{INIT, RELAY, WARDEN};
+pub(crate) use init::{INIT, WARDEN};
 pub(crate) use keeper::KEEPER;
 pub(crate) use mediator::{MEDIATOR, set_id_rules};
+pub(crate) use relay::{AUDIT, RELAY};
 
 /// What one kind of process may call.
 #[derive(Debug)]

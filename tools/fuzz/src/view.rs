@@ -15,7 +15,7 @@ use rustix::net::{
 };
 use virtfs_mediator_core::export::{Export, Settings, Submounts};
 use virtfs_mediator_core::fuse::serve_mediator;
-use virtfs_mediator_core::mediate::{Mediator, Verbosity};
+use virtfs_mediator_core::mediate::{AuditTo, Mediator, Verbosity};
 use virtfs_mediator_core::policy::Policy;
 use virtfs_mediator_core::{Cache, ServeError, ViewMode};
 
@@ -270,7 +270,7 @@ pub(crate) fn with_mediator<T: Send + 'static>(
             exact_names: setup.policy.goes_by_name(),
         };
         let export = Export::open(settings).expect("the export");
-        let made = Mediator::new(export, setup.policy, setup.verbosity);
+        let made = Mediator::new(export, setup.policy, setup.verbosity, AuditTo::Log);
         let (mediator, log) = made.expect("a mediator");
         let end = go_on(Arc::new(mediator));
         log.join();

@@ -58,6 +58,12 @@ fn handles_spend_the_budget_and_never_all_of_it() {
     };
     assert_eq!(refused.errno, Errno::NFILE);
     assert!(open.len() < BUDGET);
+    let used = w.export.descriptors();
+    assert!(
+        used.held >= open.len() && used.held <= used.budget,
+        "{used:?}"
+    );
+    assert!(used.budget < BUDGET, "{used:?}");
     assert!(w.lookup(&w.root(), "f").is_ok(), "names are still served");
     for handle in open {
         w.export.release(handle);

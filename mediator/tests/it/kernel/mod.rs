@@ -13,7 +13,7 @@ use rustix::net::{
 };
 use tempfile::TempDir;
 use virtfs_mediator_core::policy::Policy;
-use virtfs_mediator_core::{Cache, ServeError, Service, ViewMode, serve};
+use virtfs_mediator_core::{AuditTo, Cache, ServeError, Service, ViewMode, serve};
 
 /// Opcodes (`enum fuse_opcode`).
 pub(crate) mod op {
@@ -146,6 +146,7 @@ impl View {
             cache,
             mode: ViewMode::Client,
             debug: false,
+            audit: AuditTo::Log,
             view: "test".to_owned(),
             max_descriptors: 64,
             threads: 1,

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags, open};
 use virtfs_mediator::attack::Inside;
 use virtfs_mediator_core::policy::{Policy, Users};
 use virtfs_mediator_core::weak::{Wall, switch_off};
-use virtfs_mediator_core::{Cache, ServeError, Service, ViewMode, serve};
+use virtfs_mediator_core::{AuditTo, Cache, ServeError, Service, ViewMode, serve};
 
 use super::OrTell as _;
 
@@ -123,6 +123,7 @@ fn core(words: Vec<OsString>) -> Result<(), String> {
         cache: Cache::Auto,
         mode: ViewMode::Client,
         debug: false,
+        audit: AuditTo::Log,
         view: "core".to_owned(),
         max_descriptors: 64,
         threads: 1,

@@ -1,0 +1,402 @@
+//! Audit records: what a refusal leaves in a file and in journald, and that nothing a client does,
+//! nor a sink that does not take them, changes how its view is served.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::common::{
+    CLIENT_GID, CLIENT_UID, END_LIMIT, Export, LIMIT, Start, assert_nothing_left, await_that, ours,
+    shown, stderr, within_as,
+};
+use crate::process::Process;
+
+/// Line 2, 7 and 13 are where the rules begin.
+const POLICY: &str = r#"default = "allow"
+[[rule]]
+name = "keep"
+path = "/kept*"
+do = ["remove"]
+action = "deny"
+[[rule]]
+path = "/told"
+do = ["read"]
+action = "allow"
+log = "all"
+
+[[rule]]
+path = "/dull"
+do = ["write"]
+action = "deny"
+"#;
+
+/// A name that is one line in no log as it stands.
+const NASTY: &str = "kept\n{\"view\":\"x\"}\u{1b}[2J";
+
+fn export() -> Export {
+    let export = Export::new();
+    for name in [NASTY, "told", "dull"] {
+        let file = export.path().join(name);
+        fs::write(&file, "x").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    }
+    fs::write(export.beside("policy.toml"), POLICY).unwrap();
+    export
+}
+
+fn start(export: &Export, sinks: &[&str]) -> Start {
+    let mut start = Start::new(export)
+        .option("--policy")
+        .option(shown(&export.beside("policy.toml")));
+    for sink in sinks {
+        start = start.option("--audit").option(*sink);
+    }
+    start
+}
+
+fn entries(file: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(file).unwrap();
+    let lines = text.lines().map(serde_json::from_str);
+    lines.collect::<Result<_, _>>().unwrap()
+}
+
+fn of<'a>(found: &'a [Value], event: &str) -> Vec<&'a Value> {
+    found.iter().filter(|one| one["event"] == event).collect()
+}
+
+/// The processes that keep records below a launcher.
+fn relays(launcher: Process) -> Vec<Process> {
+    let mut found = launcher.children();
+    found.retain(|child| child.field("Name").as_deref() == Some("virtfs-audit"));
+    found
+}
+
+/// Those that have a file open, whoever's children they are.
+fn keepers_of(file: &Path) -> Vec<PathBuf> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let descriptors = processes.filter_map(|process| fs::read_dir(process.path().join("fd")).ok());
+    let open = descriptors.flatten().flatten().map(|fd| fd.path());
+    open.filter(|fd| fs::read_link(fd).is_ok_and(|to| to == file))
+        .collect()
+}
+
+#[test]
+fn refusal_is_one_whole_record_in_a_file() {
+    let export = export();
+    let file = export.beside("audit.log");
+    let start = start(&export, &[&shown(&file)]);
+    let script = "cd \"$1\" && rm -f kept*; cat told; mknod dev c 1 3; ln told second; \
+                  mv kept* elsewhere; true";
+    let output = start.output(["sh", "-c", script, "sh", &shown(export.path())]);
+    assert!(output.status.success(), "{output:?}");
+    let told = stderr(&output);
+    assert!(!told.contains("keep"), "not on standard error: {told}");
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o600);
+
+    let found = entries(&file);
+    let view = start.name();
+    assert!(found.iter().all(|one| one["view"] == view), "{found:#?}");
+    let unlink = found
+        .iter()
+        .find(|one| one["operation"] == "unlink")
+        .unwrap();
+    assert_eq!(unlink["event"], "refused");
+    assert_eq!(unlink["path"], "/kept\\n{\\\"view\\\":\\\"x\\\"}\\x1b[2J");
+    assert_eq!(unlink["type"], "regular");
+    assert_eq!(unlink["uid"], CLIENT_UID);
+    assert_eq!(unlink["gid"], CLIENT_GID);
+    assert!(unlink["pid"].as_u64().unwrap() > 1, "{unlink}");
+    assert_eq!(unlink["rule"], "keep");
+    assert_eq!(unlink["rule_number"], 1);
+    assert_eq!(unlink["rule_line"], 2);
+    assert!(!unlink["why"].as_str().unwrap().is_empty());
+    assert_eq!(
+        (&unlink["errno"], &unlink["errno_number"]),
+        (&"EACCES".into(), &13.into())
+    );
+    let time = unlink["time"].as_str().unwrap();
+    assert!(
+        time.starts_with("20") && time.ends_with('Z') && time.len() == 27,
+        "{time}"
+    );
+
+    let allowed = of(&found, "allowed");
+    let read = allowed.iter().find(|one| one["path"] == "/told").unwrap();
+    assert_eq!(
+        (&read["rule_number"], &read["rule_line"]),
+        (&2.into(), &7.into())
+    );
+    assert_eq!(
+        (read.get("rule"), read.get("errno")),
+        (None, None),
+        "{read}"
+    );
+    let rename = found.iter().find(|one| one["operation"] == "rename");
+    if let Some(rename) = rename {
+        assert_eq!(rename["second_path"], "/elsewhere");
+    }
+    assert_nothing_left(view);
+}
+
+#[test]
+fn records_go_to_standard_error_too_when_both_are_asked_for() {
+    let export = export();
+    let file = export.beside("audit.log");
+    let path = shown(export.path());
+    let refused = [
+        "sh",
+        "-c",
+        "rm -f \"$1\"/kept* 2>/dev/null; true",
+        "sh",
+        &path,
+    ];
+    let both = start(&export, &["stderr", &shown(&file)]).output(refused);
+    assert!(stderr(&both).contains("rule=\"keep\""), "{}", stderr(&both));
+    assert_eq!(of(&entries(&file), "refused").len(), 1);
+    let plain = start(&export, &[]).output(refused);
+    assert!(
+        stderr(&plain).contains("rule=\"keep\""),
+        "{}",
+        stderr(&plain)
+    );
+    assert_eq!(entries(&file).len(), 1);
+}
+
+#[test]
+fn views_share_a_file_and_each_record_names_its_own() {
+    let exports = [export(), export()];
+    let file = exports[0].beside("audit.log");
+    let start = Start::several(&[&exports[0], &exports[1]])
+        .option("--policy")
+        .option(shown(&exports[0].beside("policy.toml")))
+        .option("--audit")
+        .option(shown(&file));
+    let paths = exports.each_ref().map(|export| shown(export.path()));
+    let script = "for at; do rm -f \"$at\"/kept*; done 2>/dev/null; true";
+    let words = ["sh", "-c", script, "sh", &paths[0], &paths[1]];
+    let output = start.output(words);
+    assert!(output.status.success(), "{output:?}");
+    let found = entries(&file);
+    let mut views: Vec<&str> = found
+        .iter()
+        .map(|one| one["view"].as_str().unwrap())
+        .collect();
+    views.dedup();
+    assert_eq!(views.len(), 2, "{found:#?}");
+}
+
+#[test]
+fn records_of_a_view_without_a_launcher_are_kept_until_it_ends() {
+    let export = export();
+    let file = export.beside("audit.log");
+    let view = start(&export, &[&shown(&file)]).mount();
+    assert_eq!(keepers_of(&file).len(), 1);
+    let victim = shown(&export.path().join(NASTY));
+    let refused = within_as(&view.name, CLIENT_UID, CLIENT_GID, &["rm", "-f", &victim]);
+    assert!(!refused.status.success());
+    await_that(LIMIT, "the record is kept", || {
+        of(&entries(&file), "refused").len() == 1
+    });
+    // As logrotate's copytruncate does.
+    fs::write(&file, "").unwrap();
+    within_as(&view.name, CLIENT_UID, CLIENT_GID, &["rm", "-f", &victim]);
+    await_that(LIMIT, "the next one is kept", || {
+        of(&entries(&file), "refused").len() == 1
+    });
+    assert!(ours(["unmount", &view.name]).status.success());
+    await_that(END_LIMIT, "the relay ends with its view", || {
+        keepers_of(&file).is_empty()
+    });
+}
+
+#[test]
+fn sink_that_takes_nothing_costs_records_and_never_the_view() {
+    let export = export();
+    let file = export.beside("audit.log");
+    let start = start(&export, &[&shown(&file)]);
+    let script = "cd \"$1\"; echo ready; read l; i=0; \
+                  while [ $i -lt 6000 ]; do true >dull; i=$((i+1)); done 2>/dev/null; \
+                  echo flooded; read l; true 2>/dev/null >dull; exec sleep 1000";
+    let mut command = start.command(["sh", "-c", script, "sh", &shown(export.path())]);
+    let (from, go) = std::io::pipe().unwrap();
+    command.stdin(from);
+    let mut running = crate::common::Running::spawn(command, start.name().to_owned());
+    running.stdout.until("ready");
+    running.look();
+    let relay = relays(running.launcher)[0];
+    relay.kill(Signal::SIGSTOP);
+    nix::unistd::write(&go, b"go\n").unwrap();
+    running.stdout.until("flooded");
+    let view = start.name();
+    let dropped = || {
+        let output = ours(["status", "--json", view]);
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        told["mediator"]["status"]["audit_records_dropped"].as_u64()
+    };
+    await_that(LIMIT, "records are dropped and counted", || {
+        dropped().is_some_and(|dropped| dropped > 0)
+    });
+    let dropped = dropped().unwrap();
+    relay.kill(Signal::SIGCONT);
+    await_that(LIMIT, "what is in the pipe is kept", || {
+        of(&entries_so_far(&file), "refused").len() > 100
+    });
+    // The next refusal: what is missing is told before it.
+    nix::unistd::write(&go, b"go\n").unwrap();
+    await_that(LIMIT, "what is missing is told", || {
+        let found = entries_so_far(&file);
+        let missing: u64 = found.iter().filter_map(|one| one["records"].as_u64()).sum();
+        let kept = of(&found, "refused").len();
+        missing == dropped && kept + usize::try_from(missing).unwrap() == 6001
+    });
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().code(), 143);
+    assert_nothing_left(view);
+}
+
+/// Those that are whole.
+fn entries_so_far(file: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(file).unwrap();
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn relay_holds_its_pipe_and_its_sinks_and_no_power() {
+    let export = export();
+    let file = export.beside("audit.log");
+    let running = start(&export, &[&shown(&file)]).shell_ready("echo ready; exec sleep 1000");
+    let relays = relays(running.launcher);
+    let [relay] = relays.as_slice() else {
+        panic!("not one relay: {relays:?}");
+    };
+    let stderr_of_launcher = fs::read_link(format!("/proc/{}/fd/2", running.launcher.pid)).unwrap();
+    for (number, what) in relay.descriptors() {
+        let fits = what.starts_with("pipe:[") || what == shown(&file);
+        assert!(fits, "descriptor {number} is {what}");
+        assert_ne!(
+            what,
+            shown(&stderr_of_launcher),
+            "the caller's standard error"
+        );
+    }
+    for (field, expected) in [
+        ("CapEff", "0000000000000000"),
+        ("CapPrm", "0000000000000000"),
+        ("CapBnd", "0000000000000000"),
+        ("NoNewPrivs", "1"),
+        ("Seccomp", "2"),
+    ] {
+        assert_eq!(relay.field(field).as_deref(), Some(expected), "{field}");
+    }
+    for process in running.family().all() {
+        let held = process.descriptors();
+        let has = held.iter().any(|(_, what)| *what == shown(&file));
+        assert!(!has, "{process:?} holds the audit file: {held:?}");
+    }
+}
+
+/// The program in a mount namespace whose /run is empty, but for what `script` puts there.
+fn with_own_run(script: &str, words: Vec<String>, argv: &[&str]) -> std::process::Output {
+    let script = format!("mount -t tmpfs none /run; {script}; exec \"$@\"");
+    Command::new("unshare")
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-ec",
+            &script,
+            "sh",
+        ])
+        .args(words)
+        .args(argv)
+        .current_dir("/")
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn refusal_is_one_entry_of_journald() {
+    let export = export();
+    let socket = export.beside("journal");
+    let journald = UnixDatagram::bind(&socket).unwrap();
+    journald.set_read_timeout(Some(LIMIT)).unwrap();
+    let setup = format!(
+        "mkdir -p /run/systemd/journal; ln -s '{}' /run/systemd/journal/socket",
+        shown(&socket)
+    );
+    let start = start(&export, &["journald"]);
+    let path = shown(export.path());
+    let argv = [
+        "sh",
+        "-c",
+        "rm -f \"$1\"/kept* 2>/dev/null; true",
+        "sh",
+        &path,
+    ];
+    let output = with_own_run(&setup, start.run_words(), &argv);
+    assert!(output.status.success(), "{output:?}");
+    let mut datagram = [0; 64 * 1024];
+    let length = journald.recv(&mut datagram).unwrap();
+    let text = datagram[..length].escape_ascii().to_string();
+    let field = |name: &str, value: &str| {
+        let length = u64::try_from(value.len()).unwrap().to_le_bytes();
+        let whole = [name.as_bytes(), b"\n", &length, value.as_bytes(), b"\n"].concat();
+        whole.escape_ascii().to_string()
+    };
+    for (name, value) in [
+        ("SYSLOG_IDENTIFIER", "virtfs-mediator"),
+        ("PRIORITY", "4"),
+        ("VIRTFS_VIEW", start.name()),
+        ("VIRTFS_EVENT", "refused"),
+        ("VIRTFS_OPERATION", "unlink"),
+        ("VIRTFS_PATH", "/kept\\n{\\\"view\\\":\\\"x\\\"}\\x1b[2J"),
+        ("VIRTFS_RULE", "keep"),
+        ("VIRTFS_RULE_LINE", "2"),
+        ("VIRTFS_ERRNO", "EACCES"),
+    ] {
+        assert!(text.contains(&field(name, value)), "{name}={value}: {text}");
+    }
+}
+
+#[test]
+fn sink_that_cannot_be_used_is_told_at_the_start() {
+    let export = export();
+    let link = export.beside("link");
+    symlink(export.beside("file"), &link).unwrap();
+    let inside = export.path().join("audit.log");
+    let others = export.beside("others");
+    fs::write(&others, "").unwrap();
+    std::os::unix::fs::chown(&others, Some(CLIENT_UID), None).unwrap();
+    for (sink, status, words) in [
+        ("jurnald", 64, "no such sink"),
+        (&shown(&link), 78, "symbolic link"),
+        (&shown(&inside), 78, "which is shared"),
+        (&shown(&others), 78, "belongs to user 61234"),
+        ("/nonexistent/audit.log", 78, "No such file"),
+    ] {
+        let output = start(&export, &[sink]).output(["true"]);
+        let told = stderr(&output);
+        assert_eq!(output.status.code(), Some(status), "{sink}: {told}");
+        assert!(
+            told.contains("--audit") && told.contains(words),
+            "{sink}: {told}"
+        );
+        assert_eq!(told.trim_end().lines().count(), 1, "{told}");
+    }
+    let start = start(&export, &["journald"]);
+    let output = with_own_run("true", start.run_words(), &["true"]);
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(78), "{told}");
+    assert!(told.contains("systemd-journald"), "{told}");
+    assert_nothing_left(start.name());
+}
