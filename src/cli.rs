@@ -99,6 +99,17 @@ pub(crate) enum Command {
     },
     /// Check a host, exports and QEMU before first use, by trying things and changing nothing.
     Doctor(crate::doctor::Options),
+    /// Judge a recording's requests by a policy and tell which answers change (then the exit status
+    /// is 1).
+    Replay {
+        /// The recording.
+        recording: PathBuf,
+        /// The policy file.
+        policy: PathBuf,
+        /// One JSON object: `requests`, `changed`, `unknown`, `cut_off`, `groups`.
+        #[arg(long)]
+        json: bool,
+    },
     /// Work on policy files.
     Policy {
         #[command(subcommand)]

@@ -108,6 +108,11 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
         Command::List { json } => show::list(json).map(|()| 0),
         Command::Status { view, json } => show::status(&view, json).map(|()| 0),
         Command::Doctor(options) => doctor::run(&options),
+        Command::Replay {
+            recording,
+            policy,
+            json,
+        } => policies::replay(&recording, &policy, json),
         Command::Policy { command } => policies::run(command),
     }
 }

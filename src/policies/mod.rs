@@ -2,7 +2,9 @@
 //! tools that judge requests by them without a view.
 
 mod cases;
+mod changes;
 mod explain;
+mod replay;
 mod show;
 
 use std::path::Path;
@@ -35,6 +37,15 @@ pub(crate) fn run(command: PolicyCommand) -> Result<u8> {
         } => explain::explain(&file, &request.join(" "), &around, Form::of(json)).map(|()| 0),
         PolicyCommand::Test { file, cases } => cases::test(&file, &cases),
     }
+}
+
+/// `replay`.
+///
+/// # Errors
+///
+/// Configuration: the policy or the recording.
+pub(crate) fn replay(recording: &Path, policy: &Path, json: bool) -> Result<u8> {
+    replay::replay(recording, policy, Form::of(json))
 }
 
 /// How a command tells what it found.

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use serde_json::Value;
+use virtfs_mediator_core::ids::FileKind;
+use virtfs_mediator_core::policy::{Circumstances, Request, Requester};
+use virtfs_mediator_core::recording::{Entry, Meta, Outcome, Recorder};
 
 use crate::common::{ours, stderr, stdout};
 
@@ -230,4 +233,110 @@ fn test_refuses_a_broken_file_of_cases() {
     );
     let output = ours(["policy", "test", &policy, "/nonexistent"]);
     has(&ended(&output, CONFIGURATION), &["/nonexistent"]);
+}
+
+/// A recording of requests in words, each with how often it came and how it was answered.
+fn recording(files: &Files, name: &str, entries: &[(&str, u64, Outcome)]) -> String {
+    let path = files.0.path().join(name);
+    let mut recorder = Recorder::create(&path, &Meta::default()).unwrap();
+    for (at, (phrase, count, outcome)) in (0..).zip(entries) {
+        let around = Circumstances {
+            kind: Some(FileKind::Regular),
+            ..Circumstances::of(Requester {
+                uid: 64055,
+                gid: 64055,
+                pid: 0,
+            })
+        };
+        let around = match phrase.split(' ').next() {
+            Some("readdir" | "opendir" | "mkdir" | "rmdir") => Circumstances {
+                kind: Some(FileKind::Directory),
+                ..around
+            },
+            _ => around,
+        };
+        recorder
+            .push(&Entry {
+                at,
+                count: *count,
+                request: Request::from_phrase(phrase, &around).unwrap(),
+                outcome: *outcome,
+            })
+            .unwrap();
+    }
+    recorder.finish().unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+const REFUSED: Outcome = Outcome::Refused {
+    errno: 13,
+    rule: None,
+};
+
+#[test]
+fn replay_tells_which_answers_change() {
+    let files = Files::new();
+    let policy = files.file("up.toml", UPLOADS);
+    let recording = recording(
+        &files,
+        "r",
+        &[
+            ("lookup /up/a", 149_997, Outcome::Done),
+            ("unlink /up/a", 2, Outcome::Done),
+            ("unlink /up/\\x1b", 1, Outcome::Failed(2)),
+            ("unlink /b", 4, REFUSED),
+            ("open /b r", 3, REFUSED),
+        ],
+    );
+    let told = ended(&ours(["replay", &recording, &policy]), DIFFERENT);
+    has(
+        &told,
+        &[
+            "6 of 150,007 requests change",
+            "open: deny EACCES -> allow (rule 2, line 10): 3",
+            "unlink: allow -> deny EACCES (default): 3",
+            "2 unlink /up/a",
+            "1 unlink /up/\\x1b",
+        ],
+    );
+    let output = ours(["replay", "--json", &recording, &policy]);
+    let told: Value = serde_json::from_str(&ended(&output, DIFFERENT)).unwrap();
+    assert_eq!(told["requests"], 150_007);
+    assert_eq!(told["changed"], 6);
+    assert_eq!(told["cut_off"], false);
+    assert_eq!(told["groups"][0]["op"], "open");
+}
+
+#[test]
+fn replay_of_what_does_not_change_ends_well_even_if_it_is_cut_off() {
+    let files = Files::new();
+    let policy = files.file("up.toml", UPLOADS);
+    let recording = recording(&files, "r", &[("lookup /up/a", 5, Outcome::Done)]);
+    has(
+        &ended(&ours(["replay", &recording, &policy]), 0),
+        &["none of 5 requests changes"],
+    );
+    let bytes = fs::read(&recording).unwrap();
+    fs::write(&recording, &bytes[..bytes.len() - 1]).unwrap();
+    has(
+        &ended(&ours(["replay", &recording, &policy]), 0),
+        &["none of 5", "has no end"],
+    );
+}
+
+#[test]
+fn replay_refuses_what_is_no_recording() {
+    let files = Files::new();
+    let policy = files.file("up.toml", UPLOADS);
+    let output = ours(["replay", &policy, &policy]);
+    has(&ended(&output, CONFIGURATION), &["no recording"]);
+    let output = ours(["replay", "/nonexistent", &policy]);
+    has(&ended(&output, CONFIGURATION), &["/nonexistent"]);
+    let recording = recording(&files, "r", &[("lookup /up/a", 5, Outcome::Done)]);
+    let mut bytes = fs::read(&recording).unwrap();
+    let at = bytes.len() - 40;
+    bytes[at] ^= 0x55;
+    fs::write(&recording, &bytes).unwrap();
+    let output = ours(["replay", &recording, &policy]);
+    has(&ended(&output, CONFIGURATION), &["damaged in frame"]);
 }
