@@ -110,6 +110,15 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print a policy, with `default = "deny"`, that allows what a recording's requests were allowed,
+    /// and little else.
+    Suggest {
+        /// The recording.
+        recording: PathBuf,
+        /// Keep this policy's settings and those of its rules that deny or hide.
+        #[arg(long, value_name = "POLICY")]
+        from: Option<PathBuf>,
+    },
     /// Work on policy files.
     Policy {
         #[command(subcommand)]

@@ -113,6 +113,9 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
             policy,
             json,
         } => policies::replay(&recording, &policy, json),
+        Command::Suggest { recording, from } => {
+            policies::suggest(&recording, from.as_deref()).map(|()| 0)
+        }
         Command::Policy { command } => policies::run(command),
     }
 }

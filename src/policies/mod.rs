@@ -6,6 +6,7 @@ mod changes;
 mod explain;
 mod replay;
 mod show;
+mod suggest;
 
 use std::path::Path;
 
@@ -46,6 +47,15 @@ pub(crate) fn run(command: PolicyCommand) -> Result<u8> {
 /// Configuration: the policy or the recording.
 pub(crate) fn replay(recording: &Path, policy: &Path, json: bool) -> Result<u8> {
     replay::replay(recording, policy, Form::of(json))
+}
+
+/// `suggest`.
+///
+/// # Errors
+///
+/// Configuration: the recording or the policy.
+pub(crate) fn suggest(recording: &Path, from: Option<&Path>) -> Result<()> {
+    suggest::suggest(recording, from)
 }
 
 /// How a command tells what it found.

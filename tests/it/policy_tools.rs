@@ -340,3 +340,73 @@ fn replay_refuses_what_is_no_recording() {
     let output = ours(["replay", &recording, &policy]);
     has(&ended(&output, CONFIGURATION), &["damaged in frame"]);
 }
+
+#[test]
+fn suggest_prints_a_policy_that_checks_and_replays() {
+    let files = Files::new();
+    let recording = recording(
+        &files,
+        "r",
+        &[
+            ("opendir /", 9, Outcome::Done),
+            ("lookup /in/a", 3, Outcome::Done),
+            ("create /in/.a\\x1b 0644 w", 1, Outcome::Done),
+            ("chown /in/.a\\x1b 0:0", 1, Outcome::Done),
+            ("rename /in/.a\\x1b /in/a", 1, Outcome::Done),
+            ("open /etc/x r", 1, Outcome::Failed(2)),
+            ("unlink /etc/x", 1, REFUSED),
+        ],
+    );
+    let text = ended(&ours(["suggest", &recording]), 0);
+    has(
+        &text,
+        &[
+            "default = \"deny\"",
+            "Of 1 requests that were refused it allows 0.",
+            "'/etc/x'",
+            "/in/.a\\x1b",
+        ],
+    );
+    let policy = files.file("suggested.toml", &text);
+    ended(&ours(["policy", "check", &policy]), 0);
+    let replayed = ended(&ours(["replay", &recording, &policy]), 0);
+    has(&replayed, &["none of 17 requests changes"]);
+}
+
+#[test]
+fn suggest_keeps_what_it_begins_with() {
+    let files = Files::new();
+    let recording = recording(
+        &files,
+        "r",
+        &[
+            ("open /a r", 1, Outcome::Done),
+            ("open /b.key r", 1, Outcome::Done),
+        ],
+    );
+    let from = files.file(
+        "from.toml",
+        "default = \"allow\"\n[squash]\nwho = \"root\"\n[[rule]]\nname = \"keys\"\npath = \"/**/*.key\"\naction = \"hide\"\n",
+    );
+    let text = ended(&ours(["suggest", &recording, "--from", &from]), 0);
+    has(
+        &text,
+        &[
+            "who = \"root\"",
+            "name = \"keys\"",
+            "path = '/a'",
+            "1 requests that were allowed are left out",
+        ],
+    );
+    ended(&ours(["policy", "check", &files.file("s.toml", &text)]), 0);
+}
+
+#[test]
+fn suggest_without_anything_to_allow_is_an_error() {
+    let files = Files::new();
+    let recording = recording(&files, "r", &[("open /a r", 1, REFUSED)]);
+    let output = ours(["suggest", &recording]);
+    has(&ended(&output, CONFIGURATION), &["no request was allowed"]);
+    let output = ours(["suggest", &recording, "--from", "/nonexistent"]);
+    has(&ended(&output, CONFIGURATION), &["/nonexistent"]);
+}

@@ -20,7 +20,9 @@ mod request;
 pub mod shipped;
 mod symbol;
 
-pub use explain::{Answer, Effect, Explanation, Fit, Outcome, Role, RuleRef, Step, Tried};
+pub use explain::{
+    Answer, Effect, Explanation, Fit, Outcome, Role, RuleRef, Step, Tried, word_names,
+};
 pub use facts::{Facts, Needs, Requester};
 pub use grant::Judged;
 pub use mistake::{Mistake, Mistakes};
