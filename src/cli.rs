@@ -130,6 +130,26 @@ pub(crate) enum Command {
     },
     /// Check a host, exports and QEMU before first use, by trying things and changing nothing.
     Doctor(crate::doctor::Options),
+    /// Judge a recording's requests by a policy and tell which answers change (then the exit status
+    /// is 1).
+    Replay {
+        /// The recording.
+        recording: PathBuf,
+        /// The policy file.
+        policy: PathBuf,
+        /// One JSON object: `requests`, `changed`, `unknown`, `cut_off`, `groups`.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a policy, with `default = "deny"`, that allows what a recording's requests were allowed,
+    /// and little else.
+    Suggest {
+        /// The recording.
+        recording: PathBuf,
+        /// Keep this policy's settings and those of its rules that deny or hide.
+        #[arg(long, value_name = "POLICY")]
+        from: Option<PathBuf>,
+    },
     /// Work on policy files.
     Policy {
         #[command(subcommand)]

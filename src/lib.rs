@@ -118,6 +118,14 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
         Command::Status { view, json } => show::status(&view, json).map(|()| 0),
         Command::Metrics { view, output } => metrics::metrics(&view, output.as_deref()).map(|()| 0),
         Command::Doctor(options) => doctor::run(&options),
+        Command::Replay {
+            recording,
+            policy,
+            json,
+        } => policies::replay(&recording, &policy, json),
+        Command::Suggest { recording, from } => {
+            policies::suggest(&recording, from.as_deref()).map(|()| 0)
+        }
         Command::Policy { command } => policies::run(command),
     }
 }

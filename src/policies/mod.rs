@@ -2,8 +2,11 @@
 //! tools that judge requests by them without a view.
 
 mod cases;
+mod changes;
 mod explain;
+mod replay;
 mod show;
+mod suggest;
 
 use std::path::Path;
 
@@ -35,6 +38,24 @@ pub(crate) fn run(command: PolicyCommand) -> Result<u8> {
         } => explain::explain(&file, &request.join(" "), &around, Form::of(json)).map(|()| 0),
         PolicyCommand::Test { file, cases } => cases::test(&file, &cases),
     }
+}
+
+/// `replay`.
+///
+/// # Errors
+///
+/// Configuration: the policy or the recording.
+pub(crate) fn replay(recording: &Path, policy: &Path, json: bool) -> Result<u8> {
+    replay::replay(recording, policy, Form::of(json))
+}
+
+/// `suggest`.
+///
+/// # Errors
+///
+/// Configuration: the recording or the policy.
+pub(crate) fn suggest(recording: &Path, from: Option<&Path>) -> Result<()> {
+    suggest::suggest(recording, from)
 }
 
 /// How a command tells what it found.

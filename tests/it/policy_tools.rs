@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use serde_json::Value;
+use virtfs_mediator_core::ids::FileKind;
+use virtfs_mediator_core::policy::{Circumstances, Request, Requester};
+use virtfs_mediator_core::recording::{Entry, Meta, Outcome, Recorder};
 
 use crate::common::{ours, stderr, stdout};
 
@@ -229,5 +232,181 @@ fn test_refuses_a_broken_file_of_cases() {
         &["c.toml:2:1", "did you mean `request`?", "lacks `request`"],
     );
     let output = ours(["policy", "test", &policy, "/nonexistent"]);
+    has(&ended(&output, CONFIGURATION), &["/nonexistent"]);
+}
+
+/// A recording of requests in words, each with how often it came and how it was answered.
+fn recording(files: &Files, name: &str, entries: &[(&str, u64, Outcome)]) -> String {
+    let path = files.0.path().join(name);
+    let mut recorder = Recorder::create(&path, &Meta::default()).unwrap();
+    for (at, (phrase, count, outcome)) in (0..).zip(entries) {
+        let around = Circumstances {
+            kind: Some(FileKind::Regular),
+            ..Circumstances::of(Requester {
+                uid: 64055,
+                gid: 64055,
+                pid: 0,
+            })
+        };
+        let around = match phrase.split(' ').next() {
+            Some("readdir" | "opendir" | "mkdir" | "rmdir") => Circumstances {
+                kind: Some(FileKind::Directory),
+                ..around
+            },
+            _ => around,
+        };
+        recorder
+            .push(&Entry {
+                at,
+                count: *count,
+                request: Request::from_phrase(phrase, &around).unwrap(),
+                outcome: *outcome,
+            })
+            .unwrap();
+    }
+    recorder.finish().unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+const REFUSED: Outcome = Outcome::Refused {
+    errno: 13,
+    rule: None,
+};
+
+#[test]
+fn replay_tells_which_answers_change() {
+    let files = Files::new();
+    let policy = files.file("up.toml", UPLOADS);
+    let recording = recording(
+        &files,
+        "r",
+        &[
+            ("lookup /up/a", 149_997, Outcome::Done),
+            ("unlink /up/a", 2, Outcome::Done),
+            ("unlink /up/\\x1b", 1, Outcome::Failed(2)),
+            ("unlink /b", 4, REFUSED),
+            ("open /b r", 3, REFUSED),
+        ],
+    );
+    let told = ended(&ours(["replay", &recording, &policy]), DIFFERENT);
+    has(
+        &told,
+        &[
+            "6 of 150,007 requests change",
+            "open: deny EACCES -> allow (rule 2, line 10): 3",
+            "unlink: allow -> deny EACCES (default): 3",
+            "2 unlink /up/a",
+            "1 unlink /up/\\x1b",
+        ],
+    );
+    let output = ours(["replay", "--json", &recording, &policy]);
+    let told: Value = serde_json::from_str(&ended(&output, DIFFERENT)).unwrap();
+    assert_eq!(told["requests"], 150_007);
+    assert_eq!(told["changed"], 6);
+    assert_eq!(told["cut_off"], false);
+    assert_eq!(told["groups"][0]["op"], "open");
+}
+
+#[test]
+fn replay_of_what_does_not_change_ends_well_even_if_it_is_cut_off() {
+    let files = Files::new();
+    let policy = files.file("up.toml", UPLOADS);
+    let recording = recording(&files, "r", &[("lookup /up/a", 5, Outcome::Done)]);
+    has(
+        &ended(&ours(["replay", &recording, &policy]), 0),
+        &["none of 5 requests changes"],
+    );
+    let bytes = fs::read(&recording).unwrap();
+    fs::write(&recording, &bytes[..bytes.len() - 1]).unwrap();
+    has(
+        &ended(&ours(["replay", &recording, &policy]), 0),
+        &["none of 5", "has no end"],
+    );
+}
+
+#[test]
+fn replay_refuses_what_is_no_recording() {
+    let files = Files::new();
+    let policy = files.file("up.toml", UPLOADS);
+    let output = ours(["replay", &policy, &policy]);
+    has(&ended(&output, CONFIGURATION), &["no recording"]);
+    let output = ours(["replay", "/nonexistent", &policy]);
+    has(&ended(&output, CONFIGURATION), &["/nonexistent"]);
+    let recording = recording(&files, "r", &[("lookup /up/a", 5, Outcome::Done)]);
+    let mut bytes = fs::read(&recording).unwrap();
+    let at = bytes.len() - 40;
+    bytes[at] ^= 0x55;
+    fs::write(&recording, &bytes).unwrap();
+    let output = ours(["replay", &recording, &policy]);
+    has(&ended(&output, CONFIGURATION), &["damaged in frame"]);
+}
+
+#[test]
+fn suggest_prints_a_policy_that_checks_and_replays() {
+    let files = Files::new();
+    let recording = recording(
+        &files,
+        "r",
+        &[
+            ("opendir /", 9, Outcome::Done),
+            ("lookup /in/a", 3, Outcome::Done),
+            ("create /in/.a\\x1b 0644 w", 1, Outcome::Done),
+            ("chown /in/.a\\x1b 0:0", 1, Outcome::Done),
+            ("rename /in/.a\\x1b /in/a", 1, Outcome::Done),
+            ("open /etc/x r", 1, Outcome::Failed(2)),
+            ("unlink /etc/x", 1, REFUSED),
+        ],
+    );
+    let text = ended(&ours(["suggest", &recording]), 0);
+    has(
+        &text,
+        &[
+            "default = \"deny\"",
+            "Of 1 requests that were refused it allows 0.",
+            "'/etc/x'",
+            "/in/.a\\x1b",
+        ],
+    );
+    let policy = files.file("suggested.toml", &text);
+    ended(&ours(["policy", "check", &policy]), 0);
+    let replayed = ended(&ours(["replay", &recording, &policy]), 0);
+    has(&replayed, &["none of 17 requests changes"]);
+}
+
+#[test]
+fn suggest_keeps_what_it_begins_with() {
+    let files = Files::new();
+    let recording = recording(
+        &files,
+        "r",
+        &[
+            ("open /a r", 1, Outcome::Done),
+            ("open /b.key r", 1, Outcome::Done),
+        ],
+    );
+    let from = files.file(
+        "from.toml",
+        "default = \"allow\"\n[squash]\nwho = \"root\"\n[[rule]]\nname = \"keys\"\npath = \"/**/*.key\"\naction = \"hide\"\n",
+    );
+    let text = ended(&ours(["suggest", &recording, "--from", &from]), 0);
+    has(
+        &text,
+        &[
+            "who = \"root\"",
+            "name = \"keys\"",
+            "path = '/a'",
+            "1 requests that were allowed are left out",
+        ],
+    );
+    ended(&ours(["policy", "check", &files.file("s.toml", &text)]), 0);
+}
+
+#[test]
+fn suggest_without_anything_to_allow_is_an_error() {
+    let files = Files::new();
+    let recording = recording(&files, "r", &[("open /a r", 1, REFUSED)]);
+    let output = ours(["suggest", &recording]);
+    has(&ended(&output, CONFIGURATION), &["no request was allowed"]);
+    let output = ours(["suggest", &recording, "--from", "/nonexistent"]);
     has(&ended(&output, CONFIGURATION), &["/nonexistent"]);
 }

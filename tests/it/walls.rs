@@ -84,7 +84,7 @@ fn status_tells_every_wall_as_proc_does() {
         .lines()
         .find(|line| line.starts_with("Max processes"));
     let nproc = nproc.unwrap().split_whitespace().nth(3).unwrap().to_owned();
-    assert!(nproc.parse::<u64>().unwrap() <= 16, "{limits}");
+    assert!(nproc.parse::<u64>().unwrap() <= 32, "{limits}");
     assert!(found(&told, "mediator", "limits").contains(&format!("processes {nproc}")));
     assert!(found(&told, "mediator", "Landlock").starts_with("ABI "));
     assert_eq!(

@@ -172,6 +172,15 @@ pub struct Effect {
     pub rename: Option<&'static str>,
 }
 
+impl Request {
+    /// Every word that must be allowed at each of its names: those that the facts name and those
+    /// that follow from the arguments.
+    #[must_use]
+    pub fn needed_words(&self) -> Words {
+        self.words.with(self.asked().words)
+    }
+}
+
 impl Policy {
     /// Tells how a request is judged, rule by rule.
     #[must_use]
@@ -394,6 +403,15 @@ pub(super) fn word_name(word: Words) -> Option<&'static str> {
         .iter()
         .find(|(known, _)| word == Words::of(*known))?;
     Some(name)
+}
+
+/// Words, as `do` calls them, in the order of [`Word`].
+#[must_use]
+pub fn word_names(words: Words) -> Vec<&'static str> {
+    let said = WORD_NAMES.iter();
+    said.filter(|(word, _)| words.meets(Words::of(*word)))
+        .map(|(_, name)| *name)
+        .collect()
 }
 
 /// The words that stand for themselves, as `do` calls them.

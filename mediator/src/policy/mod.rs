@@ -25,7 +25,9 @@ mod symbol;
 pub(crate) mod text;
 mod xattrs;
 
-pub use explain::{Answer, Effect, Explanation, Fit, Outcome, Role, RuleRef, Step, Tried, WouldBe};
+pub use explain::{
+    Answer, Effect, Explanation, Fit, Outcome, Role, RuleRef, Step, Tried, WouldBe, word_names,
+};
 pub use facts::{Facts, Needs, Requester};
 pub use fit::Misfit;
 pub use grant::Judged;

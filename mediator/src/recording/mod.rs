@@ -12,6 +12,7 @@
 
 mod entry;
 mod read;
+pub mod suggest;
 mod write;
 
 #[cfg(test)]

@@ -333,6 +333,6 @@ fn bytes_of_this_version_stay_as_they_are() {
     let bytes = postcard::to_stdvec(&(&one.request, one.outcome)).unwrap();
     assert_eq!(
         bytes.escape_ascii().to_string(),
-        "\\x0b@\\x01\\x02/a\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x01\\x01\\x00\\x00\\x02\\r\\x01\\x02"
+        "\\x0b@\\x01\\x02/a\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x01\\x01\\x00\\x00\\x02\\r\\x01\\x02"
     );
 }

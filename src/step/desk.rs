@@ -1,0 +1,660 @@
+//! The console's state: what is held, where to stop, which policy is in force and which is drafted.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use rustix::io::Errno;
+use virtfs_mediator_core::control::lines;
+use virtfs_mediator_core::control::{By, Line, Order, Wanted};
+use virtfs_mediator_core::mediate::{Cause, Decision, Release, Stop, Told};
+use virtfs_mediator_core::op::Op;
+use virtfs_mediator_core::policy::{Request, errno_symbol};
+
+use super::command::{COMMANDS, Clause, Command, selector};
+use super::show::{Colour, Screen};
+use crate::control::rundir::{self, State};
+use crate::error::{Class, Error, Result};
+use crate::live::in_force::Text;
+use crate::live::link::PATIENCE;
+use crate::live::reload::put_in_force;
+use crate::live::trace::Tracer;
+use crate::live::words;
+use crate::policies;
+
+/// What follows from a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    GoOn,
+    Leave,
+}
+
+/// A request that waits for us.
+struct Held {
+    decision: Decision,
+    until: Instant,
+}
+
+/// What was done by hand.
+struct Done {
+    request: Request,
+    /// `None`: allowed.
+    errno: Option<i32>,
+}
+
+struct Memory {
+    held: BTreeMap<u64, Held>,
+    /// Which one commands speak of.
+    current: Option<u64>,
+    breakpoints: BTreeMap<u32, String>,
+    policy: Text,
+    draft: Option<Text>,
+    by_hand: Option<Done>,
+    orders: u64,
+    tracer: Option<Tracer>,
+    /// The view has ended.
+    over: bool,
+}
+
+/// The console between the keyboard and the mediator.
+pub(super) struct Desk {
+    state: Mutex<State>,
+    memory: Mutex<Memory>,
+    /// Something is held now, or the view is over.
+    changed: Condvar,
+    to: UnixStream,
+    answers: Receiver<Line>,
+    screen: Arc<Screen>,
+}
+
+/// Operations, as `do` and breakpoints name them.
+pub(super) fn operations() -> Vec<String> {
+    const WORDS: &[&str] = &[
+        "look", "list", "read", "write", "make", "link", "remove", "rename", "owner", "mode", "time",
+        "xattr", "change", "any",
+    ];
+    let raw = Op::ALL.iter().map(|op| op.raw_name());
+    let mut all: Vec<String> = WORDS.iter().copied().chain(raw).map(str::to_owned).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+impl Desk {
+    pub(super) fn new(
+        state: State,
+        to: UnixStream,
+        answers: Receiver<Line>,
+        screen: Arc<Screen>,
+    ) -> Result<Self> {
+        let memory = Memory {
+            held: BTreeMap::new(),
+            current: None,
+            breakpoints: BTreeMap::new(),
+            policy: Text::of_view(&state)?,
+            draft: None,
+            by_hand: None,
+            orders: 0,
+            tracer: None,
+            over: false,
+        };
+        Ok(Self {
+            state: Mutex::new(state),
+            memory: Mutex::new(memory),
+            changed: Condvar::new(),
+            to,
+            answers,
+            screen,
+        })
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn policy_file(&self) -> String {
+        self.memory().policy.file.clone()
+    }
+
+    pub(super) fn prompt(&self) -> String {
+        match self.memory().current {
+            Some(id) => format!("(step {id}) "),
+            None => "(step) ".to_owned(),
+        }
+    }
+
+    /// Paths for completion: of what is held, and the directories above.
+    pub(super) fn paths(&self) -> Vec<String> {
+        let memory = self.memory();
+        let requests = memory.held.values().map(|held| &held.decision.request);
+        let names = requests.flat_map(|request| request.names.iter().chain(&request.second));
+        let mut found: Vec<String> = names.map(|name| name.escape_ascii().to_string()).collect();
+        for at in 0..found.len() {
+            let above: Vec<String> = found.get(at).map_or_else(Vec::new, |path| {
+                let ends = path.match_indices('/').skip(1).map(|(end, _)| end);
+                ends.filter_map(|end| Some(format!("{}/**", path.get(..end)?))).collect()
+            });
+            found.extend(above);
+        }
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    /// Names of rules, for completion.
+    pub(super) fn rules(&self) -> Vec<String> {
+        let memory = self.memory();
+        let policy = &memory.policy.policy;
+        let count = u32::try_from(policy.rule_count()).unwrap_or(0);
+        let name = |index| policy.rule_name(index).map(str::to_owned);
+        (0..count)
+            .map(|index| name(index).unwrap_or_else(|| (u64::from(index) + 1).to_string()))
+            .collect()
+    }
+
+    pub(super) fn complain(&self, error: &Error) {
+        self.screen.say(&self.screen.paint(Colour::Bad, &error.to_string()));
+    }
+
+    /// What the mediator tells by itself.
+    pub(super) fn hear(&self, told: Told) {
+        let mut memory = self.memory();
+        match told {
+            Told::Held {
+                id,
+                cause,
+                decision,
+                limit_seconds,
+            } => {
+                let limit = Duration::from_secs(limit_seconds.min(3600));
+                let cause = match cause {
+                    Cause::Breakpoint(number) => format!("breakpoint {number}"),
+                    Cause::Stop => "stopped".to_owned(),
+                };
+                let head = self.screen.paint(Colour::Head, &format!("request {id}, {cause}:"));
+                let shown = self.shown(&memory, &decision);
+                self.screen.say(&format!("{head} {shown}"));
+                memory.held.insert(
+                    id,
+                    Held {
+                        decision: *decision,
+                        until: Instant::now() + limit,
+                    },
+                );
+                memory.current.get_or_insert(id);
+                self.changed.notify_all();
+            }
+            Told::Released { id, how } => {
+                let gone = memory.held.remove(&id);
+                memory.turn_to_next();
+                match how {
+                    Release::Answered => {}
+                    Release::TooLate => self.screen.say(&format!(
+                        "request {id}: nobody answered in time, refused"
+                    )),
+                    // The one that keeps a draft tells by itself what changes.
+                    Release::Reloaded if gone.is_some() => self.screen.say(&format!(
+                        "request {id}: the policy has changed, decided anew"
+                    )),
+                    Release::Reloaded => {}
+                }
+            }
+            Told::NotHeld { decision } => {
+                let shown = self.shown(&memory, &decision);
+                self.screen.say(&format!("not held, too many are: {shown}"));
+            }
+        }
+    }
+
+    /// The mediator has closed the connection.
+    pub(super) fn over(&self) {
+        let mut memory = self.memory();
+        memory.over = true;
+        memory.held.clear();
+        memory.current = None;
+        self.changed.notify_all();
+        drop(memory);
+        self.screen.say("detached: everything is the policy's again");
+    }
+
+    /// Closes the connection; what is held is the policy's at once.
+    pub(super) fn leave(&self) {
+        self.memory().tracer = None;
+        let _closed_already = self.to.shutdown(std::net::Shutdown::Both);
+    }
+
+    fn shown(&self, memory: &Memory, decision: &Decision) -> String {
+        let verdict = words::verdict(&decision.verdict, decision.by_hand, Some(&memory.policy));
+        format!("{}: {}", decision.request.phrase(), self.screen.verdict(&verdict))
+    }
+
+    /// Carries out a command.
+    ///
+    /// # Errors
+    ///
+    /// What it says; nothing is changed then.
+    pub(super) fn obey(&self, command: Command) -> Result<Flow> {
+        match command {
+            Command::Break(clauses) => self.set_breakpoint(&clauses)?,
+            Command::Delete(number) => self.delete(number)?,
+            Command::Info => self.info(),
+            Command::Facts => self.facts()?,
+            Command::Why => self.why()?,
+            Command::List => self.list(),
+            Command::Step => self.go(Stop::Next)?,
+            Command::Next => {
+                let top = self.current()?.1.request.names.first().cloned();
+                self.go(top.map_or(Stop::Next, Stop::Below))?;
+            }
+            Command::Continue { all } => self.go_on(all)?,
+            Command::UntilDeny => self.go(Stop::Refusal)?,
+            Command::Allow => self.by_hand(None)?,
+            Command::Deny(errno) => self.by_hand(Some(errno.unwrap_or(libc::EACCES)))?,
+            Command::Request(id) => {
+                let mut memory = self.memory();
+                if !memory.held.contains_key(&id) {
+                    return Err(usage(format!("no request {id} is held"), "`info` tells which are"));
+                }
+                memory.current = Some(id);
+            }
+            Command::Trace(on) => self.trace(on)?,
+            Command::Edit(file) => self.edit(file.as_deref())?,
+            Command::Keep => self.keep()?,
+            Command::Drop => {
+                self.memory().draft = None;
+            }
+            Command::PrintRule => self.print_rule()?,
+            Command::Wait(seconds) => self.wait(Duration::from_secs(seconds))?,
+            Command::Help => self.help(),
+            Command::Detach => return Ok(Flow::Leave),
+        }
+        Ok(Flow::GoOn)
+    }
+
+    fn current(&self) -> Result<(u64, Decision)> {
+        let memory = self.memory();
+        let held = memory.current.and_then(|id| Some((id, memory.held.get(&id)?)));
+        held.map(|(id, held)| (id, held.decision.clone()))
+            .ok_or_else(|| usage("no request is held", "set a breakpoint, or `step`"))
+    }
+
+    /// Gives an order and waits until it is carried out.
+    fn order(&self, wanted: Wanted) -> Result<()> {
+        let number = {
+            let mut memory = self.memory();
+            if memory.over {
+                return Err(usage("the view has ended", "leave with `detach`"));
+            }
+            memory.orders += 1;
+            memory.orders
+        };
+        let order = Order {
+            number,
+            order: wanted,
+        };
+        let silent = |why: &dyn std::fmt::Display| {
+            Error::new(Class::Mount, format!("the mediator does not answer: {why}"), "")
+        };
+        lines::send(&self.to, &order, PATIENCE).map_err(|error| silent(&error))?;
+        loop {
+            match self.answers.recv_timeout(PATIENCE) {
+                Ok(Line::Done(done)) if done == number => return Ok(()),
+                Ok(Line::NotDone { order, why }) if order == number || order == 0 => {
+                    return Err(usage(crate::live::link::printable(&why), ""));
+                }
+                // Of an order that was given up.
+                Ok(_) => {}
+                Err(error) => return Err(silent(&error)),
+            }
+        }
+    }
+
+    fn set_breakpoint(&self, clauses: &[Clause]) -> Result<()> {
+        let (select, number, shown) = {
+            let memory = self.memory();
+            let select = selector(clauses, |name| memory.policy.find_rule(name));
+            let select = select.map_err(|what| usage(what, ""))?;
+            // Told here, with the host's users; there it could only be refused.
+            select.compile(&policies::Host).map_err(|mistakes| {
+                let told = mistakes.list.iter().map(|one| format!("{}; {}", one.what, one.hint));
+                usage(told.collect::<Vec<_>>().join("\n"), "")
+            })?;
+            let number = memory.breakpoints.keys().next_back().map_or(1, |last| last + 1);
+            (select, number, shown(clauses))
+        };
+        self.order(Wanted::Break {
+            breakpoint: number,
+            select,
+        })?;
+        self.screen.say(&format!("breakpoint {number}: {shown}"));
+        self.memory().breakpoints.insert(number, shown);
+        Ok(())
+    }
+
+    fn delete(&self, number: u32) -> Result<()> {
+        if !self.memory().breakpoints.contains_key(&number) {
+            return Err(usage(format!("no breakpoint {number}"), "`info` tells which there are"));
+        }
+        self.order(Wanted::Delete { breakpoint: number })?;
+        self.memory().breakpoints.remove(&number);
+        Ok(())
+    }
+
+    fn info(&self) {
+        let memory = self.memory();
+        let mut text = String::new();
+        // Writing to a String cannot fail, here and below.
+        let _infallible = writeln!(text, "policy: {}", memory.policy.file);
+        if memory.draft.is_some() {
+            text.push_str("edited, not kept: `keep` puts it in force, `drop` forgets it\n");
+        }
+        for (number, breakpoint) in &memory.breakpoints {
+            let _infallible = writeln!(text, "breakpoint {number}: {breakpoint}");
+        }
+        for (id, held) in &memory.held {
+            let left = held.until.saturating_duration_since(Instant::now()).as_secs();
+            let mark = if memory.current == Some(*id) { "=>" } else { "  " };
+            let shown = self.shown(&memory, &held.decision);
+            let _infallible = writeln!(text, "{mark} request {id}, {left} s left: {shown}");
+        }
+        if memory.held.is_empty() {
+            text.push_str("nothing is held\n");
+        }
+        self.screen.say(text.trim_end());
+    }
+
+    fn facts(&self) -> Result<()> {
+        let (_, decision) = self.current()?;
+        let facts = words::facts(&decision.request);
+        let lines = facts.into_iter().map(|(fact, value)| format!("  {fact:<10} {value}"));
+        self.screen.say(&lines.collect::<Vec<_>>().join("\n"));
+        Ok(())
+    }
+
+    fn why(&self) -> Result<()> {
+        let (_, decision) = self.current()?;
+        let memory = self.memory();
+        let lines = policies::why(&memory.policy.policy, &memory.policy.text, &decision.request);
+        self.screen.say(&lines.join("\n"));
+        Ok(())
+    }
+
+    fn list(&self) {
+        let memory = self.memory();
+        let decides = memory
+            .current
+            .and_then(|id| memory.held.get(&id))
+            .and_then(|held| memory.policy.policy.rule_line(held.decision.verdict.rule()?));
+        if memory.policy.text.is_empty() {
+            self.screen.say("the default policy: everything that QEMU as root could do, but device nodes");
+            return;
+        }
+        let lines = (1..).zip(memory.policy.text.lines()).map(|(number, line)| {
+            let mark = if decides == Some(number) { "=>" } else { "  " };
+            format!("{mark} {number:>4} | {}", crate::live::link::printable(line))
+        });
+        self.screen.say(&lines.collect::<Vec<_>>().join("\n"));
+    }
+
+    /// Lets the held request go by the policy and stops where `stop` says.
+    fn go(&self, stop: Stop) -> Result<()> {
+        self.order(Wanted::Stop(stop))?;
+        match self.current() {
+            Ok((id, _)) => self.release(id, By::Policy),
+            // Nothing is held: what comes is.
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn go_on(&self, all: bool) -> Result<()> {
+        self.order(Wanted::Stop(Stop::Nowhere))?;
+        let ids: Vec<u64> = {
+            let memory = self.memory();
+            let current = memory.current.into_iter();
+            if all { memory.held.keys().copied().collect() } else { current.collect() }
+        };
+        ids.into_iter().try_for_each(|id| self.release(id, By::Policy))
+    }
+
+    fn release(&self, id: u64, by: By) -> Result<()> {
+        self.order(Wanted::Answer { id, by })?;
+        let mut memory = self.memory();
+        memory.held.remove(&id);
+        memory.turn_to_next();
+        Ok(())
+    }
+
+    fn by_hand(&self, errno: Option<i32>) -> Result<()> {
+        let (id, decision) = self.current()?;
+        self.release(id, errno.map_or(By::Allow, By::Refuse))?;
+        self.memory().by_hand = Some(Done {
+            request: decision.request,
+            errno,
+        });
+        Ok(())
+    }
+
+    fn trace(&self, on: bool) -> Result<()> {
+        let tracer = if on {
+            let view = self.view();
+            let screen = Arc::clone(&self.screen);
+            Some(Tracer::start(&view, move |line| screen.say(line))?)
+        } else {
+            None
+        };
+        self.memory().tracer = tracer;
+        Ok(())
+    }
+
+    fn view(&self) -> String {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.view.clone()
+    }
+
+    fn edit(&self, file: Option<&str>) -> Result<()> {
+        let (name, text) = {
+            let memory = self.memory();
+            let begun = memory.draft.as_ref().unwrap_or(&memory.policy);
+            (memory.policy.file.clone(), begun.text.clone())
+        };
+        let draft = match file {
+            Some(file) => Text::read(&super::absolute(file))?,
+            None => Text::of(&name, edited(&text)?)?,
+        };
+        let mut memory = self.memory();
+        let mut told = Vec::new();
+        for (id, held) in &memory.held {
+            let request = &held.decision.request;
+            let (old, new) = (memory.policy.policy.answer(request), draft.policy.answer(request));
+            let (old, new) = (policies::short(&old), policies::short(&new));
+            told.push(if old == new {
+                format!("request {id}: {old}, as before")
+            } else {
+                format!("request {id}: {old} -> {}", self.screen.verdict(&new))
+            });
+        }
+        told.push("`keep` puts it in force, `drop` forgets it".to_owned());
+        memory.draft = Some(draft);
+        self.screen.say(&told.join("\n"));
+        Ok(())
+    }
+
+    fn keep(&self) -> Result<()> {
+        let none = || usage("nothing was edited", "`edit` first");
+        let draft = self.memory().draft.clone().ok_or_else(none)?;
+        let file = Path::new(&draft.file).is_absolute().then(|| draft.file.clone());
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody may have reloaded it meanwhile.
+        *state = rundir::load(&state.view)?;
+        let epoch = put_in_force(&mut state, &draft, file.as_deref().map(Path::new), false)?;
+        let mut memory = self.memory();
+        memory.draft = None;
+        self.screen.say(&format!(
+            "in force (reload {epoch}); {} itself is as it was",
+            memory.policy.file
+        ));
+        memory.policy = draft;
+        Ok(())
+    }
+
+    /// The rule that would do what was last done by hand.
+    fn print_rule(&self) -> Result<()> {
+        let memory = self.memory();
+        let none = || usage("nothing was done by hand yet", "`allow once` or `deny once` first");
+        let done = memory.by_hand.as_ref().ok_or_else(none)?;
+        self.screen.say(rule_for(done).trim_end());
+        Ok(())
+    }
+
+    fn wait(&self, limit: Duration) -> Result<()> {
+        let until = Instant::now() + limit;
+        let mut memory = self.memory();
+        while memory.current.is_none() && !memory.over {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(usage("nothing was held in that time", ""));
+            }
+            let waited = self.changed.wait_timeout(memory, left);
+            memory = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if memory.over {
+            return Err(usage("the view has ended", ""));
+        }
+        Ok(())
+    }
+
+    fn help(&self) {
+        let lines = COMMANDS.iter().map(|(name, arguments, what)| {
+            format!("{}\n      {what}", format!("  {name} {arguments}").trim_end())
+        });
+        self.screen.say(&lines.collect::<Vec<_>>().join("\n"));
+    }
+}
+
+impl Memory {
+    /// What is spoken of is held, if anything is.
+    fn turn_to_next(&mut self) {
+        let still = self.current.filter(|id| self.held.contains_key(id));
+        self.current = still.or_else(|| self.held.keys().next().copied());
+    }
+}
+
+fn usage(what: impl Into<String>, cure: &str) -> Error {
+    Error::new(Class::Usage, what, cure)
+}
+
+fn shown(clauses: &[Clause]) -> String {
+    let said = clauses.iter().map(|clause| match clause {
+        Clause::Op(words) => format!("op {}", words.join("|")),
+        Clause::Path(glob) => format!("path {glob}"),
+        Clause::Rule(rule) => format!("rule {rule}"),
+        Clause::Deny => "deny".to_owned(),
+        Clause::When(conditions) => format!("when {conditions}"),
+    });
+    said.collect::<Vec<_>>().join(" ")
+}
+
+fn rule_for(done: &Done) -> String {
+    let request = &done.request;
+    let names = request.names.iter().chain(&request.second);
+    let globs: Vec<String> = names.map(|name| literal(name)).collect();
+    let mut rule = String::from("[[rule]]\n");
+    if !globs.is_empty() {
+        let _infallible = writeln!(rule, "path = {}", toml::Value::from(globs));
+    }
+    let _infallible = writeln!(rule, "do = [\"{}\"]", request.op.raw_name());
+    match done.errno {
+        None => rule.push_str("action = \"allow\"\n"),
+        Some(errno) => {
+            let errno = errno_symbol(Errno::from_raw_os_error(errno));
+            let _infallible = writeln!(rule, "action = \"deny\"\nerrno = \"{errno}\"");
+        }
+    }
+    rule
+}
+
+/// A glob that is one path's alone.
+fn literal(path: &[u8]) -> String {
+    let mut glob = String::new();
+    for byte in path {
+        match byte {
+            b'*' | b'?' | b'[' | b']' | b'\\' => {
+                glob.push('\\');
+                glob.push(char::from(*byte));
+            }
+            b' '..=b'~' => glob.push(char::from(*byte)),
+            other => {
+                let _infallible = write!(glob, "\\x{other:02x}");
+            }
+        }
+    }
+    glob
+}
+
+/// A text as it comes back from the person's editor.
+fn edited(text: &str) -> Result<String> {
+    let failed = |what: &dyn std::fmt::Display| {
+        usage(format!("edit: {what}"), "set $EDITOR, or write `edit FILE`")
+    };
+    let editor = ["VISUAL", "EDITOR"].into_iter().find_map(std::env::var_os);
+    let editor = editor.ok_or_else(|| failed(&"neither $VISUAL nor $EDITOR is set"))?;
+    let file = tempfile::Builder::new()
+        .prefix("policy-")
+        .suffix(".toml")
+        .tempfile()
+        .map_err(|error| failed(&error))?;
+    std::fs::write(file.path(), text).map_err(|error| failed(&error))?;
+    // As git and crontab do it: the variable may hold arguments.
+    let status = std::process::Command::new("/bin/sh")
+        .arg("-c")
+        .arg("exec $0 \"$1\"")
+        .arg(&editor)
+        .arg(file.path())
+        .status()
+        .map_err(|error| failed(&error))?;
+    if !status.success() {
+        return Err(failed(&format!("{} ended with {status}", editor.display())));
+    }
+    std::fs::read_to_string(file.path()).map_err(|error| failed(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use virtfs_mediator_core::op::AnyAsk;
+    use virtfs_mediator_core::policy::{Facts, Policy, Requester};
+
+    #[test]
+    fn rule_for_what_was_done_by_hand_does_just_that() {
+        let requester = Requester {
+            uid: 1,
+            gid: 1,
+            pid: 0,
+        };
+        let request = |path: &[u8]| {
+            let names = [path];
+            let facts = Facts {
+                names: &names,
+                ..Facts::of(Op::Unlink, requester)
+            };
+            Request::of(&facts, AnyAsk::Nothing)
+        };
+        let odd: &[u8] = b"/a*[x]?\\ \xff\n";
+        for errno in [None, Some(libc::EROFS)] {
+            let done = Done {
+                request: request(odd),
+                errno,
+            };
+            let other = if errno.is_none() { "deny" } else { "allow" };
+            let text = format!("default = \"{other}\"\n{}", rule_for(&done));
+            let policy = Policy::parse("t", &text, &policies::Host).unwrap();
+            let verdict = |path| policy.decide_request(&request(path));
+            assert_eq!(verdict(odd).err().map(|no| no.errno.raw_os_error()), errno);
+            assert_ne!(verdict(b"/axxxx").is_ok(), errno.is_none(), "{text}");
+        }
+    }
+}
