@@ -6,7 +6,7 @@ use super::facts::Facts;
 use super::grant::{Asked, Judged};
 use super::limit::Limit;
 use super::model::{
-    Action, Condition, Modify, Number, Policy, Rule, Whose, shows_outsiders, words_besides,
+    Action, Condition, Flags, Modify, Number, Policy, Rule, Whose, shows_outsiders, words_besides,
 };
 use super::permit::{Permit, Refusal, Trace};
 use crate::ids::{FileKind, GuestOwner, HostOwner};
@@ -428,7 +428,7 @@ impl Case<'_, '_> {
             Condition::Birth(birth) => Some(facts.birth == *birth),
             Condition::Submount(submount) => Some(facts.submount == *submount),
             Condition::Flags { any, all, none } => {
-                let flags = self.asked.flags?;
+                let flags = Flags::from(self.asked.open?);
                 let meets_any = any.is_empty() || flags.meets(*any);
                 Some(meets_any && flags.holds(*all) && !flags.meets(*none))
             }
