@@ -10,7 +10,7 @@ use super::asides::Asides;
 use super::audit::{Audit, AuditWriter, Record, Refused, Verbosity, escape};
 use super::counters::{Counters, End};
 use super::scratch::{Scratch, join, with_paths};
-use crate::export::{Attr, Entry, Export, Fault, Pin, SPELLING};
+use crate::export::{Attr, Entry, Export, Fault, Inode, Pin, SPELLING};
 use crate::ids::{FileKind, GuestGid, GuestOwner, GuestUid, HandleId, NodeId};
 use crate::name::Name;
 use crate::op::{Op, Words};
@@ -91,6 +91,8 @@ pub(super) struct Case<'a> {
     pub(super) subject: Subject<'a>,
     pub(super) words: Option<Words>,
     pub(super) attr: Option<&'a Attr>,
+    /// Which file a name stands for, where `attr` is its.
+    pub(super) inode: Option<Inode>,
     /// The type, where it is known without asking; the floor wants it of an open.
     pub(super) kind: Option<FileKind>,
     pub(super) second: Option<(&'a Pin, &'a Name)>,
@@ -107,6 +109,7 @@ impl<'a> Case<'a> {
             subject,
             words: None,
             attr: None,
+            inode: None,
             kind: None,
             second: None,
             span: None,
@@ -380,7 +383,10 @@ impl Mediator {
             self.write_name(parent, name, second);
             facts.second = Some(second);
         }
-        let others = self.write_subject(subject, first);
+        let mut others = self.write_subject(subject, first);
+        if let Some(attr) = attr.filter(|_| !self.policy.followed().is_empty()) {
+            self.add_followed((subject, case.inode), &attr, &mut others)?;
+        }
         if others.is_empty() {
             let only: [&[u8]; 1] = [first];
             facts.names = &only;

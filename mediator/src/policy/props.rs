@@ -69,6 +69,7 @@ fn compile(rules: &[Naive], default_allow: bool) -> Policy {
             }),
         },
         log: false,
+        follows: false,
     };
     let rules = rules.iter().map(rule).collect();
     Policy {

@@ -1,7 +1,12 @@
 //! Verdicts, by table.
 
+mod conditions;
+mod follow;
 mod grants;
-mod language;
+mod limits;
+mod observe;
+mod pretend;
+mod renamed_xattrs;
 
 use rustix::io::Errno;
 
