@@ -184,6 +184,7 @@ impl Policy {
         allowed: &mut Allowed,
         worst: &mut Option<Refusal>,
     ) {
+        let mut hidden = false;
         for word in each_word(words) {
             match self.verdict(case, path, word) {
                 Verdict::Allow(rule, modify) => {
@@ -208,7 +209,11 @@ impl Policy {
                     worst.get_or_insert(Refusal { errno, rule, why });
                 }
                 // Hiding is the strictest: another name's refusal must not tell that it is there.
+                // The other words count all the same: where rules are only observed, what they
+                // change in what is asked holds.
+                Verdict::Hide(_) if hidden => {}
                 Verdict::Hide(rule) => {
+                    hidden = true;
                     let errno = if is_new { Errno::ACCESS } else { Errno::NOENT };
                     let rule = Some(rule);
                     *worst = Some(Refusal {
@@ -216,7 +221,6 @@ impl Policy {
                         rule,
                         why: "hidden by a rule",
                     });
-                    return;
                 }
             }
         }

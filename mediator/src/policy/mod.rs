@@ -33,4 +33,6 @@ pub use request::{Granted, Request};
 #[cfg(test)]
 mod props;
 #[cfg(test)]
+mod props_language;
+#[cfg(test)]
 mod tests;
