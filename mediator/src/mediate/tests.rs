@@ -357,3 +357,24 @@ fn denied_file_is_refused_by_every_link_and_at_once_when_the_host_changes_names(
         "also through an old handle"
     );
 }
+
+#[test]
+fn create_of_a_file_that_is_there_is_judged_as_an_open() {
+    let world = World::new(
+        "default = \"allow\"\n[[rule]]\npath = \"/log/**\"\ndo = \"write\"\naction = \"deny\"\n",
+    );
+    world.put("log/old", b"kept");
+    let log = world.walk("log").unwrap();
+    let create = |name: &[u8], flags: i32| {
+        let flags = flags | libc::O_CREAT;
+        let made = world.mediator.create(world.who, log, name, 0o600, flags);
+        made.map(|_made| ())
+    };
+    assert_eq!(
+        create(b"old", libc::O_WRONLY | libc::O_TRUNC),
+        Err(Errno::ACCESS)
+    );
+    assert_eq!(create(b"old", libc::O_RDONLY), Ok(()));
+    assert_eq!(create(b"new", libc::O_WRONLY), Ok(()));
+    assert_eq!(std::fs::read(world.path("log/old")).unwrap(), b"kept");
+}

@@ -10,7 +10,7 @@ use super::read::{self, Span, Value};
 use crate::ids::{HostGid, HostUid};
 use crate::op::{Op, Word, Words};
 
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "name", "path", "do", "when", "action", "errno", "owner", "mode", "log", "limit", "inode",
     "strict",
 ];
@@ -38,7 +38,7 @@ const WORDS: &[(&str, Words)] = &[
 
 /// What a rule may answer. Not EIO, ENOSYS, ENOTCONN: those mean faults, and the kernel remembers
 /// ENOSYS for as long as the view lives.
-const ERRNOS: &[(&str, Errno)] = &[
+pub(super) const ERRNOS: &[(&str, Errno)] = &[
     ("EACCES", Errno::ACCESS),
     ("EPERM", Errno::PERM),
     ("EROFS", Errno::ROFS),

@@ -10,7 +10,7 @@ use super::rule::FOLLOWED_MAX;
 use super::{Reader, reach};
 use crate::ids::{HostGid, HostOwner, HostUid};
 
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "export",
     "client",
     "default",

@@ -4,6 +4,8 @@ mod conditions;
 mod follow;
 mod grants;
 mod limits;
+mod manual;
+mod manual_table;
 mod observe;
 mod pretend;
 mod renamed_xattrs;
