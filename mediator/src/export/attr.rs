@@ -57,6 +57,11 @@ pub struct Statfs {
     pub namelen: u32,
 }
 
+/// A file's identity, to find out whether another name is the same file's. The same as far as
+/// [`Attr::btime`] tells inodes of one number apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inode(pub(super) Identity);
+
 /// Which inode a descriptor names. The birth time serves as its generation: an inode number that
 /// is used again has another. Two inodes of one number born within one tick of the file system's
 /// clock, or on a file system without birth times, cannot be told apart.

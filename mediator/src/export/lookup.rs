@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::attr::Seen;
+use super::attr::{Inode, Seen};
 use super::fault::Call;
 use super::table::Route;
 use super::{Attr, Export, Fault, Submounts};
@@ -56,6 +56,12 @@ impl Child {
     #[must_use]
     pub fn attr(&self) -> &Attr {
         &self.seen.attr
+    }
+
+    /// Which file it is.
+    #[must_use]
+    pub fn inode(&self) -> Inode {
+        Inode(self.seen.identity)
     }
 
     /// Its node, if it is known already.
@@ -116,6 +122,42 @@ impl Export {
                 kind: table.nodes.kind(slot),
             })
         })
+    }
+
+    /// Which file a node is.
+    ///
+    /// # Errors
+    ///
+    /// ESTALE if the node was forgotten.
+    pub fn inode(&self, pin: &Pin) -> Result<Inode, Fault> {
+        let slot = |table: &mut super::table::Table| {
+            let slot = table.slot(pin.node)?;
+            Ok::<_, Errno>(table.nodes.identity(slot))
+        };
+        self.with(slot).map(Inode).call("inode")
+    }
+
+    /// Whether `path` (`/a/b`, from the export's root) is that file's now. What is not there, or
+    /// could only be reached through a symbolic link, is not.
+    ///
+    /// # Errors
+    ///
+    /// What openat(2) and statx(2) say besides ENOENT and ENOTDIR.
+    pub fn is_at(&self, inode: Inode, path: &[u8]) -> Result<bool, Fault> {
+        let mut at = self.root.clone();
+        for component in path
+            .split(|byte| *byte == b'/')
+            .filter(|one| !one.is_empty())
+        {
+            let name = Name::new(component).call("openat")?;
+            at = match sys::open_path(at.as_fd(), name.as_c_str()) {
+                Ok(fd) => Arc::new(fd),
+                Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
+                Err(errno) => return Err((errno, "openat").into()),
+            };
+        }
+        let seen = Seen::new(&sys::stat(at.as_fd()).call("statx")?).call("statx")?;
+        Ok(seen.identity == inode.0)
     }
 
     /// Whether every write through the handle goes to the file's end.

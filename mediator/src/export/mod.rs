@@ -38,7 +38,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::ids::{FileKind, NodeId};
 use crate::sys;
 
-pub use attr::{Attr, Statfs};
+pub use attr::{Attr, Inode, Statfs};
 pub use dir::{DirEntry, Handed};
 pub use fault::Fault;
 pub use lookup::{Child, Entry, Pin};

@@ -18,7 +18,7 @@ use super::scratch::with_paths;
 use super::select::Selection;
 use super::turns::{Turn, Turns};
 use super::watch::{Watch, Watchers};
-use crate::export::{Attr, DescriptorUse, Entry, Export, Fault, Pin};
+use crate::export::{Attr, DescriptorUse, Entry, Export, Fault, Inode, Pin};
 use crate::ids::{FileKind, GuestGid, GuestOwner, GuestUid, HandleId, NodeId};
 use crate::name::Name;
 use crate::op::{Op, Words};
@@ -115,6 +115,8 @@ pub(super) struct Case<'a> {
     pub(super) subject: Subject<'a>,
     pub(super) words: Option<Words>,
     pub(super) attr: Option<&'a Attr>,
+    /// Which file a name stands for, where `attr` is its.
+    pub(super) inode: Option<Inode>,
     /// The type, where it is known without asking; the floor wants it of an open.
     pub(super) kind: Option<FileKind>,
     pub(super) second: Option<(&'a Pin, &'a Name)>,
@@ -131,6 +133,7 @@ impl<'a> Case<'a> {
             subject,
             words: None,
             attr: None,
+            inode: None,
             kind: None,
             second: None,
             span: None,

@@ -66,7 +66,10 @@ impl Mediator {
             self.write_name(parent, name, second);
             facts.second = Some(second);
         }
-        let others = self.write_subject(subject, first);
+        let mut others = self.write_subject(subject, first);
+        if let Some(attr) = attr.filter(|_| !trail.policy.borrow().followed().is_empty()) {
+            self.add_followed(trail, (subject, case.inode), &attr, &mut others)?;
+        }
         if others.is_empty() {
             let only: [&[u8]; 1] = [first];
             facts.names = &only;

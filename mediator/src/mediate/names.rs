@@ -2,8 +2,8 @@
 
 use rustix::io::Errno;
 
-use super::funnel::{Act, Case, Mediator, ShownEntry, Trail};
-use crate::export::{Attr, Pin};
+use super::funnel::{Act, Case, Mediator, ShownEntry, Subject, Trail};
+use crate::export::{Attr, Child, Inode, Pin};
 use crate::ids::{FileKind, NodeId};
 use crate::name::Name;
 use crate::op::{Op, RenameHow, rows};
@@ -32,6 +32,7 @@ impl Mediator {
         let child = child.map_err(|fault| self.misspelt(trail, (parent, name), fault))?;
         let case = Case {
             attr: Some(child.attr()),
+            inode: Some(child.inode()),
             ..Case::name(parent, name)
         };
         let permit = self.decide::<rows::Lookup>(trail, &case, ())?;
@@ -52,9 +53,10 @@ impl Mediator {
     pub fn unlink(&self, who: Requester, parent: NodeId, name: &[u8]) -> Result<(), Errno> {
         self.run(Op::Unlink, who, |trail| {
             let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
-            let attr = self.attr_of_name(trail, &parent, &name)?;
+            let there = self.asked_about(trail, &parent, &name)?;
             let case = Case {
-                attr: attr.as_ref(),
+                attr: there.as_ref().map(Child::attr),
+                inode: there.as_ref().map(Child::inode),
                 ..Case::name(&parent, &name)
             };
             let permit = self.decide::<rows::Unlink>(trail, &case, ())?;
@@ -70,9 +72,9 @@ impl Mediator {
     pub fn rmdir(&self, who: Requester, parent: NodeId, name: &[u8]) -> Result<(), Errno> {
         self.run(Op::Rmdir, who, |trail| {
             let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
-            let attr = self.attr_of_name(trail, &parent, &name)?;
+            let there = self.asked_about(trail, &parent, &name)?;
             let case = Case {
-                attr: attr.as_ref(),
+                attr: there.as_ref().map(Child::attr),
                 ..Case::name(&parent, &name)
             };
             let permit = self.decide::<rows::Rmdir>(trail, &case, ())?;
@@ -145,22 +147,49 @@ impl Mediator {
         to: (&Pin, &Name),
         how: RenameHow,
     ) -> Act<crate::policy::Permit<rows::Rename>> {
-        let attr = self.attr_of_name(trail, from.0, from.1)?;
+        let there = self.asked_about(trail, from.0, from.1)?;
         let case = Case {
-            attr: attr.as_ref(),
+            attr: there.as_ref().map(Child::attr),
+            inode: there.as_ref().map(Child::inode),
             second: Some(to),
             ..Case::name(from.0, from.1)
         };
         self.decide::<rows::Rename>(trail, &case, how)
     }
 
+    /// A file with further links is sought by the paths of rules that follow it, and judged by
+    /// those where it is found, whether or not the client ever looked there.
+    pub(super) fn add_followed(
+        &self,
+        trail: &Trail,
+        (subject, inode): (Subject<'_>, Option<Inode>),
+        attr: &Attr,
+        names: &mut Vec<Vec<u8>>,
+    ) -> Act<()> {
+        if attr.nlink < 2 || attr.kind == FileKind::Directory {
+            return Ok(());
+        }
+        let inode = match (inode, subject) {
+            (Some(inode), _) => inode,
+            (None, Subject::Node(pin)) => self.export.inode(pin)?,
+            // A name that is to be made stands for nothing yet.
+            (None, Subject::Name(..) | Subject::Handle(_)) => return Ok(()),
+        };
+        for path in trail.policy.borrow().followed() {
+            if self.export.is_at(inode, path)? {
+                names.push(path.clone());
+            }
+        }
+        Ok(())
+    }
+
     /// What a name stands for now, if rules for `op` ask about it.
-    fn attr_of_name(&self, trail: &Trail, parent: &Pin, name: &Name) -> Act<Option<Attr>> {
+    fn asked_about(&self, trail: &Trail, parent: &Pin, name: &Name) -> Act<Option<Child>> {
         let op = trail.op;
         let needs = self.needs(trail, op);
         // A rename that is judged by path must know whether a whole subtree moves.
         if needs.attr || (op == Op::Rename && needs.path) {
-            return Ok(Some(*self.export.child(parent, name)?.attr()));
+            return Ok(Some(self.export.child(parent, name)?));
         }
         Ok(None)
     }

@@ -295,3 +295,87 @@ fn file_larger_than_its_limit_can_be_made_in_no_way() {
     let len = |name| std::fs::metadata(world.path(name)).unwrap().len();
     assert_eq!((len("a"), len("b")), (6, 8));
 }
+
+/// A file with a name that rules speak of and another in the open, and a rule that follows it.
+fn linked(rule: &str) -> World {
+    let world = World::new(&format!(
+        "default = \"allow\"\n[[rule]]\npath = [\"/s/key\", \"/s/other\"]\n{rule}\n"
+    ));
+    world.put("s/key", b"secret");
+    world.put("plain", b"p");
+    std::fs::hard_link(world.path("s/key"), world.path("open")).unwrap();
+    std::fs::hard_link(world.path("plain"), world.path("plain2")).unwrap();
+    world
+}
+
+#[test]
+fn hidden_file_is_found_by_no_link_if_the_rule_follows_it() {
+    let followed = linked("action = \"hide\"\ninode = true");
+    assert_eq!(followed.walk("open"), Err(Errno::NOENT));
+    assert_eq!(followed.walk("s/key"), Err(Errno::NOENT));
+    assert!(followed.walk("plain2").is_ok());
+    let (who, root) = (followed.who, NodeId::ROOT);
+    assert_eq!(
+        followed.mediator.unlink(who, root, b"open"),
+        Err(Errno::NOENT)
+    );
+    let by_name = linked("action = \"hide\"");
+    assert!(by_name.walk("open").is_ok(), "what README tells as a limit");
+}
+
+#[test]
+fn denied_file_is_refused_by_every_link_and_at_once_when_the_host_changes_names() {
+    let world = linked("do = [\"read\", \"write\", \"remove\"]\naction = \"deny\"\ninode = true");
+    let (mediator, who) = (&world.mediator, world.who);
+    let open = |node| {
+        let opened = mediator.open(who, node, libc::O_RDONLY);
+        opened.map(|(handle, _)| handle)
+    };
+    let node = world.walk("open").unwrap();
+    assert_eq!(open(node), Err(Errno::ACCESS));
+    assert_eq!(
+        mediator.unlink(who, NodeId::ROOT, b"open"),
+        Err(Errno::ACCESS)
+    );
+    let moved = mediator.rename(who, (NodeId::ROOT, b"open"), (NodeId::ROOT, b"x"), 0);
+    assert_eq!(
+        moved,
+        Err(Errno::ACCESS),
+        "its rule would not hold by that name"
+    );
+
+    // Another file takes the path: what was judged by it before no longer is, the other one is.
+    let plain = world.walk("plain").unwrap();
+    let handle = open(plain).unwrap();
+    std::fs::remove_file(world.path("s/key")).unwrap();
+    assert!(open(node).is_ok());
+    std::fs::hard_link(world.path("plain"), world.path("s/key")).unwrap();
+    assert_eq!(open(plain), Err(Errno::ACCESS));
+    let read = |handle| mediator.read(who, handle, 0, 8, |data| data.map(<[u8]>::to_vec));
+    assert_eq!(
+        read(handle),
+        Err(Errno::ACCESS),
+        "also through an old handle"
+    );
+}
+
+#[test]
+fn create_of_a_file_that_is_there_is_judged_as_an_open() {
+    let world = World::new(
+        "default = \"allow\"\n[[rule]]\npath = \"/log/**\"\ndo = \"write\"\naction = \"deny\"\n",
+    );
+    world.put("log/old", b"kept");
+    let log = world.walk("log").unwrap();
+    let create = |name: &[u8], flags: i32| {
+        let flags = flags | libc::O_CREAT;
+        let made = world.mediator.create(world.who, log, name, 0o600, flags);
+        made.map(|_made| ())
+    };
+    assert_eq!(
+        create(b"old", libc::O_WRONLY | libc::O_TRUNC),
+        Err(Errno::ACCESS)
+    );
+    assert_eq!(create(b"old", libc::O_RDONLY), Ok(()));
+    assert_eq!(create(b"new", libc::O_WRONLY), Ok(()));
+    assert_eq!(std::fs::read(world.path("log/old")).unwrap(), b"kept");
+}

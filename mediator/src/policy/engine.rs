@@ -6,7 +6,7 @@ use super::facts::Facts;
 use super::grant::{Asked, Judged};
 use super::limit::Limit;
 use super::model::{
-    Action, Condition, Modify, Number, Policy, Rule, Whose, shows_outsiders, words_besides,
+    Action, Condition, Flags, Modify, Number, Policy, Rule, Whose, shows_outsiders, words_besides,
 };
 use super::permit::{Permit, Refusal, Trace};
 use super::request::Request;
@@ -240,6 +240,7 @@ impl Policy {
         allowed: &mut Allowed,
         worst: &mut Option<Refusal>,
     ) {
+        let mut hidden = false;
         for word in each_word(words) {
             match self.verdict(case, path, word) {
                 Verdict::Allow(rule, modify) => {
@@ -264,7 +265,11 @@ impl Policy {
                     worst.get_or_insert(Refusal { errno, rule, why });
                 }
                 // Hiding is the strictest: another name's refusal must not tell that it is there.
+                // The other words count all the same: where rules are only observed, what they
+                // change in what is asked holds.
+                Verdict::Hide(_) if hidden => {}
                 Verdict::Hide(rule) => {
+                    hidden = true;
                     let errno = if is_new { Errno::ACCESS } else { Errno::NOENT };
                     let rule = Some(rule);
                     *worst = Some(Refusal {
@@ -272,7 +277,6 @@ impl Policy {
                         rule,
                         why: "hidden by a rule",
                     });
-                    return;
                 }
             }
         }
@@ -493,7 +497,7 @@ impl Case<'_, '_> {
             Condition::Birth(birth) => Some(facts.birth == *birth),
             Condition::Submount(submount) => Some(facts.submount == *submount),
             Condition::Flags { any, all, none } => {
-                let flags = self.asked.flags?;
+                let flags = Flags::from(self.asked.open?);
                 let meets_any = any.is_empty() || flags.meets(*any);
                 Some(meets_any && flags.holds(*all) && !flags.meets(*none))
             }

@@ -5,7 +5,6 @@
 
 use serde::Serialize;
 
-use super::condition::{FLAG_NAMES, Flags};
 use super::engine::{Case, Verdict, each_word, is_new_name, names};
 use super::model::{Action, Condition, Number, Policy, Rule, Whose};
 use super::permit::Refusal;
@@ -370,7 +369,7 @@ fn fact(condition: &Condition, case: &Case<'_, '_>, name: Option<&[u8]>) -> (&'s
         Condition::Target(_) => ("target", known(facts.target.map(<[u8]>::escape_ascii))),
         Condition::Birth(_) => ("birth", facts.birth.to_string()),
         Condition::Submount(_) => ("submount", facts.submount.to_string()),
-        Condition::Flags { .. } => ("flags", known(asked.flags.map(flag_words))),
+        Condition::Flags { .. } => ("flags", known(asked.open.map(|open| open_words(open).join(" ")))),
         Condition::Rename(_) => ("rename", known(asked.rename.map(how_name))),
         Condition::Name(_) => {
             let last = name.and_then(|name| name.rsplit(|byte| *byte == b'/').next());
@@ -463,12 +462,6 @@ fn effect(grant: AnyGrant) -> Effect {
             ..none
         },
     }
-}
-
-fn flag_words(flags: Flags) -> String {
-    let given = FLAG_NAMES.iter().filter(|(_, flag)| flags.meets(*flag));
-    let given: Vec<&str> = given.map(|(name, _)| *name).collect();
-    given.join(" ")
 }
 
 fn how_name(how: RenameHow) -> &'static str {

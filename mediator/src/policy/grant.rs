@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 
 use super::engine::{Allowed, refuse};
-use super::model::{Flags, Policy, SetId};
+use super::model::{Policy, SetId};
 use super::permit::Refusal;
 use crate::ids::{FileKind, HostOwner, Mode};
 use crate::op::{
@@ -27,7 +27,7 @@ pub struct Asked {
     pub(super) kind: Option<FileKind>,
     pub(super) rename: Option<RenameHow>,
     /// OPEN's and CREATE's.
-    pub(super) flags: Option<Flags>,
+    pub(super) open: Option<OpenAs>,
 }
 
 /// A row that [`Policy::decide`] can judge: each whose arguments it knows how to translate.
@@ -155,7 +155,7 @@ impl Translate<OpenAs> for OpenAs {
     fn asked(&self) -> Asked {
         Asked {
             words: words_of_open(*self),
-            flags: Some(Flags::from(*self)),
+            open: Some(*self),
             ..Asked::default()
         }
     }
@@ -170,7 +170,7 @@ impl Translate<Birth> for BirthAsk {
         Asked {
             words: Words::of(Word::Make),
             open_words: words_of_open(self.open),
-            flags: Some(Flags::from(self.open)),
+            open: Some(self.open),
             mode: Some(self.mode),
             kind: Some(self.kind),
             ..Asked::default()

@@ -45,4 +45,6 @@ pub use symbol::{errno_named, errno_symbol};
 #[cfg(test)]
 mod props;
 #[cfg(test)]
+mod props_language;
+#[cfg(test)]
 pub(crate) mod tests;

@@ -27,6 +27,8 @@ pub struct Policy {
     pub(super) bounds: Option<Bounds>,
     pub(super) rules: Vec<Rule>,
     pub(super) xattrs: Vec<XattrRule>,
+    /// The paths of rules with `inode = true`, each once.
+    pub(super) followed: Vec<Vec<u8>>,
     /// By operation: what is worked out once from the rules.
     pub(super) by_op: Vec<ByOp>,
 }
@@ -96,6 +98,8 @@ pub(super) struct Rule {
     pub(super) when: Vec<Condition>,
     pub(super) action: Action,
     pub(super) log: bool,
+    /// `inode`: files found by its paths are judged by them whatever the name they are reached by.
+    pub(super) follows: bool,
 }
 
 impl Rule {
@@ -259,6 +263,7 @@ impl Policy {
             bounds: None,
             rules: Vec::new(),
             xattrs: Vec::new(),
+            followed: Vec::new(),
             by_op: Vec::new(),
         }
         .compiled()
@@ -267,9 +272,19 @@ impl Policy {
     /// Works out what depends on the rules as a whole.
     pub(super) fn compiled(mut self) -> Self {
         self.bounds = self.work_out_bounds();
+        self.followed = self.work_out_followed();
         let by_op = Op::ALL.iter().map(|op| self.work_out(*op)).collect();
         self.by_op = by_op;
         self
+    }
+
+    fn work_out_followed(&self) -> Vec<Vec<u8>> {
+        let rules = self.rules.iter().filter(|rule| rule.follows);
+        let paths = rules.flat_map(|rule| rule.paths.iter().filter_map(Glob::literal));
+        let mut paths: Vec<Vec<u8>> = paths.collect();
+        paths.sort_unstable();
+        paths.dedup();
+        paths
     }
 
     fn work_out_bounds(&self) -> Option<Bounds> {
@@ -308,7 +323,10 @@ impl Policy {
         // `set_id` spares set-group-id on directories.
         let spares = op == Op::Setattr && (self.set_id != SetId::Allow || !self.setgid_directories);
         let bounded = self.bounds.is_some() && !shows_outsiders(op);
-        needs.path |= moves || leads;
+        // Whether a file has further links is told by its attributes.
+        let follows = !self.followed.is_empty();
+        needs.path |= moves || leads || follows;
+        needs.attr |= follows;
         needs.attr |= (moves && op == Op::Rename) || leads || spares || bounded;
         ByOp { rules, needs }
     }
@@ -415,6 +433,24 @@ impl Policy {
     pub fn limits_file_size(&self) -> bool {
         let limits = |rule: &Rule| matches!(rule.action, Action::Allow(modify) if modify.file_size.is_some());
         self.file_size.is_some() || self.rules.iter().any(limits)
+    }
+
+    /// The paths that a file with several links must be sought by, and if it is there, be judged
+    /// by too: those of rules with `inode = true`.
+    #[must_use]
+    pub fn followed(&self) -> &[Vec<u8>] {
+        &self.followed
+    }
+
+    /// Whether some READ or WRITE can be judged otherwise than the OPEN before it, or must be seen
+    /// for the log: then data may not go past this process. Names aside, which can change too.
+    #[must_use]
+    pub fn judges_each_io(&self) -> bool {
+        let io = Words::of(Word::Read).with(Words::of(Word::Write));
+        let looks =
+            |rule: &Rule| rule.log || rule.when.iter().any(Condition::may_change_after_open);
+        let rules = self.rules.iter().filter(|rule| rule.words.meets(io));
+        self.limits_file_size() || rules.into_iter().any(looks)
     }
 
     /// How many rules there are.

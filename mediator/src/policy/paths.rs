@@ -345,6 +345,22 @@ impl Glob {
         path.starts_with(&self.prefix) && self.accepts(self.after(path))
     }
 
+    /// The only path that matches, if there is just one; `/` for the root.
+    pub(super) fn literal(&self) -> Option<Vec<u8>> {
+        let mut path = Vec::new();
+        for segment in &self.segments {
+            let Segment::One(glob) = segment else {
+                return None;
+            };
+            path.push(b'/');
+            path.extend(glob.literal()?);
+        }
+        if path.is_empty() {
+            path.push(b'/');
+        }
+        Some(path)
+    }
+
     /// Whether a symbolic link's target matches; for patterns of [`Glob::target`].
     pub(super) fn matches_target(&self, target: &[u8]) -> bool {
         self.accepts(self.run(target))

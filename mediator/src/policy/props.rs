@@ -24,7 +24,7 @@ pub(super) fn path() -> impl Strategy<Value = String> {
     prop::collection::vec(name(), 0..4).prop_map(|parts| format!("/{}", parts.join("/")))
 }
 
-fn pattern() -> impl Strategy<Value = String> {
+pub(super) fn pattern() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         3 => name(),
         2 => Just("**".to_owned()),
@@ -69,6 +69,7 @@ pub(super) fn compile(rules: &[Naive], default_allow: bool) -> Policy {
             }),
         },
         log: false,
+        follows: false,
     };
     let rules = rules.iter().map(rule).collect();
     Policy {
@@ -79,7 +80,7 @@ pub(super) fn compile(rules: &[Naive], default_allow: bool) -> Policy {
     .compiled()
 }
 
-fn text_matches(glob: &[u8], text: &[u8]) -> bool {
+pub(super) fn text_matches(glob: &[u8], text: &[u8]) -> bool {
     match glob {
         [] => text.is_empty(),
         [b'*', rest @ ..] => (0..=text.len()).any(|skip| text_matches(rest, &text[skip..])),
@@ -104,7 +105,7 @@ fn split(path: &str) -> Vec<&str> {
     path.split('/').filter(|part| !part.is_empty()).collect()
 }
 
-fn path_matches(pattern: &str, path: &str) -> bool {
+pub(super) fn path_matches(pattern: &str, path: &str) -> bool {
     parts_match(&split(pattern), &split(path))
 }
 

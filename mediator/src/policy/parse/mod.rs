@@ -74,5 +74,15 @@ fn document<'t>(text: &'t str, report: &mut Report<'_>) -> Option<Spanned<DeTabl
     None
 }
 
+/// What the parser knows, for the test of the manual: keys of a file, of a rule and of `when`, and
+/// errnos.
+#[cfg(test)]
+pub(super) fn known() -> [Vec<&'static str>; 4] {
+    let errnos = rule::ERRNOS.iter().map(|(name, _)| *name);
+    let keys = [top::KEYS, rule::KEYS, when::KEYS].map(<[&str]>::to_vec);
+    let [top, rule, when] = keys;
+    [top, rule, when, errnos.collect()]
+}
+
 #[cfg(test)]
 mod tests;

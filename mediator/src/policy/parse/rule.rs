@@ -10,9 +10,13 @@ use super::read::{self, Span, Value};
 use crate::ids::{HostGid, HostUid};
 use crate::op::{Op, Word, Words};
 
-const KEYS: &[&str] = &[
-    "name", "path", "do", "when", "action", "errno", "owner", "mode", "log", "limit",
+pub(super) const KEYS: &[&str] = &[
+    "name", "path", "do", "when", "action", "errno", "owner", "mode", "log", "limit", "inode",
+    "strict",
 ];
+
+/// How many paths may be sought by at each request for a file with several links.
+pub(super) const FOLLOWED_MAX: usize = 32;
 
 const WORDS: &[(&str, Words)] = &[
     ("look", Words::of(Word::Look)),
@@ -34,7 +38,7 @@ const WORDS: &[(&str, Words)] = &[
 
 /// What a rule may answer. Not EIO, ENOSYS, ENOTCONN: those mean faults, and the kernel remembers
 /// ENOSYS for as long as the view lives.
-const ERRNOS: &[(&str, Errno)] = &[
+pub(super) const ERRNOS: &[(&str, Errno)] = &[
     ("EACCES", Errno::ACCESS),
     ("EPERM", Errno::PERM),
     ("EROFS", Errno::ROFS),
@@ -85,6 +89,8 @@ impl Reader<'_, '_> {
         let when = table
             .get("when")
             .map_or_else(Vec::new, |at| self.conditions(at, words, ops));
+        let follows = self.follows(table, paths.as_deref().unwrap_or_default());
+        self.check_strict(table);
         let logs = [("none", false), ("all", true)];
         let log = table.get("log");
         let log = log.and_then(|at| read::choice(at, "log", &logs, &mut self.report));
@@ -101,6 +107,7 @@ impl Reader<'_, '_> {
             when,
             action: action?,
             log: log.unwrap_or(false),
+            follows,
         })
     }
 
@@ -188,6 +195,29 @@ impl Reader<'_, '_> {
                 .add(&value.span(), "a rule for `lock` alone never decides", hint);
         }
         (words, ops)
+    }
+
+    /// Only a path without wildcards can be gone to, to see which file is there.
+    fn follows(&mut self, table: &DeTable<'_>, paths: &[Glob]) -> bool {
+        let Some(value) = table.get("inode") else {
+            return false;
+        };
+        let follows = read::boolean(value, "inode", &mut self.report) == Some(true);
+        let whole = !paths.is_empty() && paths.iter().all(|path| path.literal().is_some());
+        if follows && !whole && (table.get("path").is_none() || !paths.is_empty()) {
+            let hint = "name each file in full: `path = [\"/etc/shadow\", \"/etc/gshadow\"]`";
+            let what = "`inode = true` needs paths without wildcards";
+            self.report.add(&value.span(), what, hint);
+        }
+        follows
+    }
+
+    /// Every READ and WRITE is judged as it is.
+    pub(super) fn check_strict(&mut self, table: &DeTable<'_>) {
+        if let Some((key, _)) = table.get_key_value("strict") {
+            let what = "`strict` would say nothing: every read and write is judged by itself";
+            self.report.add(&key.span(), what, "drop it");
+        }
     }
 
     /// Only what no client builds upon may be told as done without being so: a write that did not

@@ -6,10 +6,11 @@ use super::super::model::{CacheWord, Policy, SetId, Settings, XattrAction, Xattr
 use super::super::owners::{IdRange, NO_ID, Owners, Who};
 use super::super::paths::NameGlob;
 use super::read::{self, Span, Value};
+use super::rule::FOLLOWED_MAX;
 use super::{Reader, reach};
 use crate::ids::{HostGid, HostOwner, HostUid};
 
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "export",
     "client",
     "default",
@@ -22,6 +23,7 @@ const KEYS: &[&str] = &[
     "cache",
     "mode",
     "limit",
+    "strict",
     "rule",
     "xattr",
 ];
@@ -58,6 +60,12 @@ impl Reader<'_, '_> {
         for (table, span) in self.tables(file, "rule") {
             rules.push((self.rule(table, &span), span));
         }
+        self.check_strict(file);
+        let followed = rules.iter().filter_map(|(rule, span)| {
+            let rule = rule.as_ref().filter(|rule| rule.follows)?;
+            Some((rule.paths.len(), span.clone()))
+        });
+        self.check_followed(followed.collect());
         let xattrs = self.xattrs(file);
         reach::check(&rules, readonly, &mut self.report);
         Some(Policy {
@@ -75,8 +83,23 @@ impl Reader<'_, '_> {
                 .map(|(rule, _)| rule)
                 .collect::<Option<_>>()?,
             xattrs,
+            followed: Vec::new(),
             by_op: Vec::new(),
         })
+    }
+
+    /// Each path costs a walk for every request on a file with several links.
+    fn check_followed(&mut self, rules: Vec<(usize, Span)>) {
+        let mut sum = 0;
+        for (paths, span) in rules {
+            sum += paths;
+            if sum > FOLLOWED_MAX {
+                let what = format!("with this rule, {sum} paths have `inode = true`");
+                let hint = format!("at most {FOLLOWED_MAX}; deny what leads to the rest as well");
+                self.report.add(&span, what, hint);
+                return;
+            }
+        }
     }
 
     fn tables<'v, 'i>(&mut self, file: &'v DeTable<'i>, key: &str) -> Vec<(&'v DeTable<'i>, Span)> {

@@ -10,7 +10,7 @@ use super::read::{self, Value};
 use crate::ids::FileKind;
 use crate::op::{Op, RenameHow, Word, Words};
 
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "type",
     "mode",
     "new_mode",

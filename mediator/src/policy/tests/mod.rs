@@ -1,10 +1,17 @@
 //! Verdicts, by table.
 
 mod cases;
+mod conditions;
 pub(crate) mod explain;
+mod follow;
 mod grants;
-mod language;
+mod limits;
+mod manual;
+mod manual_table;
+mod observe;
 mod phrase;
+mod pretend;
+mod renamed_xattrs;
 
 use rustix::io::Errno;
 
