@@ -2,6 +2,7 @@
 //! nor a sink that does not take them, changes how its view is served.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -9,19 +10,20 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use virtfs_mediator_core::mediate::AuditLine;
 
 use crate::common::{
-    CLIENT_GID, CLIENT_UID, END_LIMIT, Export, LIMIT, Start, assert_nothing_left, await_that, ours,
-    shown, stderr, within_as,
+    CLIENT_GID, CLIENT_UID, END_LIMIT, Export, LIMIT, Running, Start, assert_nothing_left,
+    await_that, ours, shown, stderr, within_as,
 };
 use crate::process::Process;
 
-/// Line 2, 7 and 13 are where the rules begin.
+/// The rules begin on lines 2, 7 and 13.
 const POLICY: &str = r#"default = "allow"
 [[rule]]
 name = "keep"
 path = "/kept*"
-do = ["remove"]
+do = ["remove", "rename"]
 action = "deny"
 [[rule]]
 path = "/told"
@@ -90,7 +92,7 @@ fn refusal_is_one_whole_record_in_a_file() {
     let export = export();
     let file = export.beside("audit.log");
     let start = start(&export, &[&shown(&file)]);
-    let script = "cd \"$1\" && rm -f kept*; cat told; mknod dev c 1 3; ln told second; \
+    let script = "cd \"$1\" && rm -f kept*; cat told; mknod device c 0 0; ln told second; \
                   mv kept* elsewhere; true";
     let output = start.output(["sh", "-c", script, "sh", &shown(export.path())]);
     assert!(output.status.success(), "{output:?}");
@@ -136,10 +138,18 @@ fn refusal_is_one_whole_record_in_a_file() {
         (None, None),
         "{read}"
     );
-    let rename = found.iter().find(|one| one["operation"] == "rename");
-    if let Some(rename) = rename {
-        assert_eq!(rename["second_path"], "/elsewhere");
-    }
+    let by_operation = |name| found.iter().find(|one| one["operation"] == name).unwrap();
+    let rename = by_operation("rename");
+    assert_eq!(rename["second_path"], "/elsewhere");
+    assert_eq!(rename["type"], "regular");
+    // The floor: no rule decides.
+    let device = by_operation("mknod");
+    assert_eq!(
+        (&device["path"], &device["errno"]),
+        (&"/device".into(), &"EPERM".into())
+    );
+    assert_eq!(device["type"], "char_device");
+    assert_eq!(device.get("rule_number"), None, "{device}");
     assert_nothing_left(view);
 }
 
@@ -225,7 +235,7 @@ fn sink_that_takes_nothing_costs_records_and_never_the_view() {
     let mut command = start.command(["sh", "-c", script, "sh", &shown(export.path())]);
     let (from, go) = std::io::pipe().unwrap();
     command.stdin(from);
-    let mut running = crate::common::Running::spawn(command, start.name().to_owned());
+    let mut running = Running::spawn(command, start.name().to_owned());
     running.stdout.until("ready");
     running.look();
     let relay = relays(running.launcher)[0];
@@ -302,6 +312,122 @@ fn relay_holds_its_pipe_and_its_sinks_and_no_power() {
         let has = held.iter().any(|(_, what)| *what == shown(&file));
         assert!(!has, "{process:?} holds the audit file: {held:?}");
     }
+}
+
+/// The writing end of a mediator's records: the pipe that its relay reads.
+fn records_of(mediator: Process, relay: Process) -> fs::File {
+    let read = relay.descriptors();
+    let written = mediator.descriptors();
+    let shared = written
+        .iter()
+        .filter(|(number, _)| *number > 2)
+        .find(|(_, what)| {
+            read.iter()
+                .any(|(number, pipe)| *number > 2 && pipe == what)
+        });
+    let (number, _) = shared.expect("mediator and relay share a pipe");
+    let path = format!("/proc/{}/fd/{number}", mediator.pid);
+    fs::OpenOptions::new().write(true).open(path).unwrap()
+}
+
+#[test]
+fn what_a_broken_into_mediator_writes_speaks_for_its_own_view_and_reaches_no_terminal() {
+    let export = export();
+    let file = export.beside("audit.log");
+    let start = start(&export, &[&shown(&file)]);
+    let mut running = start.shell_ready("echo ready; exec sleep 1000");
+    let relay = relays(running.launcher)[0];
+    let mut hostile = records_of(running.family().mediator(), relay);
+    let record = r#""event":"refused","operation":"unlink","path":"/made-up","uid":0,"gid":0,"pid":1,"why":"x","errno":"EACCES","errno_number":13}"#;
+    let with = |field: &str| format!("{{{field},{record}\n");
+    let forged = [
+        with(r#""view":"theirs""#),
+        with(r#""time":"1999-01-01T00:00:00.000000Z""#),
+        with(r#""rule":"\u001b]0;title\u0007""#),
+        with(r#""type":"unicorn""#),
+        "\u{1b}[2J\n".to_owned(),
+        "x".repeat(1 << 20) + "\n",
+    ];
+    for line in &forged {
+        hostile.write_all(line.as_bytes()).unwrap();
+    }
+    hostile
+        .write_all(format!("{{{record}\n").as_bytes())
+        .unwrap();
+    drop(hostile);
+    await_that(LIMIT, "the lie about its own view is kept", || {
+        of(&entries_so_far(&file), "refused").len() == 1
+    });
+    let found = entries_so_far(&file);
+    assert!(
+        found.iter().all(|one| one["view"] == start.name()),
+        "{found:#?}"
+    );
+    let missing: u64 = found.iter().filter_map(|one| one["records"].as_u64()).sum();
+    assert_eq!(missing, u64::try_from(forged.len()).unwrap(), "{found:#?}");
+    let text = fs::read_to_string(&file).unwrap();
+    for word in ["theirs", "1999", "title", "unicorn", "\u{1b}", "xxx"] {
+        assert!(!text.contains(word), "{word:?} was let through: {text}");
+    }
+    running.signal(Signal::SIGTERM);
+    let ended = running.end();
+    assert_eq!(ended.told("it may be broken into"), 1, "{ended:?}");
+}
+
+#[test]
+fn relay_that_is_killed_costs_records_and_not_the_view() {
+    let export = export();
+    let file = export.beside("audit.log");
+    let start = start(&export, &[&shown(&file)]);
+    let script = "cd \"$1\"; echo ready; read l; rm -f kept* 2>/dev/null; \
+                  echo ok >told && cat told; exec sleep 1000";
+    let mut command = start.command(["sh", "-c", script, "sh", &shown(export.path())]);
+    let (from, go) = std::io::pipe().unwrap();
+    command.stdin(from);
+    let mut running = Running::spawn(command, start.name().to_owned());
+    running.ready();
+    let relay = relays(running.launcher)[0];
+    relay.kill(Signal::SIGKILL);
+    await_that(LIMIT, "the relay is gone", || !relay.alive());
+    nix::unistd::write(&go, b"go\n").unwrap();
+    running.stdout.until("ok");
+    let output = ours(["metrics", start.name()]);
+    let metrics = String::from_utf8(output.stdout).unwrap();
+    let dropped = format!(
+        "virtfs_audit_records_dropped_total{{view=\"{}\"}} ",
+        start.name()
+    );
+    let dropped = metrics.lines().find_map(|line| line.strip_prefix(&dropped));
+    assert!(dropped.is_some_and(|count| count != "0"), "{metrics}");
+    running.signal(Signal::SIGTERM);
+    let ended = running.end();
+    assert_eq!(ended.told("nobody keeps audit records"), 1, "{ended:?}");
+}
+
+#[test]
+fn readme_shows_a_record_as_it_is_kept_and_names_each_field() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let example = readme
+        .lines()
+        .find(|line| line.starts_with("{\"time\""))
+        .unwrap();
+    let mut record: serde_json::Map<String, Value> = serde_json::from_str(example).unwrap();
+    let rows: Vec<&str> = readme
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .collect();
+    for field in record
+        .keys()
+        .map(String::as_str)
+        .chain(["other_paths", "records"])
+    {
+        let named = format!("`{field}`");
+        assert!(rows.iter().any(|row| row.contains(&named)), "{field}");
+    }
+    assert!(record.remove("time").is_some() && record.remove("view").is_some());
+    let line = serde_json::to_vec(&record).unwrap();
+    assert!(AuditLine::parse(&line).is_ok(), "{example}");
 }
 
 /// The program in a mount namespace whose /run is empty, but for what `script` puts there.
