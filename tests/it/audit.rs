@@ -451,6 +451,28 @@ fn with_own_run(script: &str, words: Vec<String>, argv: &[&str]) -> std::process
 }
 
 #[test]
+fn full_disk_costs_records_is_told_once_and_stops_nothing() {
+    let export = export();
+    // Room for a few records.
+    let setup = "mkdir /run/small; mount -t tmpfs -o size=4k none /run/small";
+    let start = start(&export, &["/run/small/audit.log"]);
+    let script = "cd \"$1\"; i=0; while [ $i -lt 50 ]; do true >dull; i=$((i+1)); done 2>/dev/null; \
+                  echo done";
+    let path = shown(export.path());
+    let output = with_own_run(setup, start.run_words(), &["sh", "-c", script, "sh", &path]);
+    assert_eq!(output.stdout, b"done\n", "{output:?}");
+    let told = stderr(&output);
+    assert_eq!(told.matches("an audit record is lost").count(), 1, "{told}");
+    let lost = told
+        .lines()
+        .find(|line| line.contains("audit records are lost"));
+    assert!(
+        lost.is_some_and(|line| line.contains("/run/small/audit.log")),
+        "{told}"
+    );
+}
+
+#[test]
 fn refusal_is_one_entry_of_journald() {
     let export = export();
     let socket = export.beside("journal");
