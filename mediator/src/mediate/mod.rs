@@ -7,6 +7,7 @@
 mod attrs;
 mod audit;
 mod counters;
+mod describe;
 mod dirs;
 mod funnel;
 mod histogram;
