@@ -6,7 +6,7 @@ mod relay;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -71,4 +71,13 @@ fn relays(launcher: Process) -> Vec<Process> {
     let mut found = launcher.children();
     found.retain(|child| child.field("Name").as_deref() == Some("virtfs-audit"));
     found
+}
+
+/// Those that have a file open, whoever's children they are.
+fn keepers_of(file: &Path) -> Vec<PathBuf> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let descriptors = processes.filter_map(|process| fs::read_dir(process.path().join("fd")).ok());
+    let open = descriptors.flatten().flatten().map(|fd| fd.path());
+    open.filter(|fd| fs::read_link(fd).is_ok_and(|to| to == file))
+        .collect()
 }

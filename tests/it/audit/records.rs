@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -13,16 +13,7 @@ use crate::common::{
     await_that, ours, shown, stderr, within_as,
 };
 
-use super::{NASTY, entries, export, of, start};
-
-/// Those that have a file open, whoever's children they are.
-fn keepers_of(file: &Path) -> Vec<PathBuf> {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let descriptors = processes.filter_map(|process| fs::read_dir(process.path().join("fd")).ok());
-    let open = descriptors.flatten().flatten().map(|fd| fd.path());
-    open.filter(|fd| fs::read_link(fd).is_ok_and(|to| to == file))
-        .collect()
-}
+use super::{NASTY, entries, export, keepers_of, of, start};
 
 #[test]
 fn refusal_is_one_whole_record_in_a_file() {

@@ -15,7 +15,7 @@ use crate::common::{
 };
 use crate::process::Process;
 
-use super::{export, of, relays, start};
+use super::{export, keepers_of, of, relays, start};
 
 #[test]
 fn sink_that_takes_nothing_costs_records_and_never_the_view() {
@@ -100,18 +100,10 @@ fn relay_holds_its_pipe_and_its_sinks_and_no_power() {
     ] {
         assert_eq!(relay.field(field).as_deref(), Some(expected), "{field}");
     }
-    // The client's three are another test's.
-    let family = running.family();
-    for process in [
-        family.keeper,
-        family.init,
-        family.warden(),
-        family.mediator(),
-    ] {
-        let held = process.descriptors();
-        let has = held.iter().any(|(_, what)| *what == shown(&file));
-        assert!(!has, "{process:?} holds the audit file: {held:?}");
-    }
+    let own = format!("/proc/{}/fd", relay.pid);
+    let keepers = keepers_of(&file);
+    assert!(keepers.iter().all(|fd| fd.starts_with(&own)), "{keepers:?}");
+    assert_eq!(keepers.len(), 1);
 }
 
 /// The writing end of a mediator's records: the pipe that its relay reads.
