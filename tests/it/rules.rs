@@ -313,19 +313,26 @@ fn with_audit_records(coverage: &mut Coverage) {
 fn with_a_client_in_the_background(coverage: &mut Coverage) {
     let export = Export::new();
     let start = Start::new(&export);
-    // It is told to go on once we know who is who.
-    let fifo = export.beside("fifo");
-    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
-    std::os::unix::fs::chown(&fifo, Some(CLIENT_UID), Some(CLIENT_GID)).unwrap();
-    let fifo = shown(&fifo);
+    // Each of the two is told to go on by a pipe of its own.
+    let [first, background] = ["first", "background"].map(|name| {
+        let fifo = export.beside(name);
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
+        std::os::unix::fs::chown(&fifo, Some(CLIENT_UID), Some(CLIENT_GID)).unwrap();
+        shown(&fifo)
+    });
     let script = format!(
-        "exec 3<>{fifo}; (read l <&3; read l <&3) >/dev/null 2>&1 & echo ready; read l <&3; exit 0"
+        "exec 3<>{first} 4<>{background}; (read l <&4) >/dev/null 2>&1 & echo ready; read l <&3"
     );
     let argv = ["sh", "-c", &script].map(str::to_owned);
     let (trace, mut running) = run(&start, &argv);
     let family = running.family().clone();
-    // Whichever of the two reads the first line, the others are there as well.
-    fs::write(&fifo, "\n\n\n").unwrap();
+    fs::write(&first, "\n").unwrap();
+    await_that(
+        LIMIT,
+        "the launcher leaves the background to itself",
+        || !running.launcher.alive(),
+    );
+    fs::write(&background, "\n").unwrap();
     family.assert_gone();
     assert_eq!(running.end().code(), 0);
     trace.count(coverage);

@@ -373,6 +373,10 @@ fn tell_of(judged: &Judged, what: &str) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn refused(name: &[u8]) -> Record {
@@ -456,5 +460,39 @@ mod tests {
         );
         assert_eq!(logged, 0);
         assert_eq!(record_of(AuditTo::Both).1, 1);
+    }
+
+    proptest! {
+        /// Whatever a guest calls its files and an administrator the rules, the line is one that its
+        /// reader takes.
+        #[test]
+        fn record_of_any_names_is_a_line_that_can_be_read_back(
+            first in vec(any::<u8>(), 0..5_000),
+            second in option::of(vec(any::<u8>(), 0..5_000)),
+            others in vec(vec(any::<u8>(), 0..2_000), 0..8),
+            rule in option::of((option::of(".{0,300}"), any::<u32>(), option::of(any::<u64>()))),
+            errno in 1..133,
+        ) {
+            let names = Names {
+                first: escape(&first),
+                second: second.as_deref().map(escape),
+                others: others.iter().map(|name| escape(name)).collect(),
+            };
+            let rule = rule.map(|(name, number, line)| RuleRef {
+                name,
+                number: number.into(),
+                line,
+            });
+            let requester = Requester { uid: 0, gid: u32::MAX, pid: 7 };
+            let judged = Judged { op: Op::Rename, requester, names, kind: None, rule };
+            let errno = Errno::from_raw_os_error(errno);
+            let line = Record::Refused { judged, why: "test", errno }.line().unwrap();
+            let bytes = line.bytes();
+            prop_assert!(bytes.len() <= record::AUDIT_LINE_MAX, "{}", bytes.len());
+            let read = AuditLine::parse(bytes.strip_suffix(b"\n").unwrap());
+            prop_assert!(read.is_ok(), "{read:?}: {}", bytes.escape_ascii());
+            let read = read.unwrap();
+            prop_assert_eq!((read.rule, read.pid), (line.rule, Some(7)));
+        }
     }
 }

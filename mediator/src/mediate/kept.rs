@@ -185,6 +185,11 @@ mod tests {
         for writer in writers {
             writer.join().unwrap();
         }
+        // One that fits tells of all that did not.
+        let before = counts(&kept).0;
+        while counts(&kept).0 == before {
+            kept.put(&line(1)).unwrap();
+        }
         let (written, dropped) = counts(&kept);
         drop(kept);
         // Each could be parsed.

@@ -8,6 +8,7 @@ mod asides;
 mod attrs;
 mod audit;
 mod counters;
+mod describe;
 mod dirs;
 mod event;
 mod funnel;
