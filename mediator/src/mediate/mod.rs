@@ -7,7 +7,6 @@
 mod attrs;
 mod audit;
 mod counters;
-mod describe;
 mod dirs;
 mod funnel;
 mod histogram;
