@@ -8,7 +8,6 @@ mod asides;
 mod attrs;
 mod audit;
 mod counters;
-mod describe;
 mod dirs;
 mod event;
 mod funnel;
