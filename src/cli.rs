@@ -109,6 +109,24 @@ pub(crate) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Record decisions with all their facts into a file for `replay` and `suggest`, until
+    /// interrupted or the view ends.
+    Record {
+        /// The view's name.
+        view: String,
+        /// The file; it must not be there yet.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        #[command(flatten)]
+        which: crate::live::trace::Which,
+    },
+    /// Stop at decisions of a running view and decide them by hand: a console like a debugger's.
+    Step {
+        /// The view's name.
+        view: String,
+        #[command(flatten)]
+        options: crate::step::Options,
+    },
     /// Show decisions as they are made, one line each, until interrupted or the view ends.
     Trace {
         /// The view's name.

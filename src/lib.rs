@@ -27,6 +27,7 @@ mod plan;
 mod policies;
 mod relay;
 mod report;
+mod step;
 mod sys;
 mod view_name;
 
@@ -38,7 +39,7 @@ use crate::cli::{Cli, Command};
 use crate::control::{commands, metrics, show};
 use crate::error::{Class, Result};
 use crate::launch::inside::{Inside, Mediator};
-use crate::live::{reload, trace};
+use crate::live::{record, reload, trace};
 use crate::plan::ClientCommand;
 
 /// The program: does what the command line says; errors are told on stderr.
@@ -114,6 +115,12 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
             policy,
             dry_run,
         } => reload::reload(&view, policy, dry_run).map(|()| 0),
+        Command::Record {
+            view,
+            output,
+            which,
+        } => record::record(&view, &output, &which).map(|()| 0),
+        Command::Step { view, options } => step::step(&view, &options).map(|()| 0),
         Command::Trace { view, which, json } => trace::trace(&view, &which, json).map(|()| 0),
         Command::Status { view, json } => show::status(&view, json).map(|()| 0),
         Command::Metrics { view, output } => metrics::metrics(&view, output.as_deref()).map(|()| 0),

@@ -15,7 +15,7 @@ use virtfs_mediator_core::mediate::{Event, Selector};
 use crate::control::rundir;
 use crate::error::{Class, Error, Result};
 use crate::live::in_force::Text;
-use crate::live::link::{Link, PATIENCE};
+use crate::live::link::{Link, PATIENCE, failed};
 use crate::live::words;
 use crate::plan;
 
@@ -86,14 +86,7 @@ pub(crate) fn trace(view: &str, which: &Which, as_json: bool) -> Result<()> {
     let mut policy = Text::of_view(&rundir::load(view)?)?;
     let select = which.selector(&policy)?;
     let mut link = Link::to(view)?;
-    let answer = link.ask(&Question::Watch { select }, PATIENCE)?;
-    let Answer::Begun { mut epoch } = answer else {
-        return Err(Error::new(
-            Class::Mount,
-            "the mediator answers something else",
-            "",
-        ));
-    };
+    let mut epoch = begin(&mut link, view, select)?;
     let mut out = std::io::stdout().lock();
     while let Some(line) = link.next()? {
         let written = match line {
@@ -120,6 +113,63 @@ pub(crate) fn trace(view: &str, which: &Which, as_json: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A trace that goes on beside something else; it ends when this is dropped.
+pub(crate) struct Tracer {
+    connection: std::os::unix::net::UnixStream,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Tracer {
+    /// Tells every decision of a view to `say`, a line each.
+    ///
+    /// # Errors
+    ///
+    /// Mount: the mediator does not answer.
+    pub(crate) fn start(
+        policy: Text,
+        view: &str,
+        say: impl Fn(&str) + Send + 'static,
+    ) -> Result<Self> {
+        let mut link = Link::to(view)?;
+        let select = Selector::default();
+        begin(&mut link, view, select)?;
+        let connection = link.connection()?;
+        let thread = std::thread::spawn(move || {
+            while let Ok(Some(line)) = link.next() {
+                match line {
+                    Line::Event(event) => say(&shown(&event, &policy)),
+                    Line::Dropped(count) => say(&format!("{count} decisions are missing here")),
+                    Line::Told(_) | Line::Done(_) | Line::NotDone { .. } => {}
+                }
+            }
+        });
+        Ok(Self {
+            connection,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        let _closed_already = self.connection.shutdown(std::net::Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            // A panic aborts the process, so there is nothing to learn from the result.
+            let _panicked = thread.join();
+        }
+    }
+}
+
+/// Asks for decisions; tells which policy is in force.
+pub(super) fn begin(link: &mut Link, view: &str, select: Selector) -> Result<u64> {
+    match link.ask(&Question::Watch { select }, PATIENCE)? {
+        Answer::Begun { epoch } => Ok(epoch),
+        other @ (Answer::Status(_) | Answer::Reloaded { .. } | Answer::Error(_)) => {
+            Err(failed(view, &format!("{other:?}")))
+        }
+    }
 }
 
 fn shown(event: &Event, policy: &Text) -> String {

@@ -68,6 +68,11 @@ pub(super) fn explain(file: &Path, phrase: &str, around: &Around, form: Form) ->
     }
 }
 
+/// The same for a request that is already one.
+pub(super) fn why(policy: &Policy, text: &str, request: &Request) -> Vec<String> {
+    lines(&tell(policy, request), text)
+}
+
 fn usage(bad: BadPhrase) -> Error {
     Error::new(Class::Usage, bad.what, bad.hint)
 }

@@ -11,7 +11,7 @@ mod suggest;
 use std::path::Path;
 
 use nix::unistd::{Group, User};
-use virtfs_mediator_core::policy::{Policy, Requester, Users, shipped};
+use virtfs_mediator_core::policy::{Answer, Policy, Request, Requester, Users, shipped};
 
 use crate::cli::PolicyCommand;
 use crate::error::{Class, Error, Result};
@@ -56,6 +56,16 @@ pub(crate) fn replay(recording: &Path, policy: &Path, json: bool) -> Result<u8> 
 /// Configuration: the recording or the policy.
 pub(crate) fn suggest(recording: &Path, from: Option<&Path>) -> Result<()> {
     suggest::suggest(recording, from)
+}
+
+/// How a policy judges a request, rule by rule, for people; `text` is the policy file's.
+pub(crate) fn why(policy: &Policy, text: &str, request: &Request) -> Vec<String> {
+    explain::why(policy, text, request)
+}
+
+/// An answer in a few words.
+pub(crate) fn short(answer: &Answer) -> String {
+    show::answer(answer)
 }
 
 /// How a command tells what it found.

@@ -17,7 +17,9 @@ pub(super) enum Command {
     List,
     Step,
     Next,
-    Continue { all: bool },
+    Continue {
+        all: bool,
+    },
     UntilDeny,
     Allow,
     Deny(Option<i32>),
@@ -44,26 +46,66 @@ pub(super) enum Clause {
 
 /// The commands with their arguments, for `help` and completion.
 pub(super) const COMMANDS: &[(&str, &str, &str)] = &[
-    ("break", "op WORD|WORD, path GLOB, rule N|NAME, deny, when KEY=VALUE,...", "stop where all of these hold"),
+    (
+        "break",
+        "op WORD|WORD, path GLOB, rule N|NAME, deny, when KEY=VALUE,...",
+        "stop where all of these hold",
+    ),
     ("delete", "N", "remove a breakpoint"),
     ("info", "", "what is held, breakpoints, the policy"),
     ("facts", "", "every fact of the held request"),
     ("why", "", "how the policy judges it, rule by rule"),
     ("list", "", "the policy, with the line that decides"),
-    ("step", "", "let it go by the policy; stop at the next decision"),
-    ("next", "", "let it go by the policy; stop at the next decision about the same file"),
-    ("continue", "[all]", "let it go by the policy, or everything that is held"),
-    ("until", "deny", "let it go by the policy; stop at the next refusal"),
-    ("allow", "once", "allow it in the place of the rules; the floor stands"),
+    (
+        "step",
+        "",
+        "let it go by the policy; stop at the next decision",
+    ),
+    (
+        "next",
+        "",
+        "let it go by the policy; stop at the next decision about the same file",
+    ),
+    (
+        "continue",
+        "[all]",
+        "let it go by the policy, or everything that is held",
+    ),
+    (
+        "until",
+        "deny",
+        "let it go by the policy; stop at the next refusal",
+    ),
+    (
+        "allow",
+        "once",
+        "allow it in the place of the rules; the floor stands",
+    ),
     ("deny", "once [ERRNO]", "refuse it (EACCES)"),
     ("request", "N", "speak of this one, where several are held"),
     ("trace", "on|off", "tell of every decision while it is on"),
-    ("edit", "[FILE]", "another policy: in $VISUAL or $EDITOR, or FILE's; see how verdicts change"),
+    (
+        "edit",
+        "[FILE]",
+        "another policy: in $VISUAL or $EDITOR, or FILE's; see how verdicts change",
+    ),
     ("keep", "", "put the edited policy in force"),
     ("drop", "", "forget the edited policy"),
-    ("print-rule", "", "the rule that would do what was last done by hand"),
-    ("wait", "[SECONDS]", "wait until a request is held (scripts)"),
-    ("detach", "", "leave; everything that is held is the policy's again"),
+    (
+        "print-rule",
+        "",
+        "the rule that would do what was last done by hand",
+    ),
+    (
+        "wait",
+        "[SECONDS]",
+        "wait until a request is held (scripts)",
+    ),
+    (
+        "detach",
+        "",
+        "leave; everything that is held is the policy's again",
+    ),
     ("help", "", "this"),
 ];
 
@@ -166,7 +208,9 @@ fn denial(rest: &str) -> Result<Option<i32>, String> {
         ["once", name] => errno_named(name)
             .map(|errno| Some(errno.raw_os_error()))
             .ok_or_else(|| format!("`{}` is no errno", name.escape_debug())),
-        _ => Err("write `deny once` or `deny once EPERM`; for always, `edit` the policy".to_owned()),
+        _ => {
+            Err("write `deny once` or `deny once EPERM`; for always, `edit` the policy".to_owned())
+        }
     }
 }
 
@@ -281,9 +325,23 @@ mod tests {
         assert_eq!(parse("  step "), Ok(Some(Command::Step)));
         assert_eq!(parse("s"), Ok(Some(Command::Step)));
         assert_eq!(parse("print"), Ok(Some(Command::PrintRule)));
-        assert_eq!(parse("deny once EPERM"), Ok(Some(Command::Deny(Some(libc::EPERM)))));
+        assert_eq!(
+            parse("deny once EPERM"),
+            Ok(Some(Command::Deny(Some(libc::EPERM))))
+        );
         assert_eq!(parse("# a remark"), Ok(None));
-        for bad in ["de", "blah", "allow", "deny once EBLAH", "until dawn", "trace", "step 3", "break", "break op", "delete x"] {
+        for bad in [
+            "de",
+            "blah",
+            "allow",
+            "deny once EBLAH",
+            "until dawn",
+            "trace",
+            "step 3",
+            "break",
+            "break op",
+            "delete x",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
         for (name, ..) in COMMANDS {
@@ -294,20 +352,37 @@ mod tests {
     #[test]
     fn breakpoint_is_what_a_rule_of_the_policy_would_be() {
         let parsed = |line: &str| match parse(line) {
-            Ok(Some(Command::Break(clauses))) => selector(&clauses, |name| (name == "web").then_some(4)),
+            Ok(Some(Command::Break(clauses))) => {
+                selector(&clauses, |name| (name == "web").then_some(4))
+            }
             other => panic!("{other:?}"),
         };
         let rule = |line: &str| parsed(line).unwrap().rule.unwrap();
-        assert_eq!(rule("break op rename|owner"), "do = [\"rename\", \"owner\"]\n");
+        assert_eq!(
+            rule("break op rename|owner"),
+            "do = [\"rename\", \"owner\"]\n"
+        );
         assert_eq!(rule("break /site/**"), "path = [\"/site/**\"]\n");
         assert_eq!(
             rule("break when new_uid=0,type=file op owner"),
             "do = [\"owner\"]\nwhen.new_owner.uid = 0\nwhen.type = \"file\"\n"
         );
-        assert_eq!(parsed("break rule web deny"), Ok(Selector { rule: None, refused: true, decided_by: Some(4) }));
+        assert_eq!(
+            parsed("break rule web deny"),
+            Ok(Selector {
+                rule: None,
+                refused: true,
+                decided_by: Some(4)
+            })
+        );
         assert!(parsed("break rule nix").is_err());
         assert!(parsed("break when x").is_err());
-        for line in ["break op rename|owner", "break path /site/**", "break when new_uid=0", "break when size.min=1000000,birth=true"] {
+        for line in [
+            "break op rename|owner",
+            "break path /site/**",
+            "break when new_uid=0",
+            "break when size.min=1000000,birth=true",
+        ] {
             parsed(line).unwrap().compile(&Host).unwrap();
         }
     }

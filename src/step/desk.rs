@@ -74,11 +74,16 @@ pub(super) struct Desk {
 /// Operations, as `do` and breakpoints name them.
 pub(super) fn operations() -> Vec<String> {
     const WORDS: &[&str] = &[
-        "look", "list", "read", "write", "make", "link", "remove", "rename", "owner", "mode", "time",
-        "xattr", "change", "any",
+        "look", "list", "read", "write", "make", "link", "remove", "rename", "owner", "mode",
+        "time", "xattr", "change", "any",
     ];
     let raw = Op::ALL.iter().map(|op| op.raw_name());
-    let mut all: Vec<String> = WORDS.iter().copied().chain(raw).map(str::to_owned).collect();
+    let mut all: Vec<String> = WORDS
+        .iter()
+        .copied()
+        .chain(raw)
+        .map(str::to_owned)
+        .collect();
     all.sort();
     all.dedup();
     all
@@ -136,7 +141,8 @@ impl Desk {
         for at in 0..found.len() {
             let above: Vec<String> = found.get(at).map_or_else(Vec::new, |path| {
                 let ends = path.match_indices('/').skip(1).map(|(end, _)| end);
-                ends.filter_map(|end| Some(format!("{}/**", path.get(..end)?))).collect()
+                ends.filter_map(|end| Some(format!("{}/**", path.get(..end)?)))
+                    .collect()
             });
             found.extend(above);
         }
@@ -157,7 +163,8 @@ impl Desk {
     }
 
     pub(super) fn complain(&self, error: &Error) {
-        self.screen.say(&self.screen.paint(Colour::Bad, &error.to_string()));
+        self.screen
+            .say(&self.screen.paint(Colour::Bad, &error.to_string()));
     }
 
     /// What the mediator tells by itself.
@@ -175,7 +182,9 @@ impl Desk {
                     Cause::Breakpoint(number) => format!("breakpoint {number}"),
                     Cause::Stop => "stopped".to_owned(),
                 };
-                let head = self.screen.paint(Colour::Head, &format!("request {id}, {cause}:"));
+                let head = self
+                    .screen
+                    .paint(Colour::Head, &format!("request {id}, {cause}:"));
                 let shown = self.shown(&memory, &decision);
                 self.screen.say(&format!("{head} {shown}"));
                 memory.held.insert(
@@ -193,9 +202,9 @@ impl Desk {
                 memory.turn_to_next();
                 match how {
                     Release::Answered => {}
-                    Release::TooLate => self.screen.say(&format!(
-                        "request {id}: nobody answered in time, refused"
-                    )),
+                    Release::TooLate => self
+                        .screen
+                        .say(&format!("request {id}: nobody answered in time, refused")),
                     // The one that keeps a draft tells by itself what changes.
                     Release::Reloaded if gone.is_some() => self.screen.say(&format!(
                         "request {id}: the policy has changed, decided anew"
@@ -218,18 +227,24 @@ impl Desk {
         memory.current = None;
         self.changed.notify_all();
         drop(memory);
-        self.screen.say("detached: everything is the policy's again");
+        self.screen
+            .say("detached: everything is the policy's again");
     }
 
     /// Closes the connection; what is held is the policy's at once.
     pub(super) fn leave(&self) {
-        self.memory().tracer = None;
+        let tracer = self.memory().tracer.take();
+        drop(tracer);
         let _closed_already = self.to.shutdown(std::net::Shutdown::Both);
     }
 
     fn shown(&self, memory: &Memory, decision: &Decision) -> String {
         let verdict = words::verdict(&decision.verdict, decision.by_hand, Some(&memory.policy));
-        format!("{}: {}", decision.request.phrase(), self.screen.verdict(&verdict))
+        format!(
+            "{}: {}",
+            decision.request.phrase(),
+            self.screen.verdict(&verdict)
+        )
     }
 
     /// Carries out a command.
@@ -257,7 +272,10 @@ impl Desk {
             Command::Request(id) => {
                 let mut memory = self.memory();
                 if !memory.held.contains_key(&id) {
-                    return Err(usage(format!("no request {id} is held"), "`info` tells which are"));
+                    return Err(usage(
+                        format!("no request {id} is held"),
+                        "`info` tells which are",
+                    ));
                 }
                 memory.current = Some(id);
             }
@@ -277,7 +295,9 @@ impl Desk {
 
     fn current(&self) -> Result<(u64, Decision)> {
         let memory = self.memory();
-        let held = memory.current.and_then(|id| Some((id, memory.held.get(&id)?)));
+        let held = memory
+            .current
+            .and_then(|id| Some((id, memory.held.get(&id)?)));
         held.map(|(id, held)| (id, held.decision.clone()))
             .ok_or_else(|| usage("no request is held", "set a breakpoint, or `step`"))
     }
@@ -297,7 +317,11 @@ impl Desk {
             order: wanted,
         };
         let silent = |why: &dyn std::fmt::Display| {
-            Error::new(Class::Mount, format!("the mediator does not answer: {why}"), "")
+            Error::new(
+                Class::Mount,
+                format!("the mediator does not answer: {why}"),
+                "",
+            )
         };
         lines::send(&self.to, &order, PATIENCE).map_err(|error| silent(&error))?;
         loop {
@@ -320,10 +344,17 @@ impl Desk {
             let select = select.map_err(|what| usage(what, ""))?;
             // Told here, with the host's users; there it could only be refused.
             select.compile(&policies::Host).map_err(|mistakes| {
-                let told = mistakes.list.iter().map(|one| format!("{}; {}", one.what, one.hint));
+                let told = mistakes
+                    .list
+                    .iter()
+                    .map(|one| format!("{}; {}", one.what, one.hint));
                 usage(told.collect::<Vec<_>>().join("\n"), "")
             })?;
-            let number = memory.breakpoints.keys().next_back().map_or(1, |last| last + 1);
+            let number = memory
+                .breakpoints
+                .keys()
+                .next_back()
+                .map_or(1, |last| last + 1);
             (select, number, shown(clauses))
         };
         self.order(Wanted::Break {
@@ -337,7 +368,10 @@ impl Desk {
 
     fn delete(&self, number: u32) -> Result<()> {
         if !self.memory().breakpoints.contains_key(&number) {
-            return Err(usage(format!("no breakpoint {number}"), "`info` tells which there are"));
+            return Err(usage(
+                format!("no breakpoint {number}"),
+                "`info` tells which there are",
+            ));
         }
         self.order(Wanted::Delete { breakpoint: number })?;
         self.memory().breakpoints.remove(&number);
@@ -356,8 +390,15 @@ impl Desk {
             let _infallible = writeln!(text, "breakpoint {number}: {breakpoint}");
         }
         for (id, held) in &memory.held {
-            let left = held.until.saturating_duration_since(Instant::now()).as_secs();
-            let mark = if memory.current == Some(*id) { "=>" } else { "  " };
+            let left = held
+                .until
+                .saturating_duration_since(Instant::now())
+                .as_secs();
+            let mark = if memory.current == Some(*id) {
+                "=>"
+            } else {
+                "  "
+            };
             let shown = self.shown(&memory, &held.decision);
             let _infallible = writeln!(text, "{mark} request {id}, {left} s left: {shown}");
         }
@@ -370,7 +411,9 @@ impl Desk {
     fn facts(&self) -> Result<()> {
         let (_, decision) = self.current()?;
         let facts = words::facts(&decision.request);
-        let lines = facts.into_iter().map(|(fact, value)| format!("  {fact:<10} {value}"));
+        let lines = facts
+            .into_iter()
+            .map(|(fact, value)| format!("  {fact:<10} {value}"));
         self.screen.say(&lines.collect::<Vec<_>>().join("\n"));
         Ok(())
     }
@@ -378,7 +421,11 @@ impl Desk {
     fn why(&self) -> Result<()> {
         let (_, decision) = self.current()?;
         let memory = self.memory();
-        let lines = policies::why(&memory.policy.policy, &memory.policy.text, &decision.request);
+        let lines = policies::why(
+            &memory.policy.policy,
+            &memory.policy.text,
+            &decision.request,
+        );
         self.screen.say(&lines.join("\n"));
         Ok(())
     }
@@ -388,14 +435,23 @@ impl Desk {
         let decides = memory
             .current
             .and_then(|id| memory.held.get(&id))
-            .and_then(|held| memory.policy.policy.rule_line(held.decision.verdict.rule()?));
+            .and_then(|held| {
+                memory
+                    .policy
+                    .policy
+                    .rule_line(held.decision.verdict.rule()?)
+            });
         if memory.policy.text.is_empty() {
-            self.screen.say("the default policy: everything that QEMU as root could do, but device nodes");
+            self.screen
+                .say("the default policy: everything that QEMU as root could do, but device nodes");
             return;
         }
         let lines = (1..).zip(memory.policy.text.lines()).map(|(number, line)| {
             let mark = if decides == Some(number) { "=>" } else { "  " };
-            format!("{mark} {number:>4} | {}", crate::live::link::printable(line))
+            format!(
+                "{mark} {number:>4} | {}",
+                crate::live::link::printable(line)
+            )
         });
         self.screen.say(&lines.collect::<Vec<_>>().join("\n"));
     }
@@ -415,9 +471,14 @@ impl Desk {
         let ids: Vec<u64> = {
             let memory = self.memory();
             let current = memory.current.into_iter();
-            if all { memory.held.keys().copied().collect() } else { current.collect() }
+            if all {
+                memory.held.keys().copied().collect()
+            } else {
+                current.collect()
+            }
         };
-        ids.into_iter().try_for_each(|id| self.release(id, By::Policy))
+        ids.into_iter()
+            .try_for_each(|id| self.release(id, By::Policy))
     }
 
     fn release(&self, id: u64, by: By) -> Result<()> {
@@ -442,11 +503,14 @@ impl Desk {
         let tracer = if on {
             let view = self.view();
             let screen = Arc::clone(&self.screen);
-            Some(Tracer::start(&view, move |line| screen.say(line))?)
+            let policy = self.memory().policy.clone();
+            Some(Tracer::start(policy, &view, move |line| screen.say(line))?)
         } else {
             None
         };
-        self.memory().tracer = tracer;
+        // The old one is dropped without the lock: it waits for a line that may be on its way.
+        let before = std::mem::replace(&mut self.memory().tracer, tracer);
+        drop(before);
         Ok(())
     }
 
@@ -469,7 +533,10 @@ impl Desk {
         let mut told = Vec::new();
         for (id, held) in &memory.held {
             let request = &held.decision.request;
-            let (old, new) = (memory.policy.policy.answer(request), draft.policy.answer(request));
+            let (old, new) = (
+                memory.policy.policy.answer(request),
+                draft.policy.answer(request),
+            );
             let (old, new) = (policies::short(&old), policies::short(&new));
             told.push(if old == new {
                 format!("request {id}: {old}, as before")
@@ -486,7 +553,9 @@ impl Desk {
     fn keep(&self) -> Result<()> {
         let none = || usage("nothing was edited", "`edit` first");
         let draft = self.memory().draft.clone().ok_or_else(none)?;
-        let file = Path::new(&draft.file).is_absolute().then(|| draft.file.clone());
+        let file = Path::new(&draft.file)
+            .is_absolute()
+            .then(|| draft.file.clone());
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // Somebody may have reloaded it meanwhile.
         *state = rundir::load(&state.view)?;
@@ -504,7 +573,12 @@ impl Desk {
     /// The rule that would do what was last done by hand.
     fn print_rule(&self) -> Result<()> {
         let memory = self.memory();
-        let none = || usage("nothing was done by hand yet", "`allow once` or `deny once` first");
+        let none = || {
+            usage(
+                "nothing was done by hand yet",
+                "`allow once` or `deny once` first",
+            )
+        };
         let done = memory.by_hand.as_ref().ok_or_else(none)?;
         self.screen.say(rule_for(done).trim_end());
         Ok(())
@@ -529,7 +603,10 @@ impl Desk {
 
     fn help(&self) {
         let lines = COMMANDS.iter().map(|(name, arguments, what)| {
-            format!("{}\n      {what}", format!("  {name} {arguments}").trim_end())
+            format!(
+                "{}\n      {what}",
+                format!("  {name} {arguments}").trim_end()
+            )
         });
         self.screen.say(&lines.collect::<Vec<_>>().join("\n"));
     }

@@ -43,7 +43,10 @@ impl Input {
             Some(file) => {
                 let shown = file.display().to_string();
                 let open = std::fs::File::open(file);
-                Some(read(open.map_err(|error| unreadable(&shown, &error))?, &shown)?)
+                Some(read(
+                    open.map_err(|error| unreadable(&shown, &error))?,
+                    &shown,
+                )?)
             }
             None if piped => Some(read(std::io::stdin(), "-")?),
             None => None,
@@ -51,8 +54,9 @@ impl Input {
         if let Some(text) = script {
             return Ok(Self::Script(text.lines().map(str::to_owned).collect()));
         }
-        let mut editor = Editor::new()
-            .map_err(|error| Error::new(Class::Usage, format!("terminal: {error}"), "use --script"))?;
+        let mut editor = Editor::new().map_err(|error| {
+            Error::new(Class::Usage, format!("terminal: {error}"), "use --script")
+        })?;
         editor.set_helper(Some(Words { desk: None }));
         Ok(Self::Terminal(Box::new(editor)))
     }
@@ -153,17 +157,24 @@ impl Completer for Words {
             .map_or(0, |at| at + 1);
         let (before, word) = typed.split_at(start);
         let words: Vec<String> = match before.split_whitespace().collect::<Vec<_>>().as_slice() {
-            [] => COMMANDS.iter().map(|(name, ..)| (*name).to_owned()).collect(),
+            [] => COMMANDS
+                .iter()
+                .map(|(name, ..)| (*name).to_owned())
+                .collect(),
             ["break" | "b", .., "op"] => super::desk::operations(),
             ["break" | "b", rest @ ..] => match (rest.last(), &self.desk) {
                 (Some(&"path"), Some(desk)) => desk.paths(),
                 (Some(&"rule"), Some(desk)) => desk.rules(),
                 (Some(&last), _) if last.contains('|') => super::desk::operations(),
-                _ => ["op", "path", "rule", "deny", "when"].map(str::to_owned).into(),
+                _ => ["op", "path", "rule", "deny", "when"]
+                    .map(str::to_owned)
+                    .into(),
             },
             ["until"] => vec!["deny".to_owned()],
             ["allow" | "deny"] => vec!["once".to_owned()],
-            ["deny", "once"] => ["EACCES", "EPERM", "EROFS", "ENOENT", "EDQUOT"].map(str::to_owned).into(),
+            ["deny", "once"] => ["EACCES", "EPERM", "EROFS", "ENOENT", "EDQUOT"]
+                .map(str::to_owned)
+                .into(),
             ["trace"] => vec!["on".to_owned(), "off".to_owned()],
             ["continue" | "c"] => vec!["all".to_owned()],
             _ => Vec::new(),

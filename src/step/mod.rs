@@ -58,7 +58,12 @@ pub(crate) fn step(view: &str, options: &Options) -> Result<()> {
     };
     let (answers, answered) = unbounded();
     let screen = Arc::new(Screen::new(input.printer()));
-    let desk = Arc::new(Desk::new(state, link.connection()?, answered, Arc::clone(&screen))?);
+    let desk = Arc::new(Desk::new(
+        state,
+        link.connection()?,
+        answered,
+        Arc::clone(&screen),
+    )?);
     screen.say(&format!(
         "attached to '{view}' (policy {epoch}: {}). What is held more than {} seconds is refused; \
          {HELD_MAX} at once at most. `help` tells the commands.",

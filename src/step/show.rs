@@ -45,7 +45,9 @@ impl Screen {
             Printer::Above(printer) => printer.print(line).is_ok(),
             Printer::Out => {
                 let mut out = std::io::stdout().lock();
-                out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_ok()
+                out.write_all(line.as_bytes())
+                    .and_then(|()| out.flush())
+                    .is_ok()
             }
         };
     }

@@ -369,7 +369,10 @@ fn fact(condition: &Condition, case: &Case<'_, '_>, name: Option<&[u8]>) -> (&'s
         Condition::Target(_) => ("target", known(facts.target.map(<[u8]>::escape_ascii))),
         Condition::Birth(_) => ("birth", facts.birth.to_string()),
         Condition::Submount(_) => ("submount", facts.submount.to_string()),
-        Condition::Flags { .. } => ("flags", known(asked.open.map(|open| open_words(open).join(" ")))),
+        Condition::Flags { .. } => (
+            "flags",
+            known(asked.open.map(|open| open_words(open).join(" "))),
+        ),
         Condition::Rename(_) => ("rename", known(asked.rename.map(how_name))),
         Condition::Name(_) => {
             let last = name.and_then(|name| name.rsplit(|byte| *byte == b'/').next());
