@@ -296,6 +296,10 @@ pub(crate) struct ViewOptions {
     /// Tell every request and its verdict on stderr.
     #[arg(long)]
     pub(crate) debug: bool,
+    /// Wait until a stepping console is attached (`virtfs-mediator step VIEW`, from another
+    /// terminal) before anything is asked of the view.
+    #[arg(long)]
+    pub(crate) step: bool,
 }
 
 /// How long the kernel may remember.

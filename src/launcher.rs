@@ -19,6 +19,7 @@ use crate::error::{Class, Error, Result};
 use crate::keep::{self, order};
 use crate::kernel_view;
 use crate::launch::stage::Given;
+use crate::live::link;
 use crate::pipes::pipe;
 use crate::plan::{Plan, ViewPlan};
 use crate::relay::Relay;
@@ -72,7 +73,7 @@ fn launch(mut plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -
         .collect();
     // The client gets an empty mask back.
     let signals = kernel_view::signals(FORWARDED.into_iter().chain([Signal::SIGCHLD]))?;
-    let debug = plan.debug;
+    let (debug, step) = (plan.debug, plan.step);
     let (relay, log) = Relay::start()?;
     let (mut audit_relays, mut audits) = (Vec::new(), Vec::new());
     for view in &plan.views {
@@ -121,6 +122,7 @@ fn launch(mut plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -
                 pidfile,
                 detach,
                 recorded: false,
+                step: if step { Step::Wanted } else { Step::No },
                 failure: None,
                 deadline: None,
             };
@@ -155,6 +157,18 @@ fn describe(plan: &Plan, view: &ViewPlan) -> State {
     }
 }
 
+/// Whether a stepping console is to come before the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    No,
+    Wanted,
+    /// Everything else is ready.
+    Awaited,
+}
+
+/// How often it is looked for, in milliseconds.
+const LOOK_MS: u8 = 200;
+
 struct Launcher {
     keeper: Pid,
     relay: Relay,
@@ -171,8 +185,10 @@ struct Launcher {
     pidfile: Option<std::path::PathBuf>,
     /// Leave once every view answers, or once the client has gone to the background.
     detach: bool,
-    /// The views can be found below /run.
+    /// The views can be found below /run, and their consoles have come if they were waited for.
     recorded: bool,
+    /// Whether a stepping console is waited for, on each view.
+    step: Step,
     /// The first cause that was told: what follows from it is not told again.
     failure: Option<(u8, String)>,
     /// When the client is killed if it has not ended.
@@ -197,6 +213,13 @@ impl Launcher {
             tracing::warn!("the client did not end in time: it is killed");
             self.stop();
         }
+        if self.step == Step::Awaited && self.consoles_are_there() {
+            self.step = Step::No;
+            self.go();
+            if let Some(status) = self.leave_if_asked()? {
+                return Ok(Some(status));
+            }
+        }
         if reported && let Some(status) = self.hear()? {
             return Ok(Some(status));
         }
@@ -214,7 +237,11 @@ impl Launcher {
         if let Some(reports) = &self.reports {
             fds.push(PollFd::new(reports.as_fd(), PollFlags::POLLIN));
         }
-        let timeout = self.deadline.map_or(PollTimeout::NONE, |deadline| {
+        let never = match self.step {
+            Step::Awaited => PollTimeout::from(LOOK_MS),
+            Step::No | Step::Wanted => PollTimeout::NONE,
+        };
+        let timeout = self.deadline.map_or(never, |deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
@@ -250,10 +277,16 @@ impl Launcher {
                     rundir::record(state)?;
                     tracing::debug!(view = state.view, "answers");
                 }
-                self.recorded = true;
-                if let Some(orders) = &self.to_keeper {
-                    // If the keeper is gone, its end is told by other ways.
-                    let _may_be_gone = nix::unistd::write(orders, &[order::GO]);
+                if self.step == Step::Wanted {
+                    self.step = Step::Awaited;
+                    for state in &self.states {
+                        tracing::info!(
+                            "view '{0}' waits for its console: virtfs-mediator step {0}",
+                            state.view
+                        );
+                    }
+                } else {
+                    self.go();
                 }
             }
             Some((Report::ClientStarted, pidfd)) => {
@@ -264,6 +297,25 @@ impl Launcher {
             Some((Report::Ended { cause }, _)) => self.fail(Class::Mount.status(), cause),
             Some((Report::Failed { status, what }, _)) => self.fail(status, what),
         }
+        self.leave_if_asked()
+    }
+
+    /// Lets the client start.
+    fn go(&mut self) {
+        self.recorded = true;
+        if let Some(orders) = &self.to_keeper {
+            // If the keeper is gone, its end is told by other ways.
+            let _may_be_gone = nix::unistd::write(orders, &[order::GO]);
+        }
+    }
+
+    /// Whether every view has its console now.
+    fn consoles_are_there(&self) -> bool {
+        let stepping = |state: &State| link::status(&state.view).is_ok_and(|told| told.stepping);
+        self.states.iter().all(stepping)
+    }
+
+    fn leave_if_asked(&mut self) -> Result<Option<u8>> {
         // A client can be in the background before the keeper has told that all is ready.
         if self.detach && self.recorded {
             self.write_pidfile_of_those_left()?;

@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     /// What the client sees of the host besides, if it gets a root of its own.
     pub(crate) isolate: Option<Vec<Bind>>,
     pub(crate) debug: bool,
+    /// A stepping console comes first.
+    pub(crate) step: bool,
     /// Where audit records go.
     pub(crate) audit: Sinks,
     /// A wall that this kernel lacks is an error.
@@ -149,6 +151,7 @@ pub(crate) fn plan(
         command,
         shared: options.shared,
         debug: options.debug,
+        step: options.step,
         require_confinement: options.require_confinement,
         inside,
     })

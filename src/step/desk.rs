@@ -563,8 +563,8 @@ impl Desk {
         let mut memory = self.memory();
         memory.draft = None;
         self.screen.say(&format!(
-            "in force (reload {epoch}); {} itself is as it was",
-            memory.policy.file
+            "in force (reload {epoch}); no file was changed, and `virtfs-mediator reload` brings the \
+             file's policy back"
         ));
         memory.policy = draft;
         Ok(())
