@@ -159,6 +159,24 @@ impl Lines {
         Err(seen)
     }
 
+    /// The first line from here on that holds `part`, which must come.
+    #[track_caller]
+    pub(crate) fn until_part(&self, part: &str) -> String {
+        let mut seen = Vec::new();
+        while let Some(line) = self.next() {
+            if line.contains(part) {
+                return line;
+            }
+            seen.push(line);
+        }
+        panic!("the pipe ended before '{part}': {seen:#?}")
+    }
+
+    /// A line that is there already.
+    pub(crate) fn try_next(&self) -> Option<String> {
+        self.0.try_recv().ok()
+    }
+
     /// All that is left, up to the end of the pipe.
     #[track_caller]
     pub(crate) fn rest(&self) -> Vec<String> {
@@ -305,6 +323,11 @@ impl Running {
             stderr,
             family: None,
         }
+    }
+
+    /// The client's standard input, if it was asked for as a pipe; once.
+    pub(crate) fn stdin(&mut self) -> std::process::ChildStdin {
+        self.child.stdin.take().unwrap()
     }
 
     /// Waits until the client says so, and looks at its processes.
