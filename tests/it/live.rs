@@ -341,7 +341,7 @@ fn trace_tells_decisions_with_their_rule_and_selects() {
     await_that(LIMIT, "all three watch", || {
         // They only see what comes after.
         let _made = sh(&view.name, &format!("echo > '{at}/yes'"));
-        shown_all.next().is_some()
+        shown_all.try_next().is_some()
     });
     // The slowest of them has connected once it shows one.
     await_that(LIMIT, "refusals are told", || {
@@ -463,7 +463,7 @@ fn script_steps_through_a_view() {
         start.name(),
         &format!(
             "break path /site/** op make\nwait\nwhy\nallow once\nwait\nprint-rule\ndeny once EROFS\n\
-             wait\nedit {}\nkeep\nuntil deny\nwait\nfacts\nlist\ninfo\ncontinue\ndetach\n",
+             wait\nedit {}\nbreak deny\nkeep\nwait\nfacts\nlist\ninfo\ncontinue\ndetach\n",
             shown(&softer)
         ),
     );
