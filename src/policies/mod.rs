@@ -3,6 +3,7 @@
 
 mod cases;
 mod changes;
+mod diff;
 mod explain;
 mod replay;
 mod show;
@@ -36,6 +37,11 @@ pub(crate) fn run(command: PolicyCommand) -> Result<u8> {
             around,
             json,
         } => explain::explain(&file, &request.join(" "), &around, Form::of(json)).map(|()| 0),
+        PolicyCommand::Diff {
+            old,
+            new,
+            recording,
+        } => diff::diff(&old, &new, recording.as_deref()),
         PolicyCommand::Test { file, cases } => cases::test(&file, &cases),
     }
 }

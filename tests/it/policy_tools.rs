@@ -410,3 +410,72 @@ fn suggest_without_anything_to_allow_is_an_error() {
     let output = ours(["suggest", &recording, "--from", "/nonexistent"]);
     has(&ended(&output, CONFIGURATION), &["/nonexistent"]);
 }
+
+#[test]
+fn diff_tells_what_changes_at_which_paths() {
+    let files = Files::new();
+    let old = files.file("old.toml", UPLOADS);
+    let new = files.file("new.toml", &UPLOADS.replace("\"make\", ", ""));
+    let told = ended(&ours(["policy", "diff", &old, &new]), DIFFERENT);
+    has(
+        &told,
+        &[
+            "made-up requests change",
+            "/up/x: allow -> deny EACCES (default)",
+            "create 0644 rw, create 4755 rw, mkdir 0755",
+        ],
+    );
+    assert!(
+        !told.contains("unlink") && !told.contains("elsewhere"),
+        "{told}"
+    );
+    let told = ended(&ours(["policy", "diff", &old, &old]), 0);
+    has(&told, &["none of", "changes"]);
+}
+
+#[test]
+fn diff_tells_what_is_granted_otherwise() {
+    let files = Files::new();
+    let old = files.file("old.toml", "default = \"allow\"\n");
+    let new = files.file(
+        "new.toml",
+        "default = \"allow\"\nsquash = { who = \"root\", uid = 7, gid = 8 }\n",
+    );
+    let told = ended(&ours(["policy", "diff", &old, &new]), DIFFERENT);
+    has(
+        &told,
+        &[
+            "allow owner 0:0 -> allow owner 7:8 (default)",
+            "chown 0:0",
+            "/~elsewhere~ stands for what no rule names",
+        ],
+    );
+    assert!(!told.contains("1000:1000"), "{told}");
+}
+
+#[test]
+fn diff_by_a_recording_asks_its_requests_alone() {
+    let files = Files::new();
+    let old = files.file("old.toml", UPLOADS);
+    let new = files.file("new.toml", &UPLOADS.replace("\"make\", ", ""));
+    let recording = recording(
+        &files,
+        "r",
+        &[
+            ("create /up/a 0644 w", 2, Outcome::Done),
+            ("lookup /up/a", 1000, Outcome::Done),
+        ],
+    );
+    let told = ended(&ours(["policy", "diff", &old, &new, &recording]), DIFFERENT);
+    has(
+        &told,
+        &[
+            "2 of 1,002 recorded requests change",
+            "create: allow -> deny EACCES (default): 2",
+        ],
+    );
+    let output = ours(["policy", "diff", &old, &old, &recording]);
+    has(&ended(&output, 0), &["0 of 1,002"]);
+    let output = ours(["policy", "diff", &old, "/nonexistent"]);
+    has(&ended(&output, CONFIGURATION), &["/nonexistent"]);
+}

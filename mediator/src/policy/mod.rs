@@ -19,6 +19,7 @@ mod permit;
 mod request;
 pub mod shipped;
 mod symbol;
+mod witness;
 
 pub use explain::{
     Answer, Effect, Explanation, Fit, Outcome, Role, RuleRef, Step, Tried, word_names,
@@ -35,6 +36,7 @@ pub use parse::{
 pub use permit::{Permit, Refusal};
 pub use request::{Granted, Request};
 pub use symbol::{errno_named, errno_symbol};
+pub use witness::witnesses;
 
 #[cfg(test)]
 mod props;

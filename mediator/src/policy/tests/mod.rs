@@ -4,6 +4,7 @@ mod cases;
 pub(crate) mod explain;
 mod grants;
 mod phrase;
+mod witness;
 
 use rustix::io::Errno;
 
