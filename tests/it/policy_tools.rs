@@ -479,3 +479,38 @@ fn diff_by_a_recording_asks_its_requests_alone() {
     let output = ours(["policy", "diff", &old, "/nonexistent"]);
     has(&ended(&output, CONFIGURATION), &["/nonexistent"]);
 }
+
+#[test]
+fn check_tells_ids_and_rules_that_decide_nothing() {
+    let files = Files::new();
+    let policy = files.file(
+        "p.toml",
+        "default = \"allow\"\nclient = { user = \"root\", group = \"daemon\" }\n\
+         [[rule]]\npath = \"/a\"\ndo = \"remove\"\nwhen = { birth = true }\naction = \"deny\"\n\
+         [[rule]]\npath = \"/a\"\ndo = \"remove\"\nwhen = { birth = false }\naction = \"deny\"\n\
+         [[rule]]\nname = \"late\"\npath = \"/a\"\ndo = \"remove\"\naction = \"allow\"\n\
+         [[rule]]\nname = \"used\"\npath = \"/a\"\ndo = \"read\"\naction = \"deny\"\n",
+    );
+    let told = ended(&ours(["policy", "check", &policy]), 0);
+    has(
+        &told,
+        &[
+            "p.toml: ok",
+            "  user root is 0",
+            "  group daemon is 1",
+            "note: rule \"late\", line 13: no request was found that it decides",
+        ],
+    );
+    assert!(!told.contains("used") && !told.contains("rule 1"), "{told}");
+    let broken = files.file("b.toml", "default = 1\n");
+    let output = ours(["policy", "check", &policy, &broken]);
+    has(&ended(&output, CONFIGURATION), &["b.toml:1:11"]);
+    has(&stdout(&output), &["p.toml: ok"]);
+    for name in ["parity", "readonly", "dropbox"] {
+        let told = ended(
+            &ours(["policy", "check", &shipped(&format!("{name}.toml"))]),
+            0,
+        );
+        assert!(!told.contains("note"), "{told}");
+    }
+}

@@ -213,8 +213,9 @@ impl Policy {
         }
     }
 
-    /// How a rule is called.
-    fn rule_ref(&self, index: u32) -> RuleRef {
+    /// How a rule is called, by its index in the file.
+    #[must_use]
+    pub fn rule_ref(&self, index: u32) -> RuleRef {
         RuleRef {
             number: index.saturating_add(1),
             line: self.rule_line(index),
@@ -224,30 +225,38 @@ impl Policy {
         }
     }
 
-    fn steps(&self, case: &Case<'_, '_>, words: Words) -> Vec<Step> {
-        let op = case.facts.op;
-        let mut steps = Vec::new();
-        let mut add = |name, words, role| {
-            steps.extend(each_word(words).map(|word| self.step(case, name, word, role)));
-        };
-        for (at, name) in names(case.facts).enumerate() {
-            let role = if is_new_name(op, false) {
-                Role::NewName
-            } else {
-                Role::Target
+    /// The rules that decide one of a request's words at one of its names, by their index in the
+    /// file, each once.
+    #[must_use]
+    pub fn deciding_rules(&self, request: &Request) -> Vec<u32> {
+        let asked = asked(request.ask);
+        let mut rules = request.with_facts(|facts| {
+            let Ok(words) = self.judge_before_rules(facts, &asked) else {
+                return Vec::new();
             };
-            add(name, words, role);
-            if at == 0 && op == Op::Create && !case.asked.open_words.is_empty() {
-                add(name, case.asked.open_words, Role::OpensExisting);
-            }
-        }
-        if let Some(second) = case.facts.second {
-            add(Some(second), words, Role::NewName);
-            if op == Op::Rename {
-                add(Some(second), Words::of(Word::Remove), Role::Replaces);
-            }
-        }
-        steps
+            let case = Case {
+                facts,
+                asked: &asked,
+            };
+            let verdicts = what_is_judged(&case, words)
+                .into_iter()
+                .map(|(name, word, _)| self.verdict(&case, name, word));
+            let rules = verdicts.filter_map(|verdict| match verdict {
+                Verdict::Allow(rule, _) | Verdict::Deny(rule, _) => rule,
+                Verdict::Hide(rule) => Some(rule),
+            });
+            rules.collect()
+        });
+        rules.sort_unstable();
+        rules.dedup();
+        rules
+    }
+
+    fn steps(&self, case: &Case<'_, '_>, words: Words) -> Vec<Step> {
+        let judged = what_is_judged(case, words).into_iter();
+        judged
+            .map(|(name, word, role)| self.step(case, name, word, role))
+            .collect()
     }
 
     fn step(&self, case: &Case<'_, '_>, name: Option<&[u8]>, word: Words, role: Role) -> Step {
@@ -280,6 +289,33 @@ impl Policy {
             rules: tried.collect(),
         }
     }
+}
+
+/// Every word at every name, in the engine's order.
+fn what_is_judged<'f>(case: &Case<'_, 'f>, words: Words) -> Vec<(Option<&'f [u8]>, Words, Role)> {
+    let op = case.facts.op;
+    let mut judged = Vec::new();
+    let mut add = |name, words, role| {
+        judged.extend(each_word(words).map(|word| (name, word, role)));
+    };
+    for (at, name) in names(case.facts).enumerate() {
+        let role = if is_new_name(op, false) {
+            Role::NewName
+        } else {
+            Role::Target
+        };
+        add(name, words, role);
+        if at == 0 && op == Op::Create && !case.asked.open_words.is_empty() {
+            add(name, case.asked.open_words, Role::OpensExisting);
+        }
+    }
+    if let Some(second) = case.facts.second {
+        add(Some(second), words, Role::NewName);
+        if op == Op::Rename {
+            add(Some(second), Words::of(Word::Remove), Role::Replaces);
+        }
+    }
+    judged
 }
 
 /// The first predicate of a rule that does not hold.

@@ -179,6 +179,10 @@ proptest! {
                 prop_assert!(carried || before || (false, refusal.rule.map(|rule| rule + 1)) == (allowed, rule));
             }
         }
+        let mut deciding: Vec<u32> = explanation.steps.iter().filter_map(|step| Some(step.rule.as_ref()?.number - 1)).collect();
+        deciding.sort_unstable();
+        deciding.dedup();
+        prop_assert_eq!(policy.deciding_rules(&request), deciding);
         for step in &explanation.steps {
             let first = step.rules.iter().position(|tried| matches!(tried.fit, Fit::Decides | Fit::TooLate));
             let number = step.rule.as_ref().map(|rule| rule.number as usize);
