@@ -253,9 +253,7 @@ fn outcome(
     }
     let narrowed = |role| {
         let mut steps = explanation.steps.iter();
-        steps.any(|step| {
-            step.role == role && !matches!(step.outcome, Outcome::Allow | Outcome::AllowByDefault)
-        })
+        steps.any(|step| step.role == role && !step.outcome.is_allowed())
     };
     let exists = errno_symbol(rustix::io::Errno::EXIST);
     if narrowed(Role::OpensExisting) {
@@ -342,6 +340,7 @@ fn step_lines(step: &Step) -> Vec<String> {
     let outcome = match step.outcome {
         Outcome::Allow => "allow",
         Outcome::AllowByDefault => "allow: nothing denies it",
+        Outcome::AllowAsWay => "allow: the way to something allowed",
         Outcome::Deny => "deny",
         Outcome::DenyByDefault => "deny: no rule holds, `default`",
         Outcome::Hide => "hide",

@@ -64,9 +64,8 @@ pub(super) fn reason(answer: &Answer) -> String {
         // The same rule may refuse for more than one reason.
         (Some(decisive), false) if answer.why.ends_with("by a rule") => rule(decisive),
         (Some(decisive), false) => format!("{}: {}", rule(decisive), answer.why),
-        (None, true) => "default".to_owned(),
-        (None, false) if answer.why == "denied by default" => "default".to_owned(),
-        (None, false) => answer.why.to_owned(),
+        (None, _) if answer.why.ends_with("by default") => "default".to_owned(),
+        (None, _) => answer.why.to_owned(),
     }
 }
 

@@ -93,14 +93,27 @@ pub enum Role {
 pub enum Outcome {
     /// A rule allows it.
     Allow,
-    /// No rule holds, and the default, or that it is the way to something allowed, allows it.
+    /// No rule holds, and the default allows it; or no word is needed.
     AllowByDefault,
+    /// No rule holds, but it is the way to something allowed, and is only looked at.
+    AllowAsWay,
     /// A rule denies it.
     Deny,
     /// No rule holds, and the default denies it.
     DenyByDefault,
     /// A rule hides it.
     Hide,
+}
+
+impl Outcome {
+    /// Whether it is allowed, by whatever.
+    #[must_use]
+    pub fn is_allowed(self) -> bool {
+        match self {
+            Self::Allow | Self::AllowByDefault | Self::AllowAsWay => true,
+            Self::Deny | Self::DenyByDefault | Self::Hide => false,
+        }
+    }
 }
 
 /// One rule at one step.
@@ -195,8 +208,12 @@ impl Policy {
                 errno: None,
                 why: if rule.is_some() {
                     "allowed by a rule"
+                } else if self.default_allow {
+                    "allowed by default"
+                } else if request.needed_words().is_empty() {
+                    "it needs no word"
                 } else {
-                    "no rule decides it, and nothing denies it"
+                    "the way to something allowed"
                 },
                 rule: rule.map(|rule| self.rule_ref(rule)),
                 grant: Some(effect(grant)),
@@ -262,7 +279,10 @@ impl Policy {
     fn step(&self, case: &Case<'_, '_>, name: Option<&[u8]>, word: Words, role: Role) -> Step {
         let (outcome, decisive) = match self.verdict(case, name, word) {
             Verdict::Allow(Some(rule), _) => (Outcome::Allow, Some(rule)),
-            Verdict::Allow(None, _) => (Outcome::AllowByDefault, None),
+            Verdict::Allow(None, _) if self.default_allow || word.is_empty() => {
+                (Outcome::AllowByDefault, None)
+            }
+            Verdict::Allow(None, _) => (Outcome::AllowAsWay, None),
             Verdict::Deny(Some(rule), _) => (Outcome::Deny, Some(rule)),
             Verdict::Deny(None, _) => (Outcome::DenyByDefault, None),
             Verdict::Hide(rule) => (Outcome::Hide, Some(rule)),

@@ -140,7 +140,9 @@ fn outcome(explanation: &Explanation) -> (bool, Option<u32>) {
             Outcome::Deny | Outcome::DenyByDefault => {
                 refused.get_or_insert(number(step));
             }
-            Outcome::Allow | Outcome::AllowByDefault => allowed = allowed.or(number(step)),
+            Outcome::Allow | Outcome::AllowByDefault | Outcome::AllowAsWay => {
+                allowed = allowed.or(number(step))
+            }
         }
     }
     match refused {
@@ -224,6 +226,16 @@ fn rule_that_does_not_hold_is_told_with_the_predicate_and_the_fact() {
         (rule.number, rule.line, rule.name.as_deref()),
         (4, Some(15), Some("old"))
     );
+}
+
+#[test]
+fn way_to_something_allowed_is_told_as_such() {
+    let policy = policy("default = \"deny\"\n[[rule]]\npath = \"/a/b\"\naction = \"allow\"\n");
+    let way = policy.explain(&request(Op::Lookup, &["/a".to_owned()]));
+    assert_eq!(way.answer.why, "the way to something allowed");
+    assert_eq!(way.steps[0].outcome, Outcome::AllowAsWay);
+    let flush = policy.answer(&request(Op::Flush, &["/c".to_owned()]));
+    assert_eq!(flush.why, "it needs no word");
 }
 
 #[test]

@@ -35,8 +35,8 @@ use crate::policy::{Mistakes, Policy, Users};
 #[derive(Debug, thiserror::Error)]
 pub enum SuggestError {
     /// So many different requests do not fit memory.
-    #[error("there are more than {0} different requests: record for a shorter time")]
-    TooMany(usize),
+    #[error("it holds more different requests than are kept in memory: record for a shorter time")]
+    TooMany,
     /// A request that cannot be kept.
     #[error("a request cannot be kept")]
     Request,
