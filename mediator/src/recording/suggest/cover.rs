@@ -39,6 +39,15 @@ impl Avoid {
         Self { paths, parents }
     }
 
+    /// Whether one of them is in a region.
+    pub(super) fn is_in(&self, region: &Region) -> bool {
+        match region {
+            Region::Exact(path) => self.paths.contains(path),
+            Region::Children(top) => self.is_child_of(top),
+            Region::Tree(top) => self.is_in_tree(top),
+        }
+    }
+
     fn is_in_tree(&self, top: &[u8]) -> bool {
         let below = if top == b"/" {
             b"/".to_vec()
