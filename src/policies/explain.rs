@@ -288,8 +288,9 @@ fn outcome(
 fn lines(told: &Told, text: &str) -> Vec<String> {
     let answer = &told.explanation.answer;
     let mut out = vec![format!("{}: {}", told.request, show::answer(answer))];
-    if let Some(rule) = &answer.rule {
-        out.extend(show::source(text, rule));
+    match &answer.rule {
+        Some(rule) => out.extend(show::source(text, rule)),
+        None => out.extend(show::setting(text, answer)),
     }
     let effect = answer.grant.as_ref().map(show::effect);
     if let Some(effect) = effect.filter(|effect| !effect.is_empty()) {

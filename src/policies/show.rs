@@ -110,6 +110,25 @@ pub(super) fn source(text: &str, rule: &RuleRef) -> Vec<String> {
         .collect()
 }
 
+/// The line of the setting that decided where no rule did: `default`, `readonly`, `map`...
+pub(super) fn setting(text: &str, answer: &Answer) -> Option<String> {
+    let key = if answer.why.ends_with("by default") {
+        "default"
+    } else if answer.why == "the view is read-only" {
+        "readonly"
+    } else {
+        // Settings are named in backquotes.
+        answer.why.split('`').nth(1)?
+    };
+    let mut lines = (1..).zip(text.lines());
+    let (at, line) = lines.find(|(_, line)| {
+        let line = line.trim_start().trim_start_matches('[');
+        let rest = line.strip_prefix(key);
+        rest.is_some_and(|rest| rest.trim_start().starts_with(['=', ']', '.']))
+    })?;
+    Some(format!("{at:>5} | {}", harmless(line)))
+}
+
 /// Text without anything that a terminal acts on; quotes and backslashes as they are.
 fn harmless(text: &str) -> String {
     let mut out = String::new();

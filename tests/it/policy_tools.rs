@@ -113,6 +113,23 @@ fn explain_as_json_says_the_same() {
 }
 
 #[test]
+fn explain_shows_the_setting_that_decides_where_no_rule_does() {
+    let files = Files::new();
+    let text = "# default = no\ndefault = \"allow\"\nset_id = \"deny\"\nmap = [{ guest = 0, host = 9, count = 2 }]\n";
+    let policy = files.file("p.toml", text);
+    let readonly = files.file("r.toml", "default = \"allow\"\n\n readonly = true\n");
+    for (policy, request, line) in [
+        (&policy, "unlink /a", "    2 | default = \"allow\""),
+        (&policy, "chmod /a 4755", "    3 | set_id = \"deny\""),
+        (&policy, "chown /a 7:7", "    4 | map = [{ guest"),
+        (&readonly, "unlink /a", "    3 |  readonly = true"),
+    ] {
+        let output = ours(["policy", "explain", policy, request, "--type", "file"]);
+        has(&ended(&output, 0), &[line]);
+    }
+}
+
+#[test]
 fn explain_asks_the_facts_that_are_given() {
     let files = Files::new();
     let text = "default = \"allow\"\n[[rule]]\ndo = \"remove\"\nwhen = { owner = { uid = 5 } }\naction = \"deny\"\n";
