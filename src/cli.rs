@@ -34,7 +34,7 @@ Examples:
   sudo virtfs-mediator doctor --client qemu /srv/share
 
 Exit status: that of the client for `run` and `enter` (128+N if signal N ended it); else 0, 1 if
-`policy test` or `replay` finds a difference, or
+`policy test`, `policy diff` or `replay` finds a difference, or
   64  the command line        77  not root                  74  the view failed or was ended
   78  policy, export or name  71  a wall cannot be built    126, 127  the command cannot be run";
 
@@ -208,6 +208,18 @@ pub(crate) enum PolicyCommand {
         file: PathBuf,
         /// The file of cases.
         cases: PathBuf,
+    },
+    /// Tell which answers change from one policy to another (then the exit status is 1).
+    ///
+    /// Without a recording, by requests that are made up from the rules of both: witnesses of each
+    /// glob and condition. They show much, not all.
+    Diff {
+        /// A policy file.
+        old: PathBuf,
+        /// Another.
+        new: PathBuf,
+        /// Compare by the requests of this recording.
+        recording: Option<PathBuf>,
     },
     /// Print a policy to start from.
     Init {

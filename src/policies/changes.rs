@@ -7,8 +7,12 @@ use virtfs_mediator_core::policy::{Answer, Policy, Request};
 
 use super::show;
 
-/// Examples that are kept of a group: a recording may hold any number.
+/// Examples that are kept of a group: a recording may hold any number...
 const EXAMPLES: usize = 10;
+/// ...of any length: of a request's words, so many bytes are kept.
+const EXAMPLE_MAX: usize = 1024;
+/// Groups that are kept: a hostile recording could make one for each errno there is.
+const GROUPS_MAX: usize = 4096;
 
 /// Answers that differ.
 #[derive(Debug, Default)]
@@ -61,10 +65,18 @@ impl Changes {
             return;
         }
         self.changed = self.changed.saturating_add(count);
-        let key = (request.op.raw_name(), was.to_owned(), show::answer(now));
+        let mut key = (request.op.raw_name(), was.to_owned(), show::answer(now));
+        if self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(&key) {
+            key = ("others", "any".to_owned(), "any".to_owned());
+        }
         let group = self.groups.entry(key).or_default();
         group.count = group.count.saturating_add(count);
-        let phrase = request.phrase();
+        let mut phrase = request.phrase();
+        if phrase.len() > EXAMPLE_MAX {
+            // Escaped, hence ASCII: any place is one to cut at.
+            phrase.truncate(EXAMPLE_MAX);
+            phrase.push_str("...");
+        }
         let mut known = group.examples.iter_mut();
         if let Some(known) = known.find(|known| known.request == phrase) {
             known.count = known.count.saturating_add(count);

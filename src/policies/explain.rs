@@ -259,9 +259,7 @@ fn outcome(
     }
     let narrowed = |role| {
         let mut steps = explanation.steps.iter();
-        steps.any(|step| {
-            step.role == role && !matches!(step.outcome, Outcome::Allow | Outcome::AllowByDefault)
-        })
+        steps.any(|step| step.role == role && !step.outcome.is_allowed())
     };
     let exists = errno_symbol(rustix::io::Errno::EXIST);
     if narrowed(Role::OpensExisting) {
@@ -302,8 +300,9 @@ fn outcome(
 fn lines(told: &Told, text: &str) -> Vec<String> {
     let answer = &told.explanation.answer;
     let mut out = vec![format!("{}: {}", told.request, show::answer(answer))];
-    if let Some(rule) = &answer.rule {
-        out.extend(show::source(text, rule));
+    match &answer.rule {
+        Some(rule) => out.extend(show::source(text, rule)),
+        None => out.extend(show::setting(text, answer)),
     }
     let effect = answer.grant.as_ref().map(show::effect);
     if let Some(effect) = effect.filter(|effect| !effect.is_empty()) {
@@ -354,6 +353,7 @@ fn step_lines(step: &Step) -> Vec<String> {
     let outcome = match step.outcome {
         Outcome::Allow => "allow",
         Outcome::AllowByDefault => "allow: nothing denies it",
+        Outcome::AllowAsWay => "allow: the way to something allowed",
         Outcome::Deny => "deny",
         Outcome::DenyByDefault => "deny: no rule holds, `default`",
         Outcome::Hide => "hide",

@@ -3,6 +3,8 @@
 
 mod cases;
 mod changes;
+mod check;
+mod diff;
 mod explain;
 mod replay;
 mod show;
@@ -25,7 +27,7 @@ pub(crate) use explain::request_help;
 /// What each command says.
 pub(crate) fn run(command: PolicyCommand) -> Result<u8> {
     match command {
-        PolicyCommand::Check { files } => Ok(check(&files)),
+        PolicyCommand::Check { files } => check::check(&files),
         PolicyCommand::Init { name } => {
             init(&name);
             Ok(0)
@@ -36,6 +38,11 @@ pub(crate) fn run(command: PolicyCommand) -> Result<u8> {
             around,
             json,
         } => explain::explain(&file, &request.join(" "), &around, Form::of(json)).map(|()| 0),
+        PolicyCommand::Diff {
+            old,
+            new,
+            recording,
+        } => diff::diff(&old, &new, recording.as_deref()),
         PolicyCommand::Test { file, cases } => cases::test(&file, &cases),
     }
 }
@@ -139,26 +146,6 @@ fn usual_requester(policy: &Policy) -> Requester {
     let uid = settings.client_user.map_or(FIRST_USER, |id| id.0);
     let gid = settings.client_group.map_or(uid, |id| id.0);
     Requester { uid, gid, pid: 0 }
-}
-
-/// `policy check`: every mistake of every file on stderr; the status tells whether there was one.
-#[allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the command's output"
-)]
-pub(crate) fn check(files: &[impl AsRef<Path>]) -> u8 {
-    let mut status = 0;
-    for file in files {
-        match load(file.as_ref()) {
-            Ok(_) => println!("{}: ok", file.as_ref().display()),
-            Err(error) => {
-                eprintln!("{error}");
-                status = error.class().status();
-            }
-        }
-    }
-    status
 }
 
 /// `policy init`: a policy to start from, on stdout.

@@ -75,9 +75,8 @@ pub(super) fn reason(answer: &Answer) -> String {
         // The same rule may refuse for more than one reason.
         (Some(decisive), false) if answer.why.ends_with("by a rule") => rule(decisive),
         (Some(decisive), false) => format!("{}: {}", rule(decisive), answer.why),
-        (None, true) => "default".to_owned(),
-        (None, false) if answer.why == "denied by default" => "default".to_owned(),
-        (None, false) => answer.why.to_owned(),
+        (None, _) if answer.why.ends_with("by default") => "default".to_owned(),
+        (None, _) => answer.why.to_owned(),
     }
 }
 
@@ -120,6 +119,25 @@ pub(super) fn source(text: &str, rule: &RuleRef) -> Vec<String> {
     shown
         .map(|(at, said)| format!("{at:>5} | {}", harmless(said)))
         .collect()
+}
+
+/// The line of the setting that decided where no rule did: `default`, `readonly`, `map`...
+pub(super) fn setting(text: &str, answer: &Answer) -> Option<String> {
+    let key = if answer.why.ends_with("by default") {
+        "default"
+    } else if answer.why == "the view is read-only" {
+        "readonly"
+    } else {
+        // Settings are named in backquotes.
+        answer.why.split('`').nth(1)?
+    };
+    let mut lines = (1..).zip(text.lines());
+    let (at, line) = lines.find(|(_, line)| {
+        let line = line.trim_start().trim_start_matches('[');
+        let rest = line.strip_prefix(key);
+        rest.is_some_and(|rest| rest.trim_start().starts_with(['=', ']', '.']))
+    })?;
+    Some(format!("{at:>5} | {}", harmless(line)))
 }
 
 /// Text without anything that a terminal acts on; quotes and backslashes as they are.

@@ -113,6 +113,23 @@ fn explain_as_json_says_the_same() {
 }
 
 #[test]
+fn explain_shows_the_setting_that_decides_where_no_rule_does() {
+    let files = Files::new();
+    let text = "# default = no\ndefault = \"allow\"\nset_id = \"deny\"\nmap = [{ guest = 0, host = 9, count = 2 }]\n";
+    let policy = files.file("p.toml", text);
+    let readonly = files.file("r.toml", "default = \"allow\"\n\n readonly = true\n");
+    for (policy, request, line) in [
+        (&policy, "unlink /a", "    2 | default = \"allow\""),
+        (&policy, "chmod /a 4755", "    3 | set_id = \"deny\""),
+        (&policy, "chown /a 7:7", "    4 | map = [{ guest"),
+        (&readonly, "unlink /a", "    3 |  readonly = true"),
+    ] {
+        let output = ours(["policy", "explain", policy, request, "--type", "file"]);
+        has(&ended(&output, 0), &[line]);
+    }
+}
+
+#[test]
 fn explain_asks_the_facts_that_are_given() {
     let files = Files::new();
     let text = "default = \"allow\"\n[[rule]]\ndo = \"remove\"\nwhen = { owner = { uid = 5 } }\naction = \"deny\"\n";
@@ -409,4 +426,108 @@ fn suggest_without_anything_to_allow_is_an_error() {
     has(&ended(&output, CONFIGURATION), &["no request was allowed"]);
     let output = ours(["suggest", &recording, "--from", "/nonexistent"]);
     has(&ended(&output, CONFIGURATION), &["/nonexistent"]);
+}
+
+#[test]
+fn diff_tells_what_changes_at_which_paths() {
+    let files = Files::new();
+    let old = files.file("old.toml", UPLOADS);
+    let new = files.file("new.toml", &UPLOADS.replace("\"make\", ", ""));
+    let told = ended(&ours(["policy", "diff", &old, &new]), DIFFERENT);
+    has(
+        &told,
+        &[
+            "made-up requests change",
+            "/up/x: allow -> deny EACCES (default)",
+            "create 0644 rw, create 4755 rw, mkdir 0755",
+        ],
+    );
+    assert!(
+        !told.contains("unlink") && !told.contains("elsewhere"),
+        "{told}"
+    );
+    let told = ended(&ours(["policy", "diff", &old, &old]), 0);
+    has(&told, &["none of", "changes"]);
+}
+
+#[test]
+fn diff_tells_what_is_granted_otherwise() {
+    let files = Files::new();
+    let old = files.file("old.toml", "default = \"allow\"\n");
+    let new = files.file(
+        "new.toml",
+        "default = \"allow\"\nsquash = { who = \"root\", uid = 7, gid = 8 }\n",
+    );
+    let told = ended(&ours(["policy", "diff", &old, &new]), DIFFERENT);
+    has(
+        &told,
+        &[
+            "allow owner 0:0 -> allow owner 7:8 (default)",
+            "chown 0:0",
+            "/~elsewhere~ stands for what no rule names",
+        ],
+    );
+    assert!(!told.contains("1000:1000"), "{told}");
+}
+
+#[test]
+fn diff_by_a_recording_asks_its_requests_alone() {
+    let files = Files::new();
+    let old = files.file("old.toml", UPLOADS);
+    let new = files.file("new.toml", &UPLOADS.replace("\"make\", ", ""));
+    let recording = recording(
+        &files,
+        "r",
+        &[
+            ("create /up/a 0644 w", 2, Outcome::Done),
+            ("lookup /up/a", 1000, Outcome::Done),
+        ],
+    );
+    let told = ended(&ours(["policy", "diff", &old, &new, &recording]), DIFFERENT);
+    has(
+        &told,
+        &[
+            "2 of 1,002 recorded requests change",
+            "create: allow -> deny EACCES (default): 2",
+        ],
+    );
+    let output = ours(["policy", "diff", &old, &old, &recording]);
+    has(&ended(&output, 0), &["0 of 1,002"]);
+    let output = ours(["policy", "diff", &old, "/nonexistent"]);
+    has(&ended(&output, CONFIGURATION), &["/nonexistent"]);
+}
+
+#[test]
+fn check_tells_ids_and_rules_that_decide_nothing() {
+    let files = Files::new();
+    let policy = files.file(
+        "p.toml",
+        "default = \"allow\"\nclient = { user = \"root\", group = \"daemon\" }\n\
+         [[rule]]\npath = \"/a\"\ndo = \"remove\"\nwhen = { birth = true }\naction = \"deny\"\n\
+         [[rule]]\npath = \"/a\"\ndo = \"remove\"\nwhen = { birth = false }\naction = \"deny\"\n\
+         [[rule]]\nname = \"late\"\npath = \"/a\"\ndo = \"remove\"\naction = \"allow\"\n\
+         [[rule]]\nname = \"used\"\npath = \"/a\"\ndo = \"read\"\naction = \"deny\"\n",
+    );
+    let told = ended(&ours(["policy", "check", &policy]), 0);
+    has(
+        &told,
+        &[
+            "p.toml: ok",
+            "  user root is 0",
+            "  group daemon is 1",
+            "note: rule \"late\", line 13: no request was found that it decides",
+        ],
+    );
+    assert!(!told.contains("used") && !told.contains("rule 1"), "{told}");
+    let broken = files.file("b.toml", "default = 1\n");
+    let output = ours(["policy", "check", &policy, &broken]);
+    has(&ended(&output, CONFIGURATION), &["b.toml:1:11"]);
+    has(&stdout(&output), &["p.toml: ok"]);
+    for name in ["parity", "readonly", "dropbox"] {
+        let told = ended(
+            &ours(["policy", "check", &shipped(&format!("{name}.toml"))]),
+            0,
+        );
+        assert!(!told.contains("note"), "{told}");
+    }
 }

@@ -91,6 +91,10 @@ impl Flags {
         Self(self.0 | other.0)
     }
 
+    pub(super) fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     pub(super) fn meets(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
@@ -101,6 +105,21 @@ impl Flags {
 
     pub(super) fn is_empty(self) -> bool {
         self.0 == 0
+    }
+}
+
+impl From<Flags> for OpenAs {
+    fn from(flags: Flags) -> Self {
+        let has = |flag| flags.meets(flag);
+        Self {
+            read: has(Flags::READ),
+            write: has(Flags::WRITE),
+            append: has(Flags::APPEND),
+            truncate: has(Flags::TRUNCATE),
+            exclusive: has(Flags::EXCLUSIVE),
+            sync: has(Flags::SYNC),
+            direct: has(Flags::DIRECT),
+        }
     }
 }
 

@@ -107,8 +107,10 @@ pub enum Role {
 pub enum Outcome {
     /// A rule allows it.
     Allow,
-    /// No rule holds, and the default, or that it is the way to something allowed, allows it.
+    /// No rule holds, and the default allows it; or no word is needed.
     AllowByDefault,
+    /// No rule holds, but it is the way to something allowed, and is only looked at.
+    AllowAsWay,
     /// A rule denies it.
     Deny,
     /// No rule holds, and the default denies it.
@@ -117,6 +119,17 @@ pub enum Outcome {
     Hide,
     /// A rule tells it as done without doing it.
     Pretend,
+}
+
+impl Outcome {
+    /// Whether it is allowed, by whatever.
+    #[must_use]
+    pub fn is_allowed(self) -> bool {
+        match self {
+            Self::Allow | Self::AllowByDefault | Self::AllowAsWay | Self::Pretend => true,
+            Self::Deny | Self::DenyByDefault | Self::Hide => false,
+        }
+    }
 }
 
 /// One rule at one step.
@@ -217,8 +230,12 @@ impl Policy {
                 errno: None,
                 why: if rule.is_some() {
                     "allowed by a rule"
+                } else if self.default_allow {
+                    "allowed by default"
+                } else if request.needed_words().is_empty() {
+                    "it needs no word"
                 } else {
-                    "no rule decides it, and nothing denies it"
+                    "the way to something allowed"
                 },
                 rule: rule.map(|rule| self.rule_ref(rule)),
                 grant: Some(effect(grant)),
@@ -243,8 +260,9 @@ impl Policy {
         }
     }
 
-    /// How a rule is called.
-    fn rule_ref(&self, index: u32) -> RuleRef {
+    /// How a rule is called, by its index in the file.
+    #[must_use]
+    pub fn rule_ref(&self, index: u32) -> RuleRef {
         RuleRef {
             number: index.saturating_add(1),
             line: self.rule_line(index),
@@ -254,36 +272,47 @@ impl Policy {
         }
     }
 
-    fn steps(&self, case: &Case<'_, '_>, words: Words) -> Vec<Step> {
-        let op = case.facts.op;
-        let mut steps = Vec::new();
-        let mut add = |name, words, role| {
-            steps.extend(each_word(words).map(|word| self.step(case, name, word, role)));
-        };
-        for (at, name) in names(case.facts).enumerate() {
-            let role = if is_new_name(op, false) {
-                Role::NewName
-            } else {
-                Role::Target
+    /// The rules that decide one of a request's words at one of its names, by their index in the
+    /// file, each once.
+    #[must_use]
+    pub fn deciding_rules(&self, request: &Request) -> Vec<u32> {
+        let asked = request.asked();
+        let mut rules = request.with_facts(|facts| {
+            let Ok(words) = self.judge_before_rules(facts, &asked) else {
+                return Vec::new();
             };
-            add(name, words, role);
-            if at == 0 && op == Op::Create && !case.asked.open_words.is_empty() {
-                add(name, case.asked.open_words, Role::OpensExisting);
-            }
-        }
-        if let Some(second) = case.facts.second {
-            add(Some(second), words, Role::NewName);
-            if op == Op::Rename {
-                add(Some(second), Words::of(Word::Remove), Role::Replaces);
-            }
-        }
-        steps
+            let case = Case {
+                facts,
+                asked: &asked,
+            };
+            let verdicts = what_is_judged(&case, words)
+                .into_iter()
+                .map(|(name, word, _)| self.verdict(&case, name, word));
+            let rules = verdicts.filter_map(|verdict| match verdict {
+                Verdict::Allow(rule, _) | Verdict::Deny(rule, _) => rule,
+                Verdict::Hide(rule) | Verdict::Pretend(rule) => Some(rule),
+            });
+            rules.collect()
+        });
+        rules.sort_unstable();
+        rules.dedup();
+        rules
+    }
+
+    fn steps(&self, case: &Case<'_, '_>, words: Words) -> Vec<Step> {
+        let judged = what_is_judged(case, words).into_iter();
+        judged
+            .map(|(name, word, role)| self.step(case, name, word, role))
+            .collect()
     }
 
     fn step(&self, case: &Case<'_, '_>, name: Option<&[u8]>, word: Words, role: Role) -> Step {
         let (outcome, decisive) = match self.verdict(case, name, word) {
             Verdict::Allow(Some(rule), _) => (Outcome::Allow, Some(rule)),
-            Verdict::Allow(None, _) => (Outcome::AllowByDefault, None),
+            Verdict::Allow(None, _) if self.default_allow || word.is_empty() => {
+                (Outcome::AllowByDefault, None)
+            }
+            Verdict::Allow(None, _) => (Outcome::AllowAsWay, None),
             Verdict::Deny(Some(rule), _) => (Outcome::Deny, Some(rule)),
             Verdict::Deny(None, _) => (Outcome::DenyByDefault, None),
             Verdict::Hide(rule) => (Outcome::Hide, Some(rule)),
@@ -312,6 +341,33 @@ impl Policy {
             rules: tried.collect(),
         }
     }
+}
+
+/// Every word at every name, in the engine's order.
+fn what_is_judged<'f>(case: &Case<'_, 'f>, words: Words) -> Vec<(Option<&'f [u8]>, Words, Role)> {
+    let op = case.facts.op;
+    let mut judged = Vec::new();
+    let mut add = |name, words, role| {
+        judged.extend(each_word(words).map(|word| (name, word, role)));
+    };
+    for (at, name) in names(case.facts).enumerate() {
+        let role = if is_new_name(op, false) {
+            Role::NewName
+        } else {
+            Role::Target
+        };
+        add(name, words, role);
+        if at == 0 && op == Op::Create && !case.asked.open_words.is_empty() {
+            add(name, case.asked.open_words, Role::OpensExisting);
+        }
+    }
+    if let Some(second) = case.facts.second {
+        add(Some(second), words, Role::NewName);
+        if op == Op::Rename {
+            add(Some(second), Words::of(Word::Remove), Role::Replaces);
+        }
+    }
+    judged
 }
 
 /// The first predicate of a rule that does not hold.

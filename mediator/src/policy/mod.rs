@@ -23,6 +23,7 @@ mod request;
 pub mod shipped;
 mod symbol;
 pub(crate) mod text;
+mod witness;
 mod xattrs;
 
 pub use explain::{
@@ -41,6 +42,7 @@ pub use parse::{
 pub use permit::{Permit, Refusal};
 pub use request::{Granted, Request};
 pub use symbol::{errno_named, errno_symbol};
+pub use witness::witnesses;
 
 #[cfg(test)]
 mod props;

@@ -114,6 +114,19 @@ impl NameGlob {
         self.pieces.iter().map(byte).collect()
     }
 
+    /// A name that matches; `None` if there is none (a set of nothing that a name can hold).
+    pub(super) fn witness(&self) -> Option<Vec<u8>> {
+        let byte = |piece: &Piece| match piece {
+            Piece::Byte(byte) => Some(*byte),
+            Piece::AnyByte | Piece::AnyRun => Some(b'x'),
+            Piece::Set(set) => {
+                let mut letters = (b'a'..=b'z').chain(b'0'..=b'9').chain(1..=u8::MAX);
+                letters.find(|byte| set[usize::from(*byte)] && *byte != b'/')
+            }
+        };
+        self.pieces.iter().map(byte).collect()
+    }
+
     /// Whether every name that `other` matches is surely matched here too; "no" may be wrong.
     pub(super) fn covers(&self, other: &Self) -> bool {
         self == other
@@ -337,6 +350,37 @@ impl Glob {
     /// Whether the pattern can match something strictly below where it stands.
     pub(super) fn reaches_below(&self, states: States) -> bool {
         states.each().any(|at| at < self.segments.len())
+    }
+
+    /// Paths that match: with each `**` standing for nothing, and for `between`.
+    pub(super) fn witnesses(&self, between: &[u8]) -> Vec<Vec<u8>> {
+        let names = [self.named(None), self.named(Some(between))];
+        let paths = names.into_iter().flatten();
+        let mut found: Vec<Vec<u8>> = paths
+            .map(|names| [b"/".as_slice(), &names.join(&b'/')].concat())
+            .collect();
+        found.dedup();
+        // A set can make a name that cannot be one: `.`.
+        found.retain(|path| super::check_path(path).is_ok() && self.matches(path));
+        found
+    }
+
+    /// A symbolic link's target that matches; for patterns of [`Glob::target`].
+    pub(super) fn target_witness(&self) -> Option<Vec<u8>> {
+        let target = self.named(None)?.join(&b'/');
+        (!target.is_empty() && self.matches_target(&target)).then_some(target)
+    }
+
+    /// A name for each segment; `None` if there is none for one.
+    fn named(&self, between: Option<&[u8]>) -> Option<Vec<Vec<u8>>> {
+        let mut names = Vec::new();
+        for segment in &self.segments {
+            match segment {
+                Segment::AnyDepth => names.extend(between.map(<[u8]>::to_vec)),
+                Segment::One(glob) => names.push(glob.witness()?),
+            }
+        }
+        Some(names)
     }
 
     /// Whether `path` matches.

@@ -20,6 +20,20 @@ fn name() -> impl Strategy<Value = String> {
     "[ab]{1,2}"
 }
 
+impl Naive {
+    pub(super) fn words(&self) -> Words {
+        Words(self.words)
+    }
+
+    pub(super) fn is_for_the_root_alone(&self) -> bool {
+        !self.paths.is_empty() && self.paths.iter().all(|path| path == "/")
+    }
+
+    pub(super) fn action(&self) -> u8 {
+        self.action
+    }
+}
+
 pub(super) fn path() -> impl Strategy<Value = String> {
     prop::collection::vec(name(), 0..4).prop_map(|parts| format!("/{}", parts.join("/")))
 }

@@ -16,6 +16,7 @@ pub mod fuse_messages;
 pub mod input;
 pub mod names;
 pub mod policy_text;
+pub mod recording;
 pub mod scratch;
 pub mod users;
 pub mod view;
@@ -25,11 +26,12 @@ pub mod wire;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 4] = [
+pub const TARGETS: [(&str, Target); 5] = [
     ("control_messages", control_messages::run),
     ("directory_cookies", directory_cookies::run),
     ("fuse_messages", fuse_messages::run),
     ("policy_text", policy_text::run),
+    ("recording", recording::run),
 ];
 
 /// Runs a target on the files that the command line names, and says which.

@@ -58,6 +58,11 @@ fn corpus_of_policy_text_is_judged() {
 }
 
 #[test]
+fn corpus_of_recording_is_read() {
+    replay("recording");
+}
+
+#[test]
 fn every_target_has_a_corpus() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let mut names: Vec<_> = std::fs::read_dir(corpus)

@@ -13,6 +13,23 @@ pub fn escaped(bytes: &[u8]) -> String {
 }
 
 impl Request {
+    /// What is known of the target and is not in [`Request::phrase`], escaped: `directory, birth`;
+    /// empty for nothing.
+    #[must_use]
+    pub fn circumstances(&self) -> String {
+        let mut said: Vec<String> = Vec::new();
+        said.extend(self.kind.map(|kind| kind_name(kind).to_owned()));
+        said.extend(self.mode.map(|mode| format!("mode {mode}")));
+        said.extend(self.owner.map(|of| format!("owner {}:{}", of.uid, of.gid)));
+        said.extend(self.size.map(|size| format!("size {size}")));
+        said.extend(self.nlink.map(|nlink| format!("nlink {nlink}")));
+        let others = self.names.iter().skip(1);
+        said.extend(others.map(|name| format!("also {}", escaped(name))));
+        said.extend(self.birth.then(|| "birth".to_owned()));
+        said.extend(self.submount.then(|| "submount".to_owned()));
+        said.join(", ")
+    }
+
     /// The request in words that [`Request::from_phrase`] reads; escaped. A path that was not
     /// known is `?`.
     #[must_use]

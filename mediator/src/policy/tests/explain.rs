@@ -140,7 +140,7 @@ fn outcome(explanation: &Explanation) -> (bool, Option<u32>) {
             Outcome::Deny | Outcome::DenyByDefault => {
                 refused.get_or_insert(number(step));
             }
-            Outcome::Allow | Outcome::AllowByDefault | Outcome::Pretend => {
+            Outcome::Allow | Outcome::AllowByDefault | Outcome::AllowAsWay | Outcome::Pretend => {
                 allowed = allowed.or(number(step))
             }
         }
@@ -181,6 +181,10 @@ proptest! {
                 prop_assert!(carried || before || (false, refusal.rule.map(|rule| rule + 1)) == (allowed, rule));
             }
         }
+        let mut deciding: Vec<u32> = explanation.steps.iter().filter_map(|step| Some(step.rule.as_ref()?.number - 1)).collect();
+        deciding.sort_unstable();
+        deciding.dedup();
+        prop_assert_eq!(policy.deciding_rules(&request), deciding);
         for step in &explanation.steps {
             let first = step.rules.iter().position(|tried| matches!(tried.fit, Fit::Decides | Fit::TooLate));
             let number = step.rule.as_ref().map(|rule| rule.number as usize);
@@ -222,6 +226,16 @@ fn rule_that_does_not_hold_is_told_with_the_predicate_and_the_fact() {
         (rule.number, rule.line, rule.name.as_deref()),
         (4, Some(15), Some("old"))
     );
+}
+
+#[test]
+fn way_to_something_allowed_is_told_as_such() {
+    let policy = policy("default = \"deny\"\n[[rule]]\npath = \"/a/b\"\naction = \"allow\"\n");
+    let way = policy.explain(&request(Op::Lookup, &["/a".to_owned()]));
+    assert_eq!(way.answer.why, "the way to something allowed");
+    assert_eq!(way.steps[0].outcome, Outcome::AllowAsWay);
+    let flush = policy.answer(&request(Op::Flush, &["/c".to_owned()]));
+    assert_eq!(flush.why, "it needs no word");
 }
 
 #[test]

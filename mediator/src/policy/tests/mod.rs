@@ -12,6 +12,7 @@ mod observe;
 mod phrase;
 mod pretend;
 mod renamed_xattrs;
+mod witness;
 
 use rustix::io::Errno;
 

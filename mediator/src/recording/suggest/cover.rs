@@ -12,6 +12,9 @@ pub(super) const REGIONS_MAX: usize = 16;
 /// Beyond this many, refused requests are no longer steered around.
 const STEERED_MAX: usize = 512;
 
+/// The most nodes of a tree of paths; beyond, what is new is not told apart from its directory.
+const NODES_MAX: usize = 1_000_000;
+
 /// Paths as a tree.
 #[derive(Debug, Default)]
 struct Node {
@@ -34,6 +37,15 @@ impl Avoid {
         let parents = paths.iter().filter_map(|path| region::parent(path));
         let parents = parents.map(<[u8]>::to_vec).collect();
         Self { paths, parents }
+    }
+
+    /// Whether one of them is in a region.
+    pub(super) fn is_in(&self, region: &Region) -> bool {
+        match region {
+            Region::Exact(path) => self.paths.contains(path),
+            Region::Children(top) => self.is_child_of(top),
+            Region::Tree(top) => self.is_in_tree(top),
+        }
     }
 
     fn is_in_tree(&self, top: &[u8]) -> bool {
@@ -72,8 +84,9 @@ impl Cover<'_> {
     /// The regions that hold all of `paths`, at most [`REGIONS_MAX`].
     pub(super) fn regions<'p>(&self, paths: impl Iterator<Item = &'p [u8]>) -> Vec<Region> {
         let mut root = Node::default();
+        let mut room = NODES_MAX;
         for path in paths {
-            root.touch(path);
+            root.touch(path, &mut room);
         }
         let mut found = Vec::new();
         self.gather(&root, b"/", &mut found);
@@ -158,13 +171,16 @@ impl Cover<'_> {
 }
 
 impl Node {
-    fn touch(&mut self, path: &[u8]) {
+    /// Adds a path, for which there is room for so many nodes.
+    fn touch(&mut self, path: &[u8], room: &mut usize) {
         let mut node = self;
         for (depth, component) in components(path).enumerate() {
-            if depth == DEPTH_MAX {
+            let is_new = !node.children.contains_key(component);
+            if depth == DEPTH_MAX || (is_new && *room == 0) {
                 node.deep = true;
                 return;
             }
+            *room -= usize::from(is_new);
             node = node.children.entry(component.to_vec()).or_default();
         }
         node.touched = true;

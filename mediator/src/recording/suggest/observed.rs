@@ -8,8 +8,9 @@ use crate::ids::FileKind;
 use crate::op::{AnyAsk, Op, RenameHow, Word, Words};
 use crate::policy::Request;
 
-/// The most different requests: each is kept until the end.
-const REQUESTS_MAX: usize = 1_000_000;
+/// The most bytes of different requests, each of which is kept until the end: some million short
+/// ones. A guest's boot has a tenth of it.
+const BYTES_MAX: usize = 64 << 20;
 
 /// A file or directory that gets another name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +50,8 @@ pub enum Spans {
 #[derive(Debug, Default)]
 pub struct Observed {
     spans: Spans,
+    /// Bytes of what is kept.
+    bytes: usize,
     allowed: BTreeMap<Vec<u8>, Seen>,
     refused: BTreeMap<Vec<u8>, Seen>,
     /// Names at which something is, as far as was told.
@@ -114,15 +117,19 @@ impl Observed {
         } else {
             &mut self.refused
         };
-        let seen = side.entry(key).or_insert(Seen {
-            request,
-            count: 0,
-            replaces,
+        let bytes = key.len();
+        let seen = side.entry(key).or_insert_with(|| {
+            self.bytes += bytes;
+            Seen {
+                request,
+                count: 0,
+                replaces,
+            }
         });
         seen.count = seen.count.saturating_add(count);
         seen.replaces |= replaces;
-        if self.allowed.len() + self.refused.len() > REQUESTS_MAX {
-            return Err(SuggestError::TooMany(REQUESTS_MAX));
+        if self.bytes > BYTES_MAX {
+            return Err(SuggestError::TooMany);
         }
         Ok(())
     }

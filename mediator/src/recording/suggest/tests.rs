@@ -3,10 +3,13 @@
 use proptest::prelude::*;
 
 use super::super::entry::{Entry, Outcome};
+use super::cover::{Avoid, Cover, WholeView};
+use super::region::Region;
 use super::*;
 use crate::ids::FileKind;
 use crate::policy::tests::explain::requests;
 use crate::policy::{Circumstances, Request, Requester};
+use std::collections::BTreeSet;
 
 struct Nobody;
 
@@ -101,9 +104,10 @@ fn directory_with_many_touched_names_is_named_as_a_whole() {
         &[
             "path = ['/etc/passwd', '/lib/*']",
             "do = [\"read\"]",
-            "name = \"write\"",
+            "name = \"read-passwd\"",
+            "name = \"change-u\"",
             "path = '/home/u/**'",
-            "# 6 requests, 6 paths.",
+            "# Requests: 6, paths: 6.",
         ],
     );
     let policy = parsed(&suggestion);
@@ -119,7 +123,7 @@ fn directory_with_many_touched_names_is_named_as_a_whole() {
 }
 
 #[test]
-fn words_with_the_same_paths_share_a_rule() {
+fn paths_with_the_same_words_share_a_rule() {
     let suggestion = suggested(
         &[
             "lookup /a",
@@ -133,13 +137,66 @@ fn words_with_the_same_paths_share_a_rule() {
     has(
         &suggestion,
         &[
-            "name = \"look-read\"",
+            "path = '/b'",
             "do = [\"look\", \"read\"]",
-            "name = \"write-mode\"",
             "path = '/a'",
+            "do = [\"look\", \"read\", \"write\", \"mode\"]",
         ],
     );
     assert_eq!(suggestion.rules, 2);
+}
+
+#[test]
+fn what_is_done_to_files_made_by_the_dozen_is_allowed_for_all_of_them() {
+    let phrases: Vec<String> = (0..9).map(|at| format!("create /w/{at} 0644 w")).collect();
+    let mut phrases: Vec<&str> = phrases.iter().map(String::as_str).collect();
+    phrases.extend(["unlink /w/1", "chmod /w/2 0600", "chmod /x 0600"]);
+    let suggestion = suggested(&phrases, &[]);
+    has(
+        &suggestion,
+        &["path = '/w/*'", "do = [\"make\", \"remove\", \"mode\"]"],
+    );
+    let policy = parsed(&suggestion);
+    assert!(allows(&policy, "unlink /w/tomorrow"));
+    for no in [
+        "unlink /w/1/2",
+        "unlink /x",
+        "open /w/1 r",
+        "chown /w/1 0:0",
+    ] {
+        assert!(!allows(&policy, no), "{no}:\n{}", suggestion.text);
+    }
+    let policy = parsed(&suggested(&phrases, &["unlink /w/kept"]));
+    assert!(!allows(&policy, "unlink /w/kept"));
+    assert!(allows(&policy, "chmod /w/kept 0600"));
+}
+
+#[test]
+fn rules_beyond_thirty_are_put_together_by_word() {
+    // Every path with another set of words.
+    let verbs = [
+        "lookup",
+        "open r",
+        "open w",
+        "unlink",
+        "chmod 0600",
+        "chown 0:0",
+    ];
+    let mut phrases = Vec::new();
+    for set in 1..64u32 {
+        for (bit, verb) in verbs.iter().enumerate() {
+            if set & (1 << bit) != 0 {
+                let (verb, rest) = verb.split_once(' ').unwrap_or((verb, ""));
+                phrases.push(format!("{verb} /d{}/e{}/f{set} {rest}", set % 4, set % 16));
+            }
+        }
+    }
+    let suggestion = suggested(&phrases.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+    assert!(
+        suggestion.rules <= 30 && !suggestion.is_coarse,
+        "{}",
+        suggestion.text
+    );
 }
 
 #[test]
@@ -376,7 +433,7 @@ proptest! {
             return Ok(());
         }
         let suggestion = suggestion.unwrap();
-        prop_assert!(suggestion.rules <= 13);
+        prop_assert!(suggestion.rules <= 30);
         prop_assert!(!suggestion.is_coarse, "{}", suggestion.text);
         let policy = Policy::parse("suggested", &suggestion.text, &Nobody);
         prop_assert!(policy.is_ok(), "{}", suggestion.text);

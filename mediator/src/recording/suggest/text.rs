@@ -1,10 +1,13 @@
 //! A suggestion as a policy file, for people to read.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::Draft;
 use super::head::Head;
 use super::observed::Seen;
+use super::plan::Draft;
+use super::region::{Region, components};
+use crate::op::{Word, Words};
 use crate::policy::word_names;
 
 /// Refused requests that are shown by name.
@@ -31,13 +34,40 @@ pub(super) struct Told<'s> {
 /// The head and the rules.
 pub(super) fn policy(head: &Head, drafts: &[Draft]) -> String {
     let mut text = head.text();
+    let mut names = BTreeSet::new();
     for draft in drafts {
-        rule(draft, &mut text);
+        let wanted = name(draft);
+        let mut free = (1..).map(|at| match at {
+            1 => wanted.clone(),
+            at => format!("{wanted}-{at}"),
+        });
+        let name = free.find(|name| names.insert(name.clone()));
+        rule(&name.unwrap_or_default(), draft, &mut text);
     }
     text
 }
 
-fn rule(draft: &Draft, text: &mut String) {
+/// A name for logs: `read-lib`, `change-work`, after the first path.
+fn name(draft: &Draft) -> String {
+    const NAME_MAX: usize = 24;
+    let does = if draft.words.meets(Words::CHANGE) {
+        "change"
+    } else if draft.words.meets(Words::of(Word::Read)) {
+        "read"
+    } else {
+        "look"
+    };
+    let base = draft.regions.first().map_or(&b"/"[..], Region::base);
+    let last = components(base).last().unwrap_or(b"all");
+    let plain = last.iter().filter(|byte| byte.is_ascii_alphanumeric());
+    let plain: String = plain.take(NAME_MAX).map(|byte| char::from(*byte)).collect();
+    if plain.is_empty() {
+        return does.to_owned();
+    }
+    format!("{does}-{plain}")
+}
+
+fn rule(name: &str, draft: &Draft, text: &mut String) {
     let Draft {
         words,
         regions,
@@ -46,7 +76,7 @@ fn rule(draft: &Draft, text: &mut String) {
     } = draft;
     let words = word_names(*words);
     let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
-    let (words, quoted) = (words.join("-"), quoted.join(", "));
+    let quoted = quoted.join(", ");
     let globs: Vec<String> = regions
         .iter()
         .map(|region| format!("'{}'", region.glob()))
@@ -61,8 +91,8 @@ fn rule(draft: &Draft, text: &mut String) {
     // Writing to a String cannot fail.
     let _infallible = write!(
         text,
-        "\n# {requests} requests, {paths} paths.\n\
-         [[rule]]\nname = \"{words}\"\npath = {globs}\ndo = [{quoted}]\naction = \"allow\"\n"
+        "\n# Requests: {requests}, paths: {paths}.\n\
+         [[rule]]\nname = \"{name}\"\npath = {globs}\ndo = [{quoted}]\naction = \"allow\"\n"
     );
 }
 

@@ -1,0 +1,94 @@
+//! `policy check`: every mistake of policy files, and what is worth a look in those without.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use virtfs_mediator_core::policy::{Policy, Users, witnesses};
+
+use super::{Host, read, show, usual_requester, wrong};
+use crate::error::Result;
+
+/// The host's users and groups, with a note of what was looked up.
+#[derive(Default)]
+struct Noting {
+    /// By kind and name.
+    found: RefCell<BTreeMap<(&'static str, String), u32>>,
+}
+
+impl Noting {
+    fn note(&self, kind: &'static str, name: &str, id: Option<u32>) -> Option<u32> {
+        let id = id?;
+        self.found.borrow_mut().insert((kind, name.to_owned()), id);
+        Some(id)
+    }
+}
+
+impl Users for Noting {
+    fn user(&self, name: &str) -> Option<u32> {
+        self.note("user", name, Host.user(name))
+    }
+
+    fn group(&self, name: &str) -> Option<u32> {
+        self.note("group", name, Host.group(name))
+    }
+}
+
+/// Every mistake of every file on stderr; what is well on stdout, with the ids that names of users
+/// and groups stand for and rules that seem to decide nothing. The status tells whether there was a
+/// mistake.
+///
+/// # Errors
+///
+/// Standard output cannot be written.
+#[allow(clippy::print_stderr, reason = "the command's output")]
+pub(super) fn check(files: &[impl AsRef<Path>]) -> Result<u8> {
+    let mut status = 0;
+    for file in files {
+        match checked(file.as_ref()) {
+            Ok(lines) => show::print(&lines)?,
+            Err(error) => {
+                eprintln!("{error}");
+                status = error.class().status();
+            }
+        }
+    }
+    Ok(status)
+}
+
+fn checked(file: &Path) -> Result<Vec<String>> {
+    let shown = file.display().to_string();
+    let hint = "name a TOML file (see `virtfs-mediator policy init --help`)";
+    let text = read(file, "policy", hint)?;
+    let users = Noting::default();
+    let policy = Policy::parse(&shown, &text, &users)
+        .map_err(|mistakes| wrong(mistakes.to_string().trim_end()))?;
+    let mut lines = vec![format!("{shown}: ok")];
+    for ((kind, name), id) in users.found.into_inner() {
+        lines.push(format!("  {kind} {} is {id}", name.escape_debug()));
+    }
+    for rule in idle_rules(&policy) {
+        lines.push(format!(
+            "  note: {}: no request was found that it decides; earlier rules may take all of its own",
+            show::rule(&policy.rule_ref(rule))
+        ));
+    }
+    Ok(lines)
+}
+
+/// Rules that decide none of the requests made up from the policy's own globs and conditions. What
+/// surely never decides is a mistake already; this sees what several rules take together.
+fn idle_rules(policy: &Policy) -> Vec<u32> {
+    /// Requests times rules: a few seconds' work.
+    const WORK_MAX: usize = 20_000_000;
+    let requests = witnesses(&[policy], usual_requester(policy));
+    if requests.len().saturating_mul(policy.rule_count()) > WORK_MAX {
+        return Vec::new();
+    }
+    let decided: BTreeSet<u32> = requests
+        .iter()
+        .flat_map(|request| policy.deciding_rules(request))
+        .collect();
+    let all = (0..).take(policy.rule_count());
+    all.filter(|rule| !decided.contains(rule)).collect()
+}
