@@ -483,7 +483,7 @@ fn script_steps_through_a_view() {
     }
     let ended = running.end();
     let lines = ["mkdir 0", "mkdir 1", "write 0", "rmdir 1"];
-    assert_eq!(ended.stdout, lines, "{told}");
+    assert_eq!(ended.stdout, lines, "{ended:?}\n{told}");
     // By hand or by rule: each is on record.
     assert_eq!(ended.told("allowed by hand"), 1, "{ended:?}");
     assert_eq!(ended.told("refused by hand"), 1, "{ended:?}");

@@ -100,9 +100,10 @@ impl Mediator {
             let exact = self.export.require_exact_names();
             exact.map_err(|_misspelt| ReloadError::Spelling)?;
         }
-        let _nothing_is_held = self.gate.reloading();
         self.policy.store(Arc::new(policy));
         let epoch = self.epoch.fetch_add(1, Ordering::SeqCst) + 1;
+        // Behind the new policy: what was held is decided anew, and by no older one.
+        let _nothing_is_held = self.gate.reloading();
         let all_over = self.turns.pass(Instant::now() + PATIENCE);
         // Even if not: better most of the answers than none.
         let nodes = self.forget_all(caches).map_err(ReloadError::Caches)?;

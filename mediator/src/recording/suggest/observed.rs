@@ -170,7 +170,8 @@ impl Needs {
     pub(super) fn of<'s>(all: impl Iterator<Item = &'s Seen>) -> Self {
         let mut needs = Self::default();
         for seen in all {
-            let words = seen.request.needed_words();
+            // Whoever made or opened a file has it in a cache, and the next one looks for it first.
+            let words = seen.request.needed_words().with(Words::of(Word::Look));
             for name in seen.request.names.iter().chain(&seen.request.second) {
                 needs.add(name, words, seen);
             }
