@@ -317,6 +317,16 @@ fn hostile_name_stays_one_name_in_the_policy() {
     assert_eq!(policy.rule_count(), 2, "{}", suggestion.text);
     assert!(allows(&policy, &phrase));
     assert!(!allows(&policy, "unlink /q"));
+    for (from, to) in [
+        ("*", "x"),
+        ("?", "x"),
+        ("[a]", "a"),
+        ("**", "c"),
+        ("\\x", "x"),
+    ] {
+        let other = crate::policy::escaped(name.replacen(from, to, 1).as_bytes());
+        assert!(!allows(&policy, &format!("unlink {other}")), "{other}");
+    }
     assert!(
         suggestion
             .text
