@@ -380,7 +380,7 @@ fn set_id_bits_are_told() {
 
 #[test]
 fn settings_and_restricting_rules_of_another_policy_are_kept() {
-    let text = "default = \"allow\"\nset_id = \"deny\"\nsquash = { who = \"root\", uid = 5 }\n\
+    let text = "default = \"allow\"\nmode = \"enforce\"\nset_id = \"deny\"\nsquash = { who = \"root\", uid = 5 }\n\
                 map = [{ guest = 0, host = 100, count = 10 }]\n\
                 [[rule]]\nname = \"mine\"\npath = \"/x/**\"\naction = \"allow\"\n\
                 [[rule]]\nname = \"keys\"\npath = \"/**/*.key\"\naction = \"hide\"\n\
@@ -396,6 +396,7 @@ fn settings_and_restricting_rules_of_another_policy_are_kept() {
     assert_eq!(policy.rule_name(0), Some("keys"));
     assert_eq!(policy.rule_count(), 2, "{}", suggestion.text);
     assert!(policy.host_uids().is_some());
+    assert!(!suggestion.text.contains("mode ="), "{}", suggestion.text);
     assert!(!policy.xattr_shown(b"user.a"));
     // What the kept rule or setting refuses is left out, and said.
     has(
