@@ -393,10 +393,10 @@ fn settings_and_restricting_rules_of_another_policy_are_kept() {
         .map(|phrase| (request(phrase), Outcome::Done));
     let suggestion = suggest(&observed(&entries), Some(from), &Nobody).unwrap();
     let policy = parsed(&suggestion);
+    assert!(!suggestion.text.contains("mode ="), "{}", suggestion.text);
     assert_eq!(policy.rule_name(0), Some("keys"));
     assert_eq!(policy.rule_count(), 2, "{}", suggestion.text);
     assert!(policy.host_uids().is_some());
-    assert!(!suggestion.text.contains("mode ="), "{}", suggestion.text);
     assert!(!policy.xattr_shown(b"user.a"));
     // What the kept rule or setting refuses is left out, and said.
     has(
