@@ -29,7 +29,7 @@ pub(super) fn print(lines: &[String]) -> Result<()> {
 ///
 /// # Errors
 ///
-/// As [`print`].
+/// As [`print()`].
 pub(super) fn print_json(object: &impl Serialize) -> Result<()> {
     let json = serde_json::to_string_pretty(object)
         .map_err(|error| Error::step(Class::Mount, "make JSON", error))?;

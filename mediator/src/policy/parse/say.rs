@@ -6,7 +6,7 @@ use super::phrase::NO_CHANGE;
 use crate::ids::{FileKind, Timestamp};
 use crate::op::{AnyAsk, ChangesAsk, Op, OpenAs, RenameHow, SetTime};
 
-/// Bytes as one word that [`unescaped`] reads back.
+/// Bytes as one word that [`super::unescaped`] reads back.
 #[must_use]
 pub fn escaped(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string().replace(' ', "\\x20")

@@ -58,6 +58,8 @@ fn kept(from: From<'_>, users: &dyn Users) -> Result<(String, String), SuggestEr
     let mut settings: Table =
         toml::from_str(from.text).map_err(|_no_toml| SuggestError::Request)?;
     settings.remove("default");
+    // What is suggested is judged as it will be enforced, and is meant to be.
+    settings.remove("mode");
     let rules = settings.remove("rule");
     let xattrs = settings.remove("xattr");
     let restricts = |rule: &Value| {

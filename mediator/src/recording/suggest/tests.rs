@@ -317,6 +317,16 @@ fn hostile_name_stays_one_name_in_the_policy() {
     assert_eq!(policy.rule_count(), 2, "{}", suggestion.text);
     assert!(allows(&policy, &phrase));
     assert!(!allows(&policy, "unlink /q"));
+    for (from, to) in [
+        ("*", "x"),
+        ("?", "x"),
+        ("[a]", "a"),
+        ("**", "c"),
+        ("\\x", "x"),
+    ] {
+        let other = crate::policy::escaped(name.replacen(from, to, 1).as_bytes());
+        assert!(!allows(&policy, &format!("unlink {other}")), "{other}");
+    }
     assert!(
         suggestion
             .text
@@ -370,7 +380,7 @@ fn set_id_bits_are_told() {
 
 #[test]
 fn settings_and_restricting_rules_of_another_policy_are_kept() {
-    let text = "default = \"allow\"\nset_id = \"deny\"\nsquash = { who = \"root\", uid = 5 }\n\
+    let text = "default = \"allow\"\nmode = \"enforce\"\nset_id = \"deny\"\nsquash = { who = \"root\", uid = 5 }\n\
                 map = [{ guest = 0, host = 100, count = 10 }]\n\
                 [[rule]]\nname = \"mine\"\npath = \"/x/**\"\naction = \"allow\"\n\
                 [[rule]]\nname = \"keys\"\npath = \"/**/*.key\"\naction = \"hide\"\n\
@@ -383,6 +393,7 @@ fn settings_and_restricting_rules_of_another_policy_are_kept() {
         .map(|phrase| (request(phrase), Outcome::Done));
     let suggestion = suggest(&observed(&entries), Some(from), &Nobody).unwrap();
     let policy = parsed(&suggestion);
+    assert!(!suggestion.text.contains("mode ="), "{}", suggestion.text);
     assert_eq!(policy.rule_name(0), Some("keys"));
     assert_eq!(policy.rule_count(), 2, "{}", suggestion.text);
     assert!(policy.host_uids().is_some());
