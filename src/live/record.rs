@@ -2,7 +2,7 @@
 #![allow(clippy::print_stderr, reason = "the command's account of itself")]
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{SigSet, Signal};
 use rustix::io::Errno;
@@ -47,12 +47,18 @@ pub(crate) fn record(view: &str, file: &Path, which: &Which) -> Result<()> {
     end_at_signal(&link)?;
     eprintln!("recording view '{view}' until interrupted (Ctrl-C)");
     let (mut missing, mut first) = (0, None);
+    let mut written = Instant::now();
     while let Some(line) = link.next()? {
         match line {
             Line::Event(event) => {
                 let began = *first.get_or_insert(event.at_us);
                 if let Some(entry) = entry(*event, began) {
                     recorder.push(&entry).map_err(failed)?;
+                }
+                // Whoever is killed leaves what came before the last second.
+                if written.elapsed() >= Duration::from_secs(1) {
+                    recorder.flush().map_err(failed)?;
+                    written = Instant::now();
                 }
             }
             Line::Dropped(count) => missing += count,

@@ -1,38 +1,13 @@
 //! `policy check`: every mistake of policy files, and what is worth a look in those without.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use virtfs_mediator_core::policy::{Policy, Users, witnesses};
+use virtfs_mediator_core::policy::{Policy, witnesses};
 
-use super::{Host, read, show, usual_requester, wrong};
+use super::{show, usual_requester};
 use crate::error::Result;
-
-/// The host's users and groups, with a note of what was looked up.
-#[derive(Default)]
-struct Noting {
-    /// By kind and name.
-    found: RefCell<BTreeMap<(&'static str, String), u32>>,
-}
-
-impl Noting {
-    fn note(&self, kind: &'static str, name: &str, id: Option<u32>) -> Option<u32> {
-        let id = id?;
-        self.found.borrow_mut().insert((kind, name.to_owned()), id);
-        Some(id)
-    }
-}
-
-impl Users for Noting {
-    fn user(&self, name: &str) -> Option<u32> {
-        self.note("user", name, Host.user(name))
-    }
-
-    fn group(&self, name: &str) -> Option<u32> {
-        self.note("group", name, Host.group(name))
-    }
-}
+use crate::live::in_force::Text;
 
 /// Every mistake of every file on stderr; what is well on stdout, with the ids that names of users
 /// and groups stand for and rules that seem to decide nothing. The status tells whether there was a
@@ -57,15 +32,17 @@ pub(super) fn check(files: &[impl AsRef<Path>]) -> Result<u8> {
 }
 
 fn checked(file: &Path) -> Result<Vec<String>> {
-    let shown = file.display().to_string();
-    let hint = "name a TOML file (see `virtfs-mediator policy init --help`)";
-    let text = read(file, "policy", hint)?;
-    let users = Noting::default();
-    let policy = Policy::parse(&shown, &text, &users)
-        .map_err(|mistakes| wrong(mistakes.to_string().trim_end()))?;
+    let Text {
+        file: shown,
+        names,
+        policy,
+        ..
+    } = Text::read(file)?;
     let mut lines = vec![format!("{shown}: ok")];
-    for ((kind, name), id) in users.found.into_inner() {
-        lines.push(format!("  {kind} {} is {id}", name.escape_debug()));
+    for (kind, named) in [("group", &names.groups), ("user", &names.users)] {
+        for (name, id) in named {
+            lines.push(format!("  {kind} {} is {id}", name.escape_debug()));
+        }
     }
     for rule in idle_rules(&policy) {
         lines.push(format!(

@@ -18,7 +18,7 @@ use crate::error::Result;
 ///
 /// Configuration: a policy or the recording.
 pub(super) fn diff(old: &Path, new: &Path, recording: Option<&Path>) -> Result<u8> {
-    let (old, new) = (load(old)?, load(new)?);
+    let (old, new) = (load(old)?.enforced(), load(new)?.enforced());
     match recording {
         Some(recording) => by_recording(&old, &new, recording),
         None => by_witnesses(&old, &new),

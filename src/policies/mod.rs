@@ -17,6 +17,7 @@ use virtfs_mediator_core::policy::{Answer, Policy, Request, Requester, Users, sh
 
 use crate::cli::PolicyCommand;
 use crate::error::{Class, Error, Result};
+use crate::live::in_force::Text;
 
 pub(crate) use explain::request_help;
 
@@ -118,14 +119,7 @@ pub(crate) fn load(file: &Path) -> Result<Policy> {
 
 /// As [`load`], with the file's text.
 fn load_text(file: &Path) -> Result<(Policy, String)> {
-    let text = read(
-        file,
-        "policy",
-        "name a TOML file (see `virtfs-mediator policy init --help`)",
-    )?;
-    let policy = Policy::parse(&file.display().to_string(), &text, &Host)
-        .map_err(|mistakes| wrong(mistakes.to_string().trim_end()))?;
-    Ok((policy, text))
+    Text::read(file).map(|read| (read.policy, read.text))
 }
 
 fn read(file: &Path, what: &str, cure: &str) -> Result<String> {

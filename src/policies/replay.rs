@@ -35,7 +35,7 @@ pub(super) fn no_recording(file: &Path, error: &ReadError) -> crate::error::Erro
 ///
 /// Configuration: the policy or the recording.
 pub(super) fn replay(recording: &Path, policy: &Path, form: Form) -> Result<u8> {
-    let policy = load(policy)?;
+    let policy = load(policy)?.enforced();
     let mut reader = open(recording)?;
     let mut changes = Changes::default();
     for entry in &mut reader {

@@ -316,6 +316,10 @@ fn replay_tells_which_answers_change() {
             "1 unlink /up/\\x1b",
         ],
     );
+    // What a policy that only observes would refuse counts as refused.
+    let observing = files.file("observing.toml", &format!("mode = \"observe\"\n{UPLOADS}"));
+    let told = ended(&ours(["replay", &recording, &observing]), DIFFERENT);
+    has(&told, &["6 of 150,007 requests change"]);
     let output = ours(["replay", "--json", &recording, &policy]);
     let told: Value = serde_json::from_str(&ended(&output, DIFFERENT)).unwrap();
     assert_eq!(told["requests"], 150_007);

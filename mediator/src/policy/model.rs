@@ -399,6 +399,14 @@ impl Policy {
         self.observe
     }
 
+    /// The policy as it would be without `mode = "observe"`: what tools compare verdicts by.
+    #[must_use]
+    pub fn enforced(mut self) -> Self {
+        self.observe = false;
+        // What has to be gathered depends on it.
+        self.compiled()
+    }
+
     /// Refuses every change from now on, whatever the rules say.
     pub fn set_readonly(&mut self) {
         self.readonly = true;

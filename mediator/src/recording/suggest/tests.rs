@@ -103,7 +103,7 @@ fn directory_with_many_touched_names_is_named_as_a_whole() {
         &suggestion,
         &[
             "path = ['/etc/passwd', '/lib/*']",
-            "do = [\"read\"]",
+            "do = [\"look\", \"read\"]",
             "name = \"read-passwd\"",
             "name = \"change-u\"",
             "path = '/home/u/**'",
@@ -154,7 +154,10 @@ fn what_is_done_to_files_made_by_the_dozen_is_allowed_for_all_of_them() {
     let suggestion = suggested(&phrases, &[]);
     has(
         &suggestion,
-        &["path = '/w/*'", "do = [\"make\", \"remove\", \"mode\"]"],
+        &[
+            "path = '/w/*'",
+            "do = [\"look\", \"make\", \"remove\", \"mode\"]",
+        ],
     );
     let policy = parsed(&suggestion);
     assert!(allows(&policy, "unlink /w/tomorrow"));
@@ -298,7 +301,7 @@ fn change_of_the_whole_view_is_the_last_resort() {
     let phrases: Vec<String> = (0..17).map(|at| format!("write /d{at}/a/b")).collect();
     let suggestion = suggested(&phrases.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
     // Sixteen globs at most, so that something above two of them is named; the top is all there is.
-    has(&suggestion, &["path = '/**'", "do = [\"write\"]"]);
+    has(&suggestion, &["path = '/**'", "do = [\"look\", \"write\"]"]);
     let phrases: Vec<String> = (0..12).map(|at| format!("write /d{at}/a/b")).collect();
     let suggestion = suggested(&phrases.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
     assert!(!suggestion.text.contains("'/**'"), "{}", suggestion.text);
