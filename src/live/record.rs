@@ -1,6 +1,7 @@
 //! `record`: every decision's facts into a file, for `replay` and `suggest`.
 #![allow(clippy::print_stderr, reason = "the command's account of itself")]
 
+use std::net::Shutdown;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -99,9 +100,11 @@ fn entry(event: Event, began: u64) -> Option<Entry> {
     Some(Entry::new(at, decision.request, outcome))
 }
 
-/// Shuts the connection down when the person has had enough: what was recorded is then closed as
-/// at the view's own end.
+/// When the person has had enough, no more is asked for; what was decided before still comes, and
+/// what was recorded is then closed as at the view's own end.
 fn end_at_signal(link: &Link) -> Result<()> {
+    /// How long what is on its way may take.
+    const LAST: Duration = Duration::from_secs(5);
     let failed = |errno| Error::step(Class::Confinement, "sigprocmask", errno);
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
         .into_iter()
@@ -110,7 +113,9 @@ fn end_at_signal(link: &Link) -> Result<()> {
     let connection = link.connection()?;
     std::thread::spawn(move || {
         if signals.wait().is_ok() {
-            let _closed_already = connection.shutdown(std::net::Shutdown::Both);
+            let _closed_already = connection.shutdown(Shutdown::Write);
+            std::thread::sleep(LAST);
+            let _closed_already = connection.shutdown(Shutdown::Both);
         }
     });
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -205,10 +206,7 @@ impl Desk {
                     Release::TooLate => self
                         .screen
                         .say(&format!("request {id}: nobody answered in time, refused")),
-                    // The one that keeps a draft tells by itself what changes.
-                    Release::Reloaded if gone.is_some() => self.screen.say(&format!(
-                        "request {id}: the policy has changed, decided anew"
-                    )),
+                    Release::Reloaded if gone.is_some() => self.screen.say(&reloaded(id)),
                     Release::Reloaded => {}
                 }
             }
@@ -235,7 +233,17 @@ impl Desk {
     pub(super) fn leave(&self) {
         let tracer = self.memory().tracer.take();
         drop(tracer);
-        let _closed_already = self.to.shutdown(std::net::Shutdown::Both);
+        // Until the mediator has let go of everything, so that the next console finds it free.
+        let _closed_already = self.to.shutdown(Shutdown::Write);
+        let until = Instant::now() + PATIENCE;
+        let mut memory = self.memory();
+        while !memory.over && Instant::now() < until {
+            let left = until.saturating_duration_since(Instant::now());
+            let waited = self.changed.wait_timeout(memory, left);
+            memory = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(memory);
+        let _closed_already = self.to.shutdown(Shutdown::Both);
     }
 
     fn shown(&self, memory: &Memory, decision: &Decision) -> String {
@@ -559,8 +567,16 @@ impl Desk {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // Somebody may have reloaded it meanwhile.
         *state = rundir::load(&state.view)?;
+        let held: Vec<u64> = self.memory().held.keys().copied().collect();
         let epoch = put_in_force(&mut state, &draft, file.as_deref().map(Path::new), false)?;
         let mut memory = self.memory();
+        for id in held {
+            // The mediator tells it too, a little later.
+            if memory.held.remove(&id).is_some() {
+                self.screen.say(&reloaded(id));
+            }
+        }
+        memory.turn_to_next();
         memory.draft = None;
         self.screen.say(&format!(
             "in force (reload {epoch}); no file was changed, and `virtfs-mediator reload` brings the \
@@ -618,6 +634,10 @@ impl Memory {
         let still = self.current.filter(|id| self.held.contains_key(id));
         self.current = still.or_else(|| self.held.keys().next().copied());
     }
+}
+
+fn reloaded(id: u64) -> String {
+    format!("request {id}: the policy has changed, decided anew")
 }
 
 fn usage(what: impl Into<String>, cure: &str) -> Error {

@@ -383,7 +383,7 @@ fn recording_is_replayed_and_suggested_from() {
     let done = sh(
         &view.name,
         &format!(
-            "mkdir {at}/d; for i in 1 2 3; do echo x > {at}/d/$i; done; chmod 700 {at}/d/1; cat {at}/no"
+            "mkdir {at}/d; for i in 1 2 3; do echo x > {at}/d/$i; done; chmod 700 {at}/d/1; cat {at}/d/3; cat {at}/no"
         ),
     );
     assert!(done.contains("Permission denied"), "{done}");

@@ -4,19 +4,20 @@ use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rustix::io::Errno;
+use rustix::net::RecvFlags;
 
 use super::lines::{Lines, send};
 use super::protocol::{Answer, By, Line, Names, Order, Wanted};
-use crate::mediate::{Attached, Mediator, Selector, Stop, Told};
+use crate::mediate::{Attached, Event, Mediator, Selector, Stop, Told};
 
 /// How long whoever watches may take to read a line.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is looked whether they are still there.
-const PULSE: Duration = Duration::from_millis(500);
+const PULSE: Duration = Duration::from_millis(200);
 /// Seconds that a request may be held at most, whatever the console says.
 const LIMIT_MAX: u64 = 600;
 
@@ -34,38 +35,44 @@ pub(super) fn watch(
     let epoch = mediator.epoch();
     send(connection, &Answer::Begun { epoch }, PATIENCE)?;
     let mut told = 0;
-    let mut there = is_there(connection);
-    while there {
-        let event = watch.events.recv_timeout(PULSE);
+    let mut say = |event: Option<Event>| {
         let dropped = watch.dropped();
         if dropped > told {
             send(connection, &Line::Dropped(dropped - told), PATIENCE)?;
             told = dropped;
         }
         match event {
-            Ok(event) => send(connection, &Line::Event(Box::new(event)), PATIENCE)?,
-            Err(RecvTimeoutError::Timeout) => there = is_there(connection),
-            Err(RecvTimeoutError::Disconnected) => there = false,
+            Some(event) => send(connection, &Line::Event(Box::new(event)), PATIENCE),
+            None => Ok(()),
+        }
+    };
+    let mut looked = Instant::now();
+    let mut there = is_there(connection);
+    while there {
+        match watch.events.recv_timeout(PULSE) {
+            Ok(event) => say(Some(event))?,
+            Err(RecvTimeoutError::Timeout) => say(None)?,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+        if looked.elapsed() >= PULSE {
+            looked = Instant::now();
+            there = is_there(connection);
         }
     }
-    Ok(())
+    // Whoever says no more still hears what was decided before.
+    watch
+        .events
+        .try_iter()
+        .take(watch.events.len())
+        .try_for_each(|event| say(Some(event)))
 }
 
-/// Whether the other end is still open.
-fn is_there(mut connection: &UnixStream) -> bool {
-    use std::io::Read as _;
-    // The least that can be waited; nothing is expected to come.
-    let brief = Some(Duration::from_millis(1));
-    if connection.set_read_timeout(brief).is_err() {
-        return false;
-    }
-    match connection.read(&mut [0]) {
-        Ok(0) => false,
-        Ok(_) => true,
-        Err(error) => matches!(
-            error.kind(),
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
-        ),
+/// Whether the other end still may say something.
+fn is_there(connection: &UnixStream) -> bool {
+    let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+    match rustix::net::recv(connection, &mut [0; 1], flags) {
+        Ok((count, _)) => count > 0,
+        Err(errno) => matches!(errno, Errno::AGAIN | Errno::INTR),
     }
 }
 
