@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::io::Errno;
@@ -9,6 +10,7 @@ use rustix::io::Errno;
 use super::asides::Asides;
 use super::audit::{Audit, AuditWriter, Record, Refused, Verbosity, escape};
 use super::counters::{Counters, End};
+use super::ledger::Ledger;
 use super::scratch::{Scratch, join, with_paths};
 use crate::export::{Attr, Entry, Export, Fault, Inode, Pin, SPELLING};
 use crate::ids::{FileKind, GuestGid, GuestOwner, GuestUid, HandleId, NodeId};
@@ -24,6 +26,8 @@ pub struct Mediator {
     pub(super) audit: Audit,
     counters: Counters,
     pub(super) asides: Asides,
+    /// Of the areas of `policy`: another policy needs other books.
+    pub(super) ledger: Arc<Ledger>,
 }
 
 /// Attributes as the view shows them: the owner in guest ids.
@@ -144,12 +148,14 @@ impl Mediator {
         verbosity: Verbosity,
     ) -> io::Result<(Self, AuditWriter)> {
         let (audit, writer) = Audit::start(verbosity)?;
+        let ledger = Ledger::open(policy.areas(), &export);
         let mediator = Self {
             export,
             policy,
             audit,
             counters: Counters::default(),
             asides: Asides::default(),
+            ledger,
         };
         Ok((mediator, writer))
     }

@@ -3,6 +3,7 @@
 use rustix::io::Errno;
 
 use super::funnel::{Act, Case, Mediator, ShownEntry, Trail, as_owner};
+use super::ledger::Used;
 use super::names::kind_asked;
 use super::open::open_as;
 use crate::export::Pin;
@@ -68,9 +69,12 @@ impl Mediator {
                 ..open
             },
         };
-        let permit = self.decide::<rows::Create>(trail, &Case::name(parent, name), ask)?;
-        let (entry, handle) = self.export.create(permit, parent, name)?;
-        Ok((self.show_entry(entry), handle))
+        let case = Case::name(parent, name);
+        let permit = self.decide::<rows::Create>(trail, &case, ask)?;
+        self.grow((trail, &case), permit, Used::NAME, |permit| {
+            let (entry, handle) = self.export.create(permit, parent, name)?;
+            Ok((self.show_entry(entry), handle))
+        })
     }
 
     /// `None` if the name vanished again.
@@ -116,8 +120,11 @@ impl Mediator {
         self.run(Op::Mkdir, who, |trail| {
             let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
             let ask = birth(who, FileKind::Directory, mode);
-            let permit = self.decide::<rows::Mkdir>(trail, &Case::name(&parent, &name), ask)?;
-            Ok(self.show_entry(self.export.mkdir(permit, &parent, &name)?))
+            let case = Case::name(&parent, &name);
+            let permit = self.decide::<rows::Mkdir>(trail, &case, ask)?;
+            self.grow((trail, &case), permit, Used::NAME, |permit| {
+                Ok(self.show_entry(self.export.mkdir(permit, &parent, &name)?))
+            })
         })
     }
 
@@ -136,8 +143,11 @@ impl Mediator {
         self.run(Op::Mknod, who, |trail| {
             let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
             let ask = birth(who, kind_asked(mode)?, mode);
-            let permit = self.decide::<rows::Mknod>(trail, &Case::name(&parent, &name), ask)?;
-            Ok(self.show_entry(self.export.mknod(permit, &parent, &name)?))
+            let case = Case::name(&parent, &name);
+            let permit = self.decide::<rows::Mknod>(trail, &case, ask)?;
+            self.grow((trail, &case), permit, Used::NAME, |permit| {
+                Ok(self.show_entry(self.export.mknod(permit, &parent, &name)?))
+            })
         })
     }
 
@@ -168,7 +178,9 @@ impl Mediator {
             };
             let ask = birth(who, FileKind::Symlink, 0o777);
             let permit = self.decide::<rows::Symlink>(trail, &case, ask)?;
-            Ok(self.show_entry(self.export.symlink(permit, &parent, &name, target)?))
+            self.grow((trail, &case), permit, Used::NAME, |permit| {
+                Ok(self.show_entry(self.export.symlink(permit, &parent, &name, target)?))
+            })
         })
     }
 }

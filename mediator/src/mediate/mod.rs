@@ -10,13 +10,17 @@ mod audit;
 mod counters;
 mod dirs;
 mod funnel;
+mod grow;
 mod io;
+mod ledger;
 mod make;
 mod names;
 mod open;
 mod scratch;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_totals;
 mod xattrs;
 
 pub use asides::{Aside, Asides};

@@ -2,11 +2,13 @@
 
 use rustix::io::Errno;
 
+use super::areas::Areas;
 use super::facts::Facts;
 use super::grant::{Asked, Judged};
 use super::limit::Limit;
 use super::model::{
-    Action, Condition, Flags, Modify, Number, Policy, Rule, Whose, shows_outsiders, words_besides,
+    Action, Condition, Flags, Modify, Number, Policy, Rule, Whose, moves_or_grows, shows_outsiders,
+    words_besides,
 };
 use super::permit::{Permit, Refusal, Trace};
 use crate::ids::{FileKind, GuestOwner, HostOwner};
@@ -27,6 +29,8 @@ pub struct Allowed {
     pub(super) pretended: Words,
     /// The smallest that holds.
     pub(super) limit: Option<Limit>,
+    /// What the request may add to.
+    pub(super) areas: Areas,
     /// What would be refused if rules were enforced.
     pub(super) observed: Option<Refusal>,
 }
@@ -108,6 +112,7 @@ impl Policy {
         let mut worst = None;
         let mut first = true;
         for name in names(facts) {
+            allowed.areas = allowed.areas.with(self.areas_of(op, name));
             self.judge_name(
                 &case,
                 name,
@@ -123,6 +128,7 @@ impl Policy {
         }
         if let Some(second) = facts.second {
             let name = Some(second);
+            allowed.areas = allowed.areas.with(self.areas_of(op, name));
             self.judge_name(
                 &case,
                 name,
@@ -223,6 +229,14 @@ impl Policy {
                     });
                 }
             }
+        }
+    }
+
+    fn areas_of(&self, op: Op, path: Option<&[u8]>) -> Areas {
+        if moves_or_grows(op) {
+            self.areas_at(path)
+        } else {
+            Areas::default()
         }
     }
 

@@ -5,6 +5,7 @@
 //! names, and all of its conditions do; the first that holds decides, word by word and name by
 //! name, and the strictest verdict stands.
 
+mod areas;
 mod carry;
 mod condition;
 mod engine;
@@ -21,6 +22,7 @@ mod request;
 pub mod shipped;
 mod xattrs;
 
+pub use areas::{Area, Areas, Totals};
 pub use facts::{Facts, Needs, Requester};
 pub use grant::Judged;
 pub use mistake::{Mistake, Mistakes};

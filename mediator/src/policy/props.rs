@@ -70,6 +70,7 @@ fn compile(rules: &[Naive], default_allow: bool) -> Policy {
         },
         log: false,
         follows: false,
+        totals: super::Totals::default(),
     };
     let rules = rules.iter().map(rule).collect();
     Policy {
