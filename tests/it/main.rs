@@ -11,6 +11,7 @@ mod doctor;
 mod errors;
 mod gate;
 mod host_namespace;
+mod language;
 mod process;
 mod properties;
 mod qemu;
