@@ -245,7 +245,7 @@ fn books_never_tell_less_than_there_is_while_many_write_cut_move_and_remove() {
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "{wrong:#?}");
     let grown = grown.into_inner();
-    assert!(grown > 100, "only {grown} writes found room");
+    assert!(grown > 20, "only {grown} writes found room");
 }
 
 /// A xorshift: the same throws each time.
