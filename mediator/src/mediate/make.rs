@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use super::funnel::{Act, Case, Mediator, ShownEntry, Trail, as_owner};
+use super::funnel::{Act, Case, Mediator, ShownEntry, Stop, Trail, as_owner};
 use super::ledger::Used;
 use super::names::kind_asked;
 use super::open::open_as;
@@ -39,12 +39,21 @@ impl Mediator {
             let open = open_as(flags)?;
             let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
             for _ in 0..TRIES {
-                match self.create_new(trail, &parent, &name, mode, open) {
-                    Err(super::funnel::Stop::Failed(Errno::EXIST)) if !open.exclusive => {}
-                    made => return made.map(|(entry, handle)| (entry, handle, open)),
+                let made = self.create_new(trail, &parent, &name, mode, open);
+                let may_be_there = match made {
+                    Err(Stop::Failed(Errno::EXIST)) => !open.exclusive,
+                    // No room for another name; what is there already needs none.
+                    Err(Stop::Refused(Errno::DQUOT)) => !open.exclusive,
+                    Ok(_) | Err(_) => false,
+                };
+                if !may_be_there {
+                    return made.map(|(entry, handle)| (entry, handle, open));
                 }
                 if let Some((entry, handle)) = self.open_existing(trail, &parent, &name, open)? {
                     return Ok((entry, handle, open));
+                }
+                if let Err(full @ Stop::Refused(_)) = made {
+                    return Err(full);
                 }
             }
             Err(Errno::STALE.into())
@@ -87,7 +96,7 @@ impl Mediator {
     ) -> Act<Option<(ShownEntry, HandleId)>> {
         let entry = match self.lookup_in(trail, parent, name) {
             Ok(entry) => entry,
-            Err(super::funnel::Stop::Failed(Errno::NOENT)) => return Ok(None),
+            Err(Stop::Failed(Errno::NOENT)) => return Ok(None),
             Err(stop) => return Err(stop),
         };
         let opened = if entry.shown.attr.kind == FileKind::Regular {

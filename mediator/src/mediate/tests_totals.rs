@@ -117,6 +117,8 @@ fn entries_are_limited_whatever_they_are_names_of() {
     world.create(root, b"h").unwrap();
     let full = |made: Result<(), Errno>| assert_eq!(made, Err(Errno::DQUOT));
     full(world.create(root, b"i").map(|_made| ()));
+    let there = world.create(root, b"h").map(|_opened| ());
+    assert_eq!(there, Ok(()), "what is there already is opened");
     full(mediator.mkdir(who, root, b"i", 0o700).map(|_made| ()));
     full(mediator.symlink(who, root, b"i", b"a").map(|_made| ()));
     full(
