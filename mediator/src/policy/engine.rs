@@ -107,12 +107,12 @@ impl Policy {
         }
         let mut allowed = Allowed {
             limit: Limit::smaller(None, self.file_size, None),
+            areas: self.areas_of(facts),
             ..Allowed::default()
         };
         let mut worst = None;
         let mut first = true;
         for name in names(facts) {
-            allowed.areas = allowed.areas.with(self.areas_of(op, name));
             self.judge_name(
                 &case,
                 name,
@@ -128,7 +128,6 @@ impl Policy {
         }
         if let Some(second) = facts.second {
             let name = Some(second);
-            allowed.areas = allowed.areas.with(self.areas_of(op, name));
             self.judge_name(
                 &case,
                 name,
@@ -232,12 +231,15 @@ impl Policy {
         }
     }
 
-    fn areas_of(&self, op: Op, path: Option<&[u8]>) -> Areas {
-        if moves_or_grows(op) {
-            self.areas_at(path)
-        } else {
-            Areas::default()
+    /// What a request may add to, whoever allows it.
+    fn areas_of(&self, facts: &Facts<'_>) -> Areas {
+        if self.areas().is_empty() || !moves_or_grows(facts.op) {
+            return Areas::default();
         }
+        let all = names(facts).chain(facts.second.map(Some));
+        all.fold(Areas::default(), |areas, name| {
+            areas.with(self.areas_at(name))
+        })
     }
 
     fn allows_all(&self, case: &Case<'_, '_>, path: Option<&[u8]>, words: Words) -> bool {
