@@ -266,6 +266,16 @@ fn warn_of_overflow_ids(policy: &Policy) {
     }
 }
 
+/// A view that only watches must not be taken for one that guards.
+fn warn_of_observing(path: &Path, policy: &Policy) {
+    if policy.observes() {
+        tracing::warn!(
+            export = %path.display(),
+            "`mode = \"observe\"`: what the policy's rules refuse is let through and only told"
+        );
+    }
+}
+
 /// The mediator of a policy with a `map` has power over the map's ids alone: a root directory of
 /// anyone else would be closed to it.
 fn refuse_unmapped_root(path: &Path, export: &OwnedFd, policy: &Policy) -> Result<()> {
@@ -371,6 +381,7 @@ fn view(
     refuse_other_export(&path, &policy)?;
     refuse_unmapped_root(&path, &export_fd, &policy)?;
     warn_of_overflow_ids(&policy);
+    warn_of_observing(&path, &policy);
     let cache = options.cache.unwrap_or(match policy.settings().cache {
         Some(CacheWord::Auto) | None => CacheOption::Auto,
         Some(CacheWord::None) => CacheOption::None,

@@ -12,6 +12,7 @@ mod doctor;
 mod errors;
 mod gate;
 mod host_namespace;
+mod language;
 mod live;
 mod metrics;
 mod policy_tools;

@@ -59,7 +59,7 @@ pub struct Statfs {
 
 /// A file's identity, to find out whether another name is the same file's. The same as far as
 /// [`Attr::btime`] tells inodes of one number apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Inode(pub(super) Identity);
 
 /// Which inode a descriptor names. The birth time serves as its generation: an inode number that

@@ -72,6 +72,10 @@ impl Handles {
         self.open
     }
 
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Handle>> {
+        self.slots.iter().filter_map(|slot| slot.handle.as_ref())
+    }
+
     pub(super) fn get(&self, id: HandleId) -> Result<&Arc<Handle>, Errno> {
         let (index, generation) = split(id);
         self.slots

@@ -13,6 +13,7 @@
 //! [`crate::policy::Permit`] says what to do. The umask is taken to be 0.
 
 mod attr;
+mod count;
 mod create;
 mod descriptor;
 mod dir;
@@ -39,6 +40,7 @@ use crate::ids::{FileKind, NodeId};
 use crate::sys;
 
 pub use attr::{Attr, Inode, Statfs};
+pub use count::{Counted, Tree, Walk};
 pub use dir::{DirEntry, Handed};
 pub use fault::Fault;
 pub use lookup::{Child, Entry, Pin};

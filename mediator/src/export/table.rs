@@ -75,6 +75,11 @@ impl Table {
         self.nodes.slot(node).ok_or(Errno::STALE)
     }
 
+    /// Every open file and directory.
+    pub(super) fn handles(&self) -> impl Iterator<Item = &Arc<Handle>> {
+        self.handles.all()
+    }
+
     pub(super) fn open_handles(&self) -> usize {
         self.handles.len()
     }

@@ -3,6 +3,7 @@
 use rustix::io::Errno;
 
 use super::funnel::{Act, Case, Mediator, Shown};
+use super::ledger::Used;
 use crate::export::{Pin, Statfs};
 use crate::ids::{HandleId, NodeId};
 use crate::op::{ChangesAsk, Op, SetTime, Word, Words, rows};
@@ -57,7 +58,14 @@ impl Mediator {
                 ..Case::node(&pin)
             };
             let permit = self.decide::<rows::Setattr>(trail, &case, ask)?;
-            Ok(self.show(self.export.setattr(permit, &pin, handle)?))
+            let grows = ask.size.filter(|_| !permit.areas().is_empty());
+            let used = match grows {
+                Some(size) => size.saturating_sub(self.export.stat(&pin)?.size),
+                None => 0,
+            };
+            self.grow((trail, &case), permit, Used::bytes(used), |permit| {
+                Ok(self.show(self.export.setattr(permit, &pin, handle)?))
+            })
         })
     }
 
@@ -97,7 +105,7 @@ impl Mediator {
         self.run(Op::Statfs, who, |trail| {
             let pin = self.export.pin(node)?;
             let permit = self.decide::<rows::Statfs>(trail, &Case::node(&pin), ())?;
-            Ok(self.export.statfs(permit, &pin)?)
+            Ok(self.within_view(self.export.statfs(permit, &pin)?))
         })
     }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::funnel::{Act, Mediator, ShownEntry, Stop, Trail};
+use super::in_force::InForce;
 use super::scratch::join;
 use crate::export::{DirEntry, Handed, Pin};
 use crate::ids::{FileKind, HandleId};
 use crate::name::Name;
 use crate::op::{Op, rows};
-use crate::policy::{Permit, Policy, Requester};
+use crate::policy::{Permit, Requester};
 
 /// An entry of READDIRPLUS.
 #[derive(Debug)]
@@ -127,7 +128,7 @@ fn taken_or_full(taken: bool) -> Handed {
 
 /// Leaves hidden names out. Costs nothing unless rules ask about names.
 struct Filter {
-    policy: Arc<Policy>,
+    policy: Arc<InForce>,
     /// The directory's path, and room for a name behind it; `None` if nothing can be hidden.
     path: Option<Vec<u8>>,
 }

@@ -14,6 +14,7 @@ use super::audit::{Audit, AuditTo, AuditWriter, Names, Record, Verbosity};
 use super::counters::{Counters, End};
 use super::event::{Decision, Ended, Event};
 use super::gate::Gate;
+use super::in_force::InForce;
 use super::scratch::with_paths;
 use super::select::Selection;
 use super::turns::{Turn, Turns};
@@ -28,9 +29,9 @@ use crate::policy::{Judged, Needs, Permit, Policy, Requester};
 #[derive(Debug)]
 pub struct Mediator {
     pub(super) export: Export,
-    pub(super) policy: ArcSwap<Policy>,
+    pub(super) policy: ArcSwap<InForce>,
     /// What the walls around this process were built for.
-    pub(super) first: Arc<Policy>,
+    pub(super) first: Arc<InForce>,
     /// How often the policy was replaced.
     pub(super) epoch: AtomicU64,
     /// Held while it is.
@@ -93,7 +94,7 @@ pub(super) struct Trail {
     /// Escaped names, for the log; empty unless the log wants them.
     pub(super) subject: Cell<Names>,
     /// One policy for all of a request, whatever is loaded meanwhile.
-    pub(super) policy: RefCell<Guard<Arc<Policy>>>,
+    pub(super) policy: RefCell<Guard<Arc<InForce>>>,
     /// Which one.
     pub(super) epoch: Cell<u64>,
     /// What was decided; empty unless somebody watches.
@@ -169,7 +170,7 @@ impl Mediator {
         audit: AuditTo,
     ) -> io::Result<(Self, AuditWriter)> {
         let (audit, writer) = Audit::start(verbosity, audit)?;
-        let policy = Arc::new(policy);
+        let policy = Arc::new(InForce::new(policy, &export));
         let mediator = Self {
             export,
             first: Arc::clone(&policy),

@@ -3,11 +3,12 @@
 use rustix::io::Errno;
 
 use super::funnel::{Act, Case, Mediator};
+use super::ledger::Used;
 use super::scratch::with_data;
 use crate::export::Attr;
 use crate::ids::HandleId;
-use crate::op::{Op, Word, Words, rows};
-use crate::policy::Requester;
+use crate::op::{Op, Operation, Word, Words, rows};
+use crate::policy::{Permit, Requester};
 
 /// The most that one READ may ask for in bytes: what INIT negotiates (`max_pages`).
 pub(crate) const READ_MAX: u32 = 1 << 20;
@@ -75,7 +76,10 @@ impl Mediator {
                 ..Case::handle(handle)
             };
             let permit = self.decide::<rows::Write>(trail, &case, ())?;
-            Ok(self.export.write(permit, handle, offset, data)?)
+            let used = self.added(&permit, handle, (offset, length))?;
+            self.grow((trail, &case), permit, used, |permit| {
+                Ok(self.export.write(permit, handle, offset, data)?)
+            })
         })
     }
 
@@ -106,9 +110,23 @@ impl Mediator {
                 ..Case::handle(handle)
             };
             let permit = self.decide::<rows::Fallocate>(trail, &case, ())?;
-            Ok(self
-                .export
-                .fallocate(permit, handle, mode, offset, length)?)
+            let used = if inserts && !permit.areas().is_empty() {
+                Used::bytes(length)
+            } else {
+                self.added(&permit, handle, (offset, length))?
+            };
+            // It would take room that no size tells.
+            let behind_the_end = mode & libc::FALLOC_FL_KEEP_SIZE != 0
+                && mode & libc::FALLOC_FL_PUNCH_HOLE == 0
+                && used != Used::default();
+            if behind_the_end {
+                return Err(Errno::OPNOTSUPP.into());
+            }
+            self.grow((trail, &case), permit, used, |permit| {
+                Ok(self
+                    .export
+                    .fallocate(permit, handle, mode, offset, length)?)
+            })
         })
     }
 
@@ -153,10 +171,14 @@ impl Mediator {
                 ..Case::handle(handle)
             };
             let source = self.decide::<rows::CopyFileRange>(trail, &case(from, Word::Read), ())?;
-            let target = self.decide::<rows::CopyFileRange>(trail, &case(to, Word::Write), ())?;
-            Ok(self
-                .export
-                .copy_file_range(source, target, from, to, length)?)
+            let case = case(to, Word::Write);
+            let target = self.decide::<rows::CopyFileRange>(trail, &case, ())?;
+            let used = self.added(&target, to.0, (to.1, length))?;
+            self.grow((trail, &case), target, used, |target| {
+                Ok(self
+                    .export
+                    .copy_file_range(source, target, from, to, length)?)
+            })
         })
     }
 }
@@ -165,6 +187,23 @@ impl Mediator {
     /// An open file's attributes, for its size now.
     fn end(&self, handle: HandleId) -> Act<Attr> {
         Ok(self.export.stat(&self.export.pin_handle(handle)?)?)
+    }
+
+    /// By how much writing a span could make a file larger; looked at only where it counts.
+    fn added<O: Operation>(
+        &self,
+        permit: &Permit<O>,
+        handle: HandleId,
+        (offset, length): (u64, u64),
+    ) -> Act<Used> {
+        if permit.areas().is_empty() {
+            return Ok(Used::default());
+        }
+        if self.export.appends(handle)? {
+            return Ok(Used::bytes(length));
+        }
+        let end = offset.saturating_add(length);
+        Ok(Used::bytes(end.saturating_sub(self.end(handle)?.size)))
     }
 }
 

@@ -2,7 +2,8 @@
 
 use rustix::io::Errno;
 
-use super::funnel::{Act, Case, Mediator, ShownEntry, Trail, as_owner};
+use super::funnel::{Act, Case, Mediator, ShownEntry, Stop, Trail, as_owner};
+use super::ledger::Used;
 use super::names::kind_asked;
 use super::open::open_as;
 use crate::export::Pin;
@@ -38,12 +39,21 @@ impl Mediator {
             let open = open_as(flags)?;
             let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
             for _ in 0..TRIES {
-                match self.create_new(trail, &parent, &name, mode, open) {
-                    Err(super::funnel::Stop::Failed(Errno::EXIST)) if !open.exclusive => {}
-                    made => return made.map(|(entry, handle)| (entry, handle, open)),
+                let made = self.create_new(trail, &parent, &name, mode, open);
+                let may_be_there = match made {
+                    Err(Stop::Failed(Errno::EXIST)) => !open.exclusive,
+                    // No room for another name; what is there already needs none.
+                    Err(Stop::Refused(Errno::DQUOT)) => !open.exclusive,
+                    Ok(_) | Err(_) => false,
+                };
+                if !may_be_there {
+                    return made.map(|(entry, handle)| (entry, handle, open));
                 }
                 if let Some((entry, handle)) = self.open_existing(trail, &parent, &name, open)? {
                     return Ok((entry, handle, open));
+                }
+                if let Err(full @ Stop::Refused(_)) = made {
+                    return Err(full);
                 }
             }
             Err(Errno::STALE.into())
@@ -68,9 +78,12 @@ impl Mediator {
                 ..open
             },
         };
-        let permit = self.decide::<rows::Create>(trail, &Case::name(parent, name), ask)?;
-        let (entry, handle) = self.export.create(permit, parent, name)?;
-        Ok((self.show_entry(entry), handle))
+        let case = Case::name(parent, name);
+        let permit = self.decide::<rows::Create>(trail, &case, ask)?;
+        self.grow((trail, &case), permit, Used::NAME, |permit| {
+            let (entry, handle) = self.export.create(permit, parent, name)?;
+            Ok((self.show_entry(entry), handle))
+        })
     }
 
     /// `None` if the name vanished again.
@@ -83,7 +96,7 @@ impl Mediator {
     ) -> Act<Option<(ShownEntry, HandleId)>> {
         let entry = match self.lookup_in(trail, parent, name) {
             Ok(entry) => entry,
-            Err(super::funnel::Stop::Failed(Errno::NOENT)) => return Ok(None),
+            Err(Stop::Failed(Errno::NOENT)) => return Ok(None),
             Err(stop) => return Err(stop),
         };
         let opened = if entry.shown.attr.kind == FileKind::Regular {
@@ -116,8 +129,11 @@ impl Mediator {
         self.run(Op::Mkdir, who, |trail| {
             let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
             let ask = birth(who, FileKind::Directory, mode);
-            let permit = self.decide::<rows::Mkdir>(trail, &Case::name(&parent, &name), ask)?;
-            Ok(self.show_entry(self.export.mkdir(permit, &parent, &name)?))
+            let case = Case::name(&parent, &name);
+            let permit = self.decide::<rows::Mkdir>(trail, &case, ask)?;
+            self.grow((trail, &case), permit, Used::NAME, |permit| {
+                Ok(self.show_entry(self.export.mkdir(permit, &parent, &name)?))
+            })
         })
     }
 
@@ -141,7 +157,9 @@ impl Mediator {
                 ..Case::name(&parent, &name)
             };
             let permit = self.decide::<rows::Mknod>(trail, &case, ask)?;
-            Ok(self.show_entry(self.export.mknod(permit, &parent, &name)?))
+            self.grow((trail, &case), permit, Used::NAME, |permit| {
+                Ok(self.show_entry(self.export.mknod(permit, &parent, &name)?))
+            })
         })
     }
 
@@ -172,7 +190,9 @@ impl Mediator {
             };
             let ask = birth(who, FileKind::Symlink, 0o777);
             let permit = self.decide::<rows::Symlink>(trail, &case, ask)?;
-            Ok(self.show_entry(self.export.symlink(permit, &parent, &name, target)?))
+            self.grow((trail, &case), permit, Used::NAME, |permit| {
+                Ok(self.show_entry(self.export.symlink(permit, &parent, &name, target)?))
+            })
         })
     }
 }

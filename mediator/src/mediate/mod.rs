@@ -13,9 +13,12 @@ mod event;
 mod funnel;
 mod gate;
 mod gather;
+mod grow;
 mod histogram;
+mod in_force;
 mod io;
 mod kept;
+mod ledger;
 mod make;
 mod names;
 mod open;
@@ -26,6 +29,8 @@ mod select;
 mod tell;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_totals;
 mod turns;
 mod watch;
 mod watched;

@@ -3,6 +3,7 @@
 use rustix::io::Errno;
 
 use super::funnel::{Act, Case, Mediator, ShownEntry, Subject, Trail};
+use super::ledger::Used;
 use crate::export::{Attr, Child, Inode, Pin};
 use crate::ids::{FileKind, NodeId};
 use crate::name::Name;
@@ -102,8 +103,11 @@ impl Mediator {
                 ..Case::node(&pin)
             };
             let permit = self.decide::<rows::Link>(trail, &case, ())?;
-            let entry = self.export.link(permit, &pin, &parent, &name)?;
-            Ok(self.show_entry(entry))
+            let _moving = Self::moving(trail, &permit);
+            self.grow((trail, &case), permit, Used::NAME, |permit| {
+                let entry = self.export.link(permit, &pin, &parent, &name)?;
+                Ok(self.show_entry(entry))
+            })
         })
     }
 
@@ -136,6 +140,7 @@ impl Mediator {
                 // The other file travels the other way: it is judged as if it alone moved.
                 let _both_ways = self.decide_rename(trail, to, from, how)?;
             }
+            let _moving = Self::moving(trail, &permit);
             Ok(self.export.rename(permit, from, to)?)
         })
     }

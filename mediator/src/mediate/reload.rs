@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::funnel::Mediator;
+use super::in_force::InForce;
 use crate::ids::NodeId;
 use crate::policy::{Misfit, Policy};
 
@@ -100,11 +101,13 @@ impl Mediator {
             let exact = self.export.require_exact_names();
             exact.map_err(|_misspelt| ReloadError::Spelling)?;
         }
-        self.policy.store(Arc::new(policy));
+        let (in_force, settling) = InForce::instead(policy);
+        self.policy.store(Arc::new(in_force));
         let epoch = self.epoch.fetch_add(1, Ordering::SeqCst) + 1;
         // Behind the new policy: what was held is decided anew, and by no older one.
         let _nothing_is_held = self.gate.reloading();
         let all_over = self.turns.pass(Instant::now() + PATIENCE);
+        settling.over(&self.export);
         // Even if not: better most of the answers than none.
         let nodes = self.forget_all(caches).map_err(ReloadError::Caches)?;
         if !all_over {

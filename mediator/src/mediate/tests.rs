@@ -26,17 +26,36 @@ impl Users for Nobody {
     }
 }
 
-struct World {
-    mediator: Mediator,
+pub(super) struct World {
+    pub(super) mediator: Mediator,
     dir: TempDir,
-    who: Requester,
+    pub(super) who: Requester,
 }
 
 impl World {
-    fn new(policy: &str) -> Self {
+    pub(super) fn new(policy: &str) -> Self {
+        Self::over(policy, &[])
+    }
+
+    /// Over files that are there already.
+    pub(super) fn over(policy: &str, files: &[(&str, &[u8])]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, data) in files {
+            let file = dir.path().join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, data).unwrap();
+        }
+        Self::of(policy, dir)
+    }
+
+    /// Another view of the same directory, by another policy.
+    pub(super) fn again(self, policy: &str) -> Self {
+        Self::of(policy, self.dir)
+    }
+
+    fn of(policy: &str, dir: TempDir) -> Self {
         let policy = Policy::parse("test", policy, &Nobody);
         let policy = policy.unwrap_or_else(|mistakes| panic!("{mistakes}"));
-        let dir = tempfile::tempdir().unwrap();
         let path = |path: &Path| {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             open(path, flags, RawMode::empty()).unwrap()
@@ -60,18 +79,18 @@ impl World {
         Self { mediator, dir, who }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// A file of the host's.
-    fn put(&self, name: &str, data: &[u8]) {
+    pub(super) fn put(&self, name: &str, data: &[u8]) {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, data).unwrap();
     }
 
-    fn walk(&self, path: &str) -> Result<NodeId, Errno> {
+    pub(super) fn walk(&self, path: &str) -> Result<NodeId, Errno> {
         let mut at = NodeId::ROOT;
         for name in path.split('/') {
             at = self.mediator.lookup(self.who, at, name.as_bytes())?.node;
@@ -103,7 +122,7 @@ impl World {
     }
 }
 
-const NO_CHANGE: ChangesAsk = ChangesAsk {
+pub(super) const NO_CHANGE: ChangesAsk = ChangesAsk {
     uid: None,
     gid: None,
     mode: None,

@@ -2,11 +2,13 @@
 
 use rustix::io::Errno;
 
+use super::areas::Areas;
 use super::facts::Facts;
 use super::grant::{Asked, Judged};
 use super::limit::Limit;
 use super::model::{
-    Action, Condition, Flags, Modify, Number, Policy, Rule, Whose, shows_outsiders, words_besides,
+    Action, Condition, Flags, Modify, Number, Policy, Rule, Whose, moves_or_grows, shows_outsiders,
+    words_besides,
 };
 use super::permit::{Permit, Refusal, Trace};
 use super::request::Request;
@@ -28,6 +30,8 @@ pub struct Allowed {
     pub(super) pretended: Words,
     /// The smallest that holds.
     pub(super) limit: Option<Limit>,
+    /// What the request may add to.
+    pub(super) areas: Areas,
     /// What would be refused if rules were enforced.
     pub(super) observed: Option<Refusal>,
 }
@@ -131,6 +135,7 @@ impl Policy {
         let case = Case { facts, asked };
         let mut allowed = Allowed {
             limit: Limit::smaller(None, self.file_size, None),
+            areas: self.areas_of(facts),
             ..Allowed::default()
         };
         let mut worst = None;
@@ -280,6 +285,17 @@ impl Policy {
                 }
             }
         }
+    }
+
+    /// What a request may add to, whoever allows it.
+    fn areas_of(&self, facts: &Facts<'_>) -> Areas {
+        if self.areas().is_empty() || !moves_or_grows(facts.op) {
+            return Areas::default();
+        }
+        let all = names(facts).chain(facts.second.map(Some));
+        all.fold(Areas::default(), |areas, name| {
+            areas.with(self.areas_at(name))
+        })
     }
 
     fn allows_all(&self, case: &Case<'_, '_>, path: Option<&[u8]>, words: Words) -> bool {

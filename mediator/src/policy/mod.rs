@@ -5,6 +5,7 @@
 //! names, and all of its conditions do; the first that holds decides, word by word and name by
 //! name, and the strictest verdict stands.
 
+mod areas;
 mod carry;
 mod condition;
 mod engine;
@@ -26,6 +27,7 @@ pub(crate) mod text;
 mod witness;
 mod xattrs;
 
+pub use areas::{Area, Areas, Totals};
 pub use explain::{
     Answer, Effect, Explanation, Fit, Outcome, Role, RuleRef, Step, Tried, WouldBe, word_names,
 };

@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 
+use super::areas::{Area, Totals};
 pub(super) use super::condition::{Condition, Flags, Number, Whose};
 use super::facts::Needs;
 use super::owners::{Bounds, IdSpan, Owners};
@@ -23,10 +24,14 @@ pub struct Policy {
     pub(super) owners: Owners,
     /// The view's own `limit.file_size`, in bytes: for what no rule limits further.
     pub(super) file_size: Option<u64>,
+    /// The view's own `limit.total` and `limit.entries`.
+    pub(super) totals: Totals,
     /// Worked out from `owners` and the rules; `None`: every host id.
     pub(super) bounds: Option<Bounds>,
     pub(super) rules: Vec<Rule>,
     pub(super) xattrs: Vec<XattrRule>,
+    /// What is counted.
+    pub(super) areas: Vec<Area>,
     /// The paths of rules with `inode = true`, each once.
     pub(super) followed: Vec<Vec<u8>>,
     /// By operation: what is worked out once from the rules.
@@ -100,6 +105,8 @@ pub(super) struct Rule {
     pub(super) log: bool,
     /// `inode`: files found by its paths are judged by them whatever the name they are reached by.
     pub(super) follows: bool,
+    /// `limit`, but for its `file_size`: for its paths, whichever rule decides there.
+    pub(super) totals: Totals,
 }
 
 impl Rule {
@@ -138,7 +145,8 @@ impl Rule {
 
     /// Whether the rule allows and does nothing else.
     pub(super) fn plainly_allows(&self) -> bool {
-        self.action == Action::Allow(Modify::default()) && !self.log
+        let plain = self.action == Action::Allow(Modify::default());
+        plain && !self.log && self.totals.is_none()
     }
 }
 
@@ -211,6 +219,16 @@ pub(super) fn shows_outsiders(op: Op) -> bool {
     matches!(op, Op::Lookup | Op::Getattr | Op::Statfs | Op::Flush)
 }
 
+/// What can add to what an area holds, or move it.
+pub(super) fn moves_or_grows(op: Op) -> bool {
+    op.words().meets(
+        Words::of(Word::Write)
+            .with(Words::of(Word::Make))
+            .with(Words::of(Word::Link))
+            .with(Words::of(Word::Rename)),
+    )
+}
+
 /// The words that an operation may touch beyond those of its row: a file opened by CREATE may be
 /// there already, and a rename may replace one.
 pub(super) fn words_besides(op: Op) -> Words {
@@ -260,6 +278,8 @@ impl Policy {
             setgid_directories: true,
             owners: Owners::default(),
             file_size: None,
+            totals: Totals::default(),
+            areas: Vec::new(),
             bounds: None,
             rules: Vec::new(),
             xattrs: Vec::new(),
@@ -273,6 +293,7 @@ impl Policy {
     pub(super) fn compiled(mut self) -> Self {
         self.bounds = self.work_out_bounds();
         self.followed = self.work_out_followed();
+        self.areas = self.work_out_areas();
         let by_op = Op::ALL.iter().map(|op| self.work_out(*op)).collect();
         self.by_op = by_op;
         self
@@ -325,7 +346,8 @@ impl Policy {
         let bounded = self.bounds.is_some() && !shows_outsiders(op);
         // Whether a file has further links is told by its attributes.
         let follows = !self.followed.is_empty();
-        needs.path |= moves || leads || follows;
+        let counted = self.areas.iter().any(|area| !area.is_view()) && moves_or_grows(op);
+        needs.path |= moves || leads || follows || counted;
         needs.attr |= follows;
         needs.attr |= (moves && op == Op::Rename) || leads || spares || bounded;
         ByOp { rules, needs }

@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 
+use super::areas::Areas;
 use super::engine::Allowed;
 use crate::op::{Operation, Words};
 
@@ -21,6 +22,7 @@ pub(super) struct Trace {
     logs: bool,
     pretended: Words,
     observed: Option<Refusal>,
+    areas: Areas,
 }
 
 impl Trace {
@@ -30,6 +32,7 @@ impl Trace {
             logs,
             pretended: allowed.pretended,
             observed: allowed.observed,
+            areas: allowed.areas,
         }
     }
 }
@@ -68,6 +71,13 @@ impl<O: Operation> Permit<O> {
     #[must_use]
     pub fn pretended(&self) -> Words {
         self.trace.pretended
+    }
+
+    /// The areas whose totals are limited and that this may add to: before it is done, what it adds
+    /// must be charged there.
+    #[must_use]
+    pub fn areas(&self) -> Areas {
+        self.trace.areas
     }
 
     /// What would have been refused if the policy's rules were enforced (`mode = "observe"`).

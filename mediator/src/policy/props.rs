@@ -84,6 +84,7 @@ pub(super) fn compile(rules: &[Naive], default_allow: bool) -> Policy {
         },
         log: false,
         follows: false,
+        totals: super::Totals::default(),
     };
     let rules = rules.iter().map(rule).collect();
     Policy {

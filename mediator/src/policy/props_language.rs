@@ -113,6 +113,7 @@ fn compile(rules: &[Naive], default_allow: bool, observe: bool) -> Policy {
             },
             log: false,
             follows: false,
+            totals: super::Totals::default(),
         }
     };
     Policy {

@@ -2,6 +2,7 @@
 
 use toml::de::DeValue;
 
+use super::super::areas::Totals;
 use super::Reader;
 use super::read::{self, Value};
 
@@ -10,9 +11,16 @@ const KEYS: &[&str] = &["file_size", "total", "entries"];
 /// What a size may end in, in powers of 1024.
 const UNITS: [(char, u32); 4] = [('K', 1), ('M', 2), ('G', 3), ('T', 4)];
 
+/// What one `limit` says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Limits {
+    pub(super) file_size: Option<u64>,
+    pub(super) totals: Totals,
+}
+
 impl Reader<'_, '_> {
-    /// `None` only if a mistake was noted; the limit in bytes, if it is one on a file's size.
-    pub(super) fn limit(&mut self, value: &Value<'_>) -> Option<Option<u64>> {
+    /// `None` only if a mistake was noted.
+    pub(super) fn limit(&mut self, value: &Value<'_>) -> Option<Limits> {
         let table = read::table(value, "limit", &mut self.report)?;
         read::check_keys(table, KEYS, "`limit`", &mut self.report);
         if table.is_empty() {
@@ -20,17 +28,22 @@ impl Reader<'_, '_> {
             self.report
                 .add(&value.span(), "`limit` limits nothing", hint);
         }
-        for key in ["total", "entries"] {
-            if let Some((key, _)) = table.get_key_value(key) {
-                let what = format!("a limit of `{}` is not built yet", key.get_ref());
-                let hint = "leave it out, and limit what the export's file system holds";
-                self.report.add(&key.span(), what, hint);
-            }
-        }
-        match table.get("file_size") {
-            Some(value) => self.size(value, "file_size").map(Some),
+        let mut size = |key| match table.get(key) {
+            Some(value) => self.size(value, key).map(Some),
             None => Some(None),
-        }
+        };
+        let (file_size, bytes) = (size("file_size")?, size("total")?);
+        let entries = match table.get("entries") {
+            Some(value) => {
+                let bounds = (0, u64::MAX);
+                Some(read::number(value, "entries", bounds, &mut self.report)?)
+            }
+            None => None,
+        };
+        Some(Limits {
+            file_size,
+            totals: Totals { bytes, entries },
+        })
     }
 
     /// Bytes as a number, or with a unit of 1024: "10M".

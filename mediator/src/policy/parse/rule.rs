@@ -3,9 +3,11 @@
 use rustix::io::Errno;
 use toml::de::DeTable;
 
+use super::super::areas::Totals;
 use super::super::model::{Action, Modify, Ops, Rule};
 use super::super::paths::Glob;
 use super::Reader;
+use super::limit::Limits;
 use super::read::{self, Span, Value};
 use crate::ids::{HostGid, HostUid};
 use crate::op::{Op, Word, Words};
@@ -98,6 +100,18 @@ impl Reader<'_, '_> {
         self.check_hide(table, verb);
         self.check_limit(table, words, ops);
         let action = self.action(table, verb);
+        let limits = match table.get("limit") {
+            Some(value) => self.limit(value)?,
+            None => Limits::default(),
+        };
+        self.check_totals(table, limits.totals);
+        let action = action.map(|action| match action {
+            Action::Allow(modify) => Action::Allow(Modify {
+                file_size: limits.file_size,
+                ..modify
+            }),
+            other @ (Action::Deny(_) | Action::Hide | Action::Pretend) => other,
+        });
         Some(Rule {
             line: self.report.line(span),
             name: name.flatten().map(str::to_owned),
@@ -108,6 +122,7 @@ impl Reader<'_, '_> {
             action: action?,
             log: log.unwrap_or(false),
             follows,
+            totals: limits.totals,
         })
     }
 
@@ -309,6 +324,18 @@ impl Reader<'_, '_> {
         }
     }
 
+    /// What is counted is found by walking a tree, which knows paths and nothing of requests.
+    fn check_totals(&mut self, table: &DeTable<'_>, totals: Totals) {
+        if totals.is_none() {
+            return;
+        }
+        if let Some(when) = table.get("when") {
+            let what = "a limit of `total` or `entries` is for paths, and takes no `when`";
+            let hint = "drop `when`, or put the limit in a rule of its own";
+            self.report.add(&when.span(), what, hint);
+        }
+    }
+
     fn errno(&mut self, value: &Value<'_>) -> Option<Errno> {
         let text = read::string(value, "errno", &mut self.report)?;
         if matches!(text, "EIO" | "ENOSYS" | "ENOTCONN") {
@@ -343,9 +370,6 @@ impl Reader<'_, '_> {
             };
             modify.force = bits("force").unwrap_or(0);
             modify.strip = bits("strip").unwrap_or(0);
-        }
-        if let Some(value) = table.get("limit") {
-            modify.file_size = self.limit(value)?;
         }
         Some(modify)
     }

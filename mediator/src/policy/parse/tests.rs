@@ -258,8 +258,13 @@ fn mistake_is_told_with_its_place() {
         ),
         (
             allow,
-            "limit = { total = \"1G\" }",
-            "4:11 a limit of `total` is not built yet",
+            "when = { birth = true }\nlimit = { total = \"1G\" }",
+            "4:8 a limit of `total` or `entries` is for paths, and takes no `when`",
+        ),
+        (
+            allow,
+            "limit = { entries = \"many\" }",
+            "4:21 `entries` is a string, but must be an integer",
         ),
         (
             allow,

@@ -2,6 +2,7 @@
 
 use toml::de::DeTable;
 
+use super::super::areas::AREAS_MAX;
 use super::super::model::{CacheWord, Policy, SetId, Settings, XattrAction, XattrRule};
 use super::super::owners::{IdRange, NO_ID, Owners, Who};
 use super::super::paths::NameGlob;
@@ -54,7 +55,8 @@ impl Reader<'_, '_> {
         let modes = [("enforce", false), ("observe", true)];
         let observe = file.get("mode");
         let observe = observe.and_then(|at| read::choice(at, "mode", &modes, &mut self.report));
-        let file_size = file.get("limit").and_then(|at| self.limit(at)).flatten();
+        let limits = file.get("limit").and_then(|at| self.limit(at));
+        let limits = limits.unwrap_or_default();
         let owners = self.owners(file);
         let mut rules = Vec::new();
         for (table, span) in self.tables(file, "rule") {
@@ -66,6 +68,19 @@ impl Reader<'_, '_> {
             Some((rule.paths.len(), span.clone()))
         });
         self.check_followed(followed.collect());
+        let counted = rules.iter().filter_map(|(rule, span)| {
+            let rule = rule.as_ref()?;
+            (!rule.totals.is_none()).then(|| span.clone())
+        });
+        // One place is the view's own.
+        if let Some(span) = counted.into_iter().nth(AREAS_MAX - 1) {
+            let hint = format!(
+                "at most {} rules count what is below their paths",
+                AREAS_MAX - 1
+            );
+            self.report
+                .add(&span, "too many limits of `total` or `entries`", hint);
+        }
         let xattrs = self.xattrs(file);
         reach::check(&rules, readonly, &mut self.report);
         Some(Policy {
@@ -76,7 +91,9 @@ impl Reader<'_, '_> {
             set_id: set_id.unwrap_or(SetId::Strip),
             setgid_directories: directories.unwrap_or(true),
             owners,
-            file_size,
+            file_size: limits.file_size,
+            totals: limits.totals,
+            areas: Vec::new(),
             bounds: None,
             rules: rules
                 .into_iter()

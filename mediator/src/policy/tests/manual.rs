@@ -24,7 +24,9 @@ const SOURCES: &[&str] = &[
     include_str!("../paths.rs"),
     include_str!("../props.rs"),
     include_str!("../props_language.rs"),
+    include_str!("../../mediate/ledger.rs"),
     include_str!("../../mediate/tests.rs"),
+    include_str!("../../mediate/tests_totals.rs"),
 ];
 
 /// The lines of a section, its subsections included.

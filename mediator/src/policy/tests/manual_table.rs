@@ -284,6 +284,42 @@ pub(super) const TESTS: &[(&str, &[&str])] = &[
     ),
     ("L2", &["file_larger_than_its_limit_can_be_made_in_no_way"]),
     (
+        "L3",
+        &[
+            "bytes_are_limited_with_what_was_there_and_given_back_when_it_goes",
+            "entries_are_limited_whatever_they_are_names_of",
+            "limit_of_a_rule_is_for_its_paths_alone",
+            "mistake_is_told_with_its_place",
+        ],
+    ),
+    (
+        "L4",
+        &[
+            "area_is_not_counted_before_a_walk_and_walks_rest",
+            "tree_that_is_too_deep_to_be_counted_has_no_room",
+        ],
+    ),
+    (
+        "L5",
+        &[
+            "books_never_tell_less_than_there_is_while_many_write_cut_move_and_remove",
+            "bytes_are_limited_with_what_was_there_and_given_back_when_it_goes",
+            "what_is_charged_beside_a_walk_stays_on_the_books",
+            "area_is_not_counted_before_a_walk_and_walks_rest",
+        ],
+    ),
+    (
+        "L6",
+        &["open_file_without_a_name_stays_on_the_books_until_it_is_closed"],
+    ),
+    ("L7", &["limit_of_a_rule_is_for_its_paths_alone"]),
+    (
+        "L8",
+        &["bytes_are_limited_with_what_was_there_and_given_back_when_it_goes"],
+    ),
+    ("L9", &["room_that_is_told_is_what_the_limit_leaves"]),
+    ("L10", &["nothing_is_counted_where_rules_are_only_observed"]),
+    (
         "H1",
         &["hidden_file_is_found_by_no_link_if_the_rule_follows_it"],
     ),
