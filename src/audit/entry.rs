@@ -44,7 +44,7 @@ impl<'a> Entry<'a> {
         let event = match line.event {
             AuditEvent::Refused => "refused",
             AuditEvent::Allowed => "allowed",
-            AuditEvent::Observed => "would be refused",
+            AuditEvent::Observed => "would refuse",
             AuditEvent::Pretended => "pretended",
             AuditEvent::ByHand => "allowed by hand",
             AuditEvent::Dropped => "dropped",

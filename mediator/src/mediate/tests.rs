@@ -14,7 +14,7 @@ use crate::ids::{GuestGid, GuestUid, Mode, NodeId};
 use crate::op::{ChangesAsk, Op, SetTime};
 use crate::policy::{Policy, Requester, Users};
 
-struct Nobody;
+pub(super) struct Nobody;
 
 impl Users for Nobody {
     fn user(&self, _: &str) -> Option<u32> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::tests::{NO_CHANGE, World};
+use super::tests::{NO_CHANGE, Nobody, World};
 use crate::ids::{HandleId, NodeId};
 use crate::op::ChangesAsk;
 
@@ -313,4 +313,40 @@ fn there_is(world: &World) -> (u64, u64) {
         }
     }
     (sizes.values().sum(), names)
+}
+
+/// The kernel of a client that nothing is remembered for.
+struct NoKernel;
+
+impl super::KernelCaches for NoKernel {
+    fn forget_names(&self) -> std::io::Result<bool> {
+        Ok(true)
+    }
+
+    fn forget_name(&self, _: NodeId, _: &[u8]) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn forget_node(&self, _: NodeId) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn limit_that_is_loaded_later_counts_what_is_there_and_replaces_the_one_before() {
+    let world = World::over("default = \"allow\"\n", &[("old", &[b'o'; 60 * K])]);
+    let (_, handle) = world.create(NodeId::ROOT, b"new").unwrap();
+    assert_eq!(world.write(handle, 0, 50 * K), Ok(50 * K), "no limit yet");
+    let load = |total: &str| {
+        let text = format!("default = \"allow\"\nlimit = {{ total = \"{total}\" }}\n");
+        let policy = crate::policy::Policy::parse("test", &text, &Nobody).unwrap();
+        world.mediator.reload(policy, &NoKernel).unwrap();
+    };
+    load("120K");
+    // Whoever comes before it is counted waits.
+    assert_eq!(world.write(handle, 50 * K as u64, 10 * K), Ok(10 * K));
+    assert_eq!(world.write(handle, 60 * K as u64, 1), Err(Errno::DQUOT));
+    load("121K");
+    assert_eq!(world.write(handle, 60 * K as u64, K), Ok(K));
+    assert_eq!(world.write(handle, 61 * K as u64, 1), Err(Errno::DQUOT));
 }

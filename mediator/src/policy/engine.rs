@@ -100,8 +100,13 @@ impl Policy {
         self.judge_xattr(facts)?;
         self.judge_carrying(facts, &asked)?;
         let kind = facts.kind.or(asked.kind);
-        let grant = O::grant(self, &Allowed::default(), kind, ask)?;
-        Ok(Permit::new(grant, Trace::default()))
+        // Whoever allows it, it takes room.
+        let allowed = Allowed {
+            areas: self.areas_of(facts),
+            ..Allowed::default()
+        };
+        let grant = O::grant(self, &allowed, kind, ask)?;
+        Ok(Permit::new(grant, Trace::of(&allowed, false)))
     }
 
     /// Whether the first rule, in a policy made for it, speaks of a request: by a word of it, at
