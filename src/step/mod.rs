@@ -4,6 +4,7 @@
 //! the mediator's lines, so that it cannot wait for what it holds. If it goes, however it goes, the
 //! mediator decides everything by the policy again.
 
+mod by_hand;
 mod command;
 mod desk;
 mod input;

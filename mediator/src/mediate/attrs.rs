@@ -150,22 +150,13 @@ mod tests {
     use super::*;
     use crate::ids::{GuestGid, Mode, Timestamp};
 
-    const NOTHING: ChangesAsk = ChangesAsk {
-        uid: None,
-        gid: None,
-        mode: None,
-        size: None,
-        atime: SetTime::Omit,
-        mtime: SetTime::Omit,
-    };
-
     #[test]
     fn setattr_words_follow_from_what_is_asked() {
-        assert!(words_of(&NOTHING).is_empty());
+        assert!(words_of(&ChangesAsk::NOTHING).is_empty());
         let ask = ChangesAsk {
             gid: Some(GuestGid(5)),
             mode: Some(Mode::new(0o600)),
-            ..NOTHING
+            ..ChangesAsk::NOTHING
         };
         let words = words_of(&ask);
         assert_eq!(words, Words::of(Word::Owner).with(Words::of(Word::Mode)));
@@ -176,7 +167,7 @@ mod tests {
         let ask = ChangesAsk {
             size: Some(0),
             mtime: SetTime::Now,
-            ..NOTHING
+            ..ChangesAsk::NOTHING
         };
         assert_eq!(words_of(&without_implied_time(ask)), Words::of(Word::Write));
         let ask = ChangesAsk {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::FileKind;
 use crate::op::Op;
+use crate::policy::errno_name;
 
 /// The longest line in bytes, with its newline: what a pipe takes whole or not at all (`PIPE_BUF`,
 /// pipe(7)), from several writers at once.
@@ -257,34 +258,12 @@ fn cut(text: String, most: usize) -> String {
     format!("{start}{CUT}{end}")
 }
 
-/// An errno's name: those that a policy answers with, and what comes with a bad name.
+/// An errno's name; `other` if no file operation answers it.
 pub(super) fn symbol(errno: i32) -> &'static str {
-    const SYMBOLS: &[(Errno, &str)] = &[
-        (Errno::ACCESS, "EACCES"),
-        (Errno::PERM, "EPERM"),
-        (Errno::ROFS, "EROFS"),
-        (Errno::NOENT, "ENOENT"),
-        (Errno::NOTSUP, "ENOTSUP"),
-        (Errno::DQUOT, "EDQUOT"),
-        (Errno::NOSPC, "ENOSPC"),
-        (Errno::BUSY, "EBUSY"),
-        (Errno::INVAL, "EINVAL"),
-        (Errno::TXTBSY, "ETXTBSY"),
-        (Errno::XDEV, "EXDEV"),
-        (Errno::MLINK, "EMLINK"),
-        (Errno::FBIG, "EFBIG"),
-        (Errno::OVERFLOW, "EOVERFLOW"),
-        (Errno::EXIST, "EEXIST"),
-        (Errno::NAMETOOLONG, "ENAMETOOLONG"),
-        (Errno::RANGE, "ERANGE"),
-        (Errno::NODATA, "ENODATA"),
-        (Errno::LOOP, "ELOOP"),
-        (Errno::STALE, "ESTALE"),
-    ];
-    let known = SYMBOLS
-        .iter()
-        .find(|(known, _)| known.raw_os_error() == errno);
-    known.map_or("other", |(_, symbol)| symbol)
+    let known = (1..=4095)
+        .contains(&errno)
+        .then(|| Errno::from_raw_os_error(errno));
+    known.and_then(errno_name).unwrap_or("other")
 }
 
 #[cfg(test)]

@@ -122,15 +122,6 @@ impl World {
     }
 }
 
-pub(super) const NO_CHANGE: ChangesAsk = ChangesAsk {
-    uid: None,
-    gid: None,
-    mode: None,
-    size: None,
-    atime: SetTime::Omit,
-    mtime: SetTime::Omit,
-};
-
 #[test]
 fn pretended_changes_succeed_and_leave_the_file_as_it_is() {
     let world = World::new(
@@ -145,7 +136,7 @@ fn pretended_changes_succeed_and_leave_the_file_as_it_is() {
         gid: Some(GuestGid(4242)),
         mode: Some(Mode::new(0o4711)),
         mtime: SetTime::Now,
-        ..NO_CHANGE
+        ..ChangesAsk::NOTHING
     };
     let shown = world.mediator.setattr(world.who, node, None, ask).unwrap();
     assert_eq!(shown.attr.mode.bits(), before.permissions().mode() & 0o7777);
@@ -198,11 +189,11 @@ fn new_file_whose_owner_was_pretended_is_new_no_longer() {
     };
     let chown = ChangesAsk {
         uid: Some(GuestUid(4242)),
-        ..NO_CHANGE
+        ..ChangesAsk::NOTHING
     };
     let chmod = ChangesAsk {
         mode: Some(Mode::new(0o640)),
-        ..NO_CHANGE
+        ..ChangesAsk::NOTHING
     };
     // The order in which QEMU finishes a new file.
     assert_eq!(change(chown), Ok(()));
@@ -291,7 +282,7 @@ fn file_larger_than_its_limit_can_be_made_in_no_way() {
     let resize = |size| {
         let ask = ChangesAsk {
             size: Some(size),
-            ..NO_CHANGE
+            ..ChangesAsk::NOTHING
         };
         mediator.setattr(who, node, None, ask).map(|_shown| ())
     };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::tests::{NO_CHANGE, Nobody, World};
+use super::tests::{Nobody, World};
 use crate::ids::{HandleId, NodeId};
 use crate::op::ChangesAsk;
 
@@ -31,7 +31,7 @@ impl World {
     fn resize(&self, node: NodeId, size: u64) -> Result<(), Errno> {
         let ask = ChangesAsk {
             size: Some(size),
-            ..NO_CHANGE
+            ..ChangesAsk::NOTHING
         };
         let changed = self.mediator.setattr(self.who, node, None, ask);
         changed.map(|_shown| ())

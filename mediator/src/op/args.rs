@@ -62,6 +62,18 @@ pub struct ChangesAsk {
     pub mtime: SetTime,
 }
 
+impl ChangesAsk {
+    /// Nothing is asked.
+    pub const NOTHING: Self = Self {
+        uid: None,
+        gid: None,
+        mode: None,
+        size: None,
+        atime: SetTime::Omit,
+        mtime: SetTime::Omit,
+    };
+}
+
 /// What a SETATTR permit grants; `None` leaves a property alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changes {

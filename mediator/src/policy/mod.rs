@@ -41,9 +41,10 @@ pub use parse::{
     BadPhrase, Circumstances, Expectation, ExpectedCase, Users, check_path, escaped, parse_cases,
     parse_ids, parse_kind, parse_mode, phrase_forms, unescaped,
 };
+pub use paths::glob_of;
 pub use permit::{Permit, Refusal};
 pub use request::{Granted, Request};
-pub use symbol::{errno_named, errno_symbol};
+pub use symbol::{errno_name, errno_named, errno_symbol};
 pub use witness::witnesses;
 
 #[cfg(test)]

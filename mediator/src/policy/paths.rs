@@ -10,6 +10,23 @@
 /// The most segments a pattern may have: its states fit one word.
 const SEGMENTS_MAX: usize = 62;
 
+/// The glob that one path, or one component, alone matches: only letters, digits and what means
+/// nothing to a glob, to TOML or to a terminal stands for itself.
+#[must_use]
+pub fn glob_of(path: &[u8]) -> String {
+    let mut text = String::with_capacity(path.len());
+    for byte in path {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' => text.push(char::from(*byte)),
+            b'.' | b'_' | b'-' | b'+' | b'@' | b',' | b'=' | b':' | b'~' | b'%' | b' ' => {
+                text.push(char::from(*byte));
+            }
+            other => text.push_str(&format!("\\x{other:02x}")),
+        }
+    }
+    text
+}
+
 /// Why a pattern is not one: what is wrong, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BadGlob {

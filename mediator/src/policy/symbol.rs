@@ -41,14 +41,17 @@ const SYMBOLS: &[(Errno, &str)] = &[
     (Errno::NOTCONN, "ENOTCONN"),
 ];
 
+/// An errno's name, `EACCES`; `None` if no file operation answers it.
+#[must_use]
+pub fn errno_name(errno: Errno) -> Option<&'static str> {
+    let found = SYMBOLS.iter().find(|(known, _)| *known == errno);
+    found.map(|(_, symbol)| *symbol)
+}
+
 /// An errno's name, `EACCES`; by number, `errno 255`, if no file operation answers it.
 #[must_use]
 pub fn errno_symbol(errno: Errno) -> String {
-    let found = SYMBOLS.iter().find(|(known, _)| *known == errno);
-    found.map_or_else(
-        || format!("errno {}", errno.raw_os_error()),
-        |(_, symbol)| (*symbol).to_owned(),
-    )
+    errno_name(errno).map_or_else(|| format!("errno {}", errno.raw_os_error()), str::to_owned)
 }
 
 /// The errno of a name.

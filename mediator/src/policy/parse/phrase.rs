@@ -276,15 +276,6 @@ fn words_of_open(open: OpenAs) -> Words {
     words
 }
 
-pub(super) const NO_CHANGE: ChangesAsk = ChangesAsk {
-    uid: None,
-    gid: None,
-    mode: None,
-    size: None,
-    atime: SetTime::Omit,
-    mtime: SetTime::Omit,
-};
-
 fn words_of_changes(ask: &ChangesAsk) -> Words {
     use super::super::grant::Translate as _;
     ask.asked().words
@@ -294,7 +285,7 @@ fn changes(rest: &mut Rest) -> Result<ChangesAsk, BadPhrase> {
     Ok(match rest.verb.as_str() {
         "chmod" => ChangesAsk {
             mode: Some(rest.need_mode()?),
-            ..NO_CHANGE
+            ..ChangesAsk::NOTHING
         },
         "chown" => {
             let ids = rest.need("ids")?;
@@ -302,24 +293,24 @@ fn changes(rest: &mut Rest) -> Result<ChangesAsk, BadPhrase> {
             ChangesAsk {
                 uid: uid.map(GuestUid),
                 gid: gid.map(GuestGid),
-                ..NO_CHANGE
+                ..ChangesAsk::NOTHING
             }
         }
         "truncate" => ChangesAsk {
             size: Some(rest.need_number("size")?),
-            ..NO_CHANGE
+            ..ChangesAsk::NOTHING
         },
         "utimes" => ChangesAsk {
             atime: SetTime::Now,
             mtime: SetTime::Now,
-            ..NO_CHANGE
+            ..ChangesAsk::NOTHING
         },
         _ => {
-            let mut ask = NO_CHANGE;
+            let mut ask = ChangesAsk::NOTHING;
             for word in std::mem::take(&mut rest.words) {
                 change(rest, &rest.text(&word)?, &mut ask)?;
             }
-            if ask == NO_CHANGE {
+            if ask == ChangesAsk::NOTHING {
                 return Err(bad("`setattr` changes nothing", rest.form()));
             }
             ask

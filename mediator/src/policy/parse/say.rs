@@ -2,7 +2,7 @@
 
 use super::super::explain::{kind_name, word_name};
 use super::super::request::Request;
-use super::phrase::NO_CHANGE;
+
 use crate::ids::{FileKind, Timestamp};
 use crate::op::{AnyAsk, ChangesAsk, Op, OpenAs, RenameHow, SetTime};
 
@@ -105,7 +105,7 @@ fn say_changes(path: &str, ask: &ChangesAsk) -> String {
             mode: Some(mode), ..
         } if only(ChangesAsk {
             mode: ask.mode,
-            ..NO_CHANGE
+            ..ChangesAsk::NOTHING
         }) =>
         {
             format!("chmod {path} {mode}")
@@ -114,7 +114,7 @@ fn say_changes(path: &str, ask: &ChangesAsk) -> String {
             size: Some(size), ..
         } if only(ChangesAsk {
             size: ask.size,
-            ..NO_CHANGE
+            ..ChangesAsk::NOTHING
         }) =>
         {
             format!("truncate {path} {size}")
@@ -122,8 +122,8 @@ fn say_changes(path: &str, ask: &ChangesAsk) -> String {
         _ if only(ChangesAsk {
             uid: ask.uid,
             gid: ask.gid,
-            ..NO_CHANGE
-        }) && *ask != NO_CHANGE =>
+            ..ChangesAsk::NOTHING
+        }) && *ask != ChangesAsk::NOTHING =>
         {
             format!("chown {path} {}:{}", id(uid), id(gid))
         }

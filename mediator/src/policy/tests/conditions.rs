@@ -167,14 +167,14 @@ fn size_that_is_asked_is_a_truncation_s_alone() {
     let policy = denying("new_size = { max = 10 }");
     let truncate = |size| ChangesAsk {
         size: Some(size),
-        ..NO_CHANGE
+        ..ChangesAsk::NOTHING
     };
     let at = |ask| setattr(&policy, "/a", FileKind::Regular, ask);
     assert_eq!(at(truncate(10)), Err(Errno::ACCESS));
     assert!(at(truncate(11)).is_ok());
     let chmod = ChangesAsk {
         mode: Some(Mode::new(0)),
-        ..NO_CHANGE
+        ..ChangesAsk::NOTHING
     };
     assert!(at(chmod).is_ok());
     assert_eq!(decide::<rows::Write>(&policy, &["/a"], ()), Ok(()));

@@ -18,7 +18,7 @@ fn set_id_is_stripped_allowed_or_denied_but_for_directories() {
         let policy = policy(&format!("default = \"allow\"\nset_id = \"{word}\"\n"));
         let chmod = |mode| ChangesAsk {
             mode: Some(Mode::new(mode)),
-            ..NO_CHANGE
+            ..ChangesAsk::NOTHING
         };
         let mode = |made: Result<Changes, Errno>| made.map(|it| it.mode.unwrap().bits());
         assert_eq!(
@@ -46,7 +46,7 @@ fn setgid_directories_denied_leave_nothing_that_needs_fsetid() {
     let bare = policy(text);
     let chmod = |mode| ChangesAsk {
         mode: Some(Mode::new(mode)),
-        ..NO_CHANGE
+        ..ChangesAsk::NOTHING
     };
     let set = |mode| setattr(&bare, "/d", FileKind::Directory, chmod(mode)).map(|it| it.mode);
     assert_eq!(set(0o2775), Err(Errno::PERM));
@@ -148,7 +148,7 @@ fn allowing_rule_decides_owner_and_mode() {
     assert_eq!(made.mode.bits(), 0o640);
     let chown = ChangesAsk {
         uid: Some(GuestUid(5)),
-        ..NO_CHANGE
+        ..ChangesAsk::NOTHING
     };
     let changed = setattr(&policy, "/in/x", FileKind::Regular, chown).unwrap();
     assert_eq!((changed.uid, changed.gid), (Some(HostUid(990)), None));
@@ -346,7 +346,7 @@ fn dropbox_takes_files_and_gives_nothing_back() {
     assert_eq!(made.mode.bits(), 0o755);
     let chown = ChangesAsk {
         uid: Some(GuestUid(0)),
-        ..NO_CHANGE
+        ..ChangesAsk::NOTHING
     };
     assert!(setattr(&dropbox, "/in/x", file, chown).is_ok());
     assert_eq!(

@@ -40,7 +40,7 @@ fn size_is_limited_whatever_gives_it() {
         let ask = ChangesAsk {
             size: Some(size),
             uid: Some(GuestUid(1)),
-            ..NO_CHANGE
+            ..ChangesAsk::NOTHING
         };
         setattr(&policy, path, FileKind::Regular, ask).map(|_| ())
     };

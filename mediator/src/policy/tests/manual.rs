@@ -148,19 +148,19 @@ fn group_change_takes_every_change_and_nothing_else() {
     for ask in [
         ChangesAsk {
             uid: Some(GuestUid(1)),
-            ..NO_CHANGE
+            ..ChangesAsk::NOTHING
         },
         ChangesAsk {
             mode: Some(Mode::new(0)),
-            ..NO_CHANGE
+            ..ChangesAsk::NOTHING
         },
         ChangesAsk {
             size: Some(0),
-            ..NO_CHANGE
+            ..ChangesAsk::NOTHING
         },
         ChangesAsk {
             mtime: SetTime::Now,
-            ..NO_CHANGE
+            ..ChangesAsk::NOTHING
         },
     ] {
         assert!(

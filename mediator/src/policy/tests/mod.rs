@@ -92,15 +92,6 @@ fn birth(kind: FileKind, mode: u32) -> BirthAsk {
     }
 }
 
-const NO_CHANGE: ChangesAsk = ChangesAsk {
-    uid: None,
-    gid: None,
-    mode: None,
-    size: None,
-    atime: SetTime::Omit,
-    mtime: SetTime::Omit,
-};
-
 fn setattr(policy: &Policy, path: &str, kind: FileKind, ask: ChangesAsk) -> Result<Changes, Errno> {
     let names = [path.as_bytes()];
     let facts = Facts {
@@ -138,7 +129,7 @@ fn refusal_has_the_errno_of_its_class() {
     assert_eq!(decide::<rows::Listxattr>(&deny, at, ()), Err(Errno::NOTSUP));
     let chown = ChangesAsk {
         uid: Some(GuestUid(1)),
-        ..NO_CHANGE
+        ..ChangesAsk::NOTHING
     };
     assert_eq!(
         setattr(&deny, "/a", FileKind::Regular, chown),
@@ -146,7 +137,7 @@ fn refusal_has_the_errno_of_its_class() {
     );
     let chmod = ChangesAsk {
         mode: Some(Mode::new(0)),
-        ..NO_CHANGE
+        ..ChangesAsk::NOTHING
     };
     assert_eq!(
         setattr(&deny, "/a", FileKind::Regular, chmod),
@@ -154,7 +145,7 @@ fn refusal_has_the_errno_of_its_class() {
     );
     let truncate = ChangesAsk {
         size: Some(0),
-        ..NO_CHANGE
+        ..ChangesAsk::NOTHING
     };
     assert_eq!(
         setattr(&deny, "/a", FileKind::Regular, truncate),

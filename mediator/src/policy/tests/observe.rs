@@ -84,12 +84,12 @@ fn walls_stand_under_observe() {
     let change = |ask| setattr(&policy, "/dir/a", FileKind::Regular, ask);
     let chmod = ChangesAsk {
         mode: Some(Mode::new(0o4755)),
-        ..NO_CHANGE
+        ..ChangesAsk::NOTHING
     };
     assert_eq!(change(chmod), Err(Errno::PERM), "set_id");
     let chown = ChangesAsk {
         uid: Some(GuestUid(100_000)),
-        ..NO_CHANGE
+        ..ChangesAsk::NOTHING
     };
     assert_eq!(change(chown), Err(Errno::PERM), "map");
     let names = [b"/dir/a".as_slice()];

@@ -43,7 +43,7 @@ fn pretended_change_grants_nothing_and_says_so() {
         mode: Some(Mode::new(0o6755)),
         atime: SetTime::Now,
         mtime: SetTime::Now,
-        ..NO_CHANGE
+        ..ChangesAsk::NOTHING
     };
     let words = [Word::Owner, Word::Mode, Word::Time];
     let words = words
@@ -61,7 +61,7 @@ fn pretended_word_leaves_the_others_of_a_request_real() {
         uid: Some(GuestUid(4)),
         mode: Some(Mode::new(0o700)),
         size: Some(5),
-        ..NO_CHANGE
+        ..ChangesAsk::NOTHING
     };
     let granted = Changes {
         mode: Some(Mode::new(0o700)),
@@ -80,7 +80,7 @@ fn name_that_pretends_is_stricter_than_one_that_allows_and_milder_than_one_that_
     );
     let chown = ChangesAsk {
         uid: Some(GuestUid(4)),
-        ..NO_CHANGE
+        ..ChangesAsk::NOTHING
     };
     let owner = Words::of(Word::Owner);
     let nothing = Ok((NO_CHANGES, owner));
@@ -118,7 +118,7 @@ fn readonly_refuses_what_would_be_pretended() {
     policy.set_readonly();
     let chown = ChangesAsk {
         uid: Some(GuestUid(4)),
-        ..NO_CHANGE
+        ..ChangesAsk::NOTHING
     };
     assert_eq!(changed(&policy, &["/pkg/a"], chown), Err(Errno::ROFS));
 }

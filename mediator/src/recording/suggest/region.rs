@@ -1,5 +1,7 @@
 //! Parts of a view that a glob names.
 
+use crate::policy::glob_of;
+
 /// The deepest path that is written out; what lies deeper is a tree. A glob has at most 62
 /// components.
 pub(super) const DEPTH_MAX: usize = 60;
@@ -106,7 +108,7 @@ impl Region {
         let mut text = String::new();
         for component in components(base) {
             text.push('/');
-            component.iter().for_each(|byte| push(*byte, &mut text));
+            text.push_str(&glob_of(component));
         }
         match self {
             Self::Exact(_) if text.is_empty() => text.push('/'),
@@ -123,18 +125,6 @@ fn clipped(path: &[u8]) -> Option<Vec<u8>> {
     components(path).nth(DEPTH_MAX)?;
     let kept: Vec<&[u8]> = components(path).take(DEPTH_MAX).collect();
     Some([b"/".as_slice(), &kept.join(&b'/')].concat())
-}
-
-/// Adds a byte as a glob reads it: only letters, digits and what means nothing to a glob, to TOML
-/// or to a terminal stands for itself.
-fn push(byte: u8, text: &mut String) {
-    match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => text.push(char::from(byte)),
-        b'.' | b'_' | b'-' | b'+' | b'@' | b',' | b'=' | b':' | b'~' | b'%' | b' ' => {
-            text.push(char::from(byte));
-        }
-        other => text.push_str(&format!("\\x{other:02x}")),
-    }
 }
 
 /// Adds a region and drops those that it makes needless; whether something changed.

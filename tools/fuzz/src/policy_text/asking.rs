@@ -4,7 +4,7 @@ use rustix::io::Errno;
 use virtfs_mediator_core::ids::{
     FileKind, GuestGid, GuestOwner, GuestUid, HostGid, HostOwner, HostUid, Mode,
 };
-use virtfs_mediator_core::op::{BirthAsk, ChangesAsk, OpenAs, Operation, SetTime};
+use virtfs_mediator_core::op::{BirthAsk, OpenAs, Operation};
 use virtfs_mediator_core::policy::{Facts, Judged, Policy, Refusal, Requester};
 
 pub(super) const WHO: Requester = Requester {
@@ -83,13 +83,4 @@ pub(super) const READ: OpenAs = OpenAs {
     exclusive: false,
     sync: false,
     direct: false,
-};
-
-pub(super) const NO_CHANGE: ChangesAsk = ChangesAsk {
-    uid: None,
-    gid: None,
-    mode: None,
-    size: None,
-    atime: SetTime::Omit,
-    mtime: SetTime::Omit,
 };

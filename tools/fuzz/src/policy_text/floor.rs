@@ -4,7 +4,7 @@ use virtfs_mediator_core::ids::{FileKind, GuestGid, GuestUid, HostGid, HostOwner
 use virtfs_mediator_core::op::{ChangesAsk, OpenAs, RenameHow, SetTime, Words, XattrName, rows};
 use virtfs_mediator_core::policy::{Facts, Policy};
 
-use super::asking::{NO_CHANGE, READ, ask, birth, facts, new_name};
+use super::asking::{READ, ask, birth, facts, new_name};
 
 /// What no rule can permit.
 pub(super) fn check_floor(policy: &Policy, names: &[&[u8]]) {
@@ -60,7 +60,7 @@ pub(super) fn check_owners(policy: &Policy, names: &[&[u8]]) {
         let asked = ChangesAsk {
             uid: Some(GuestUid(uid)),
             gid: Some(GuestGid(gid)),
-            ..NO_CHANGE
+            ..ChangesAsk::NOTHING
         };
         let facts = Facts {
             words: Words::NONE,
@@ -112,7 +112,7 @@ pub(super) fn check_set_id(policy: &Policy, names: &[&[u8]], text: &str) {
     );
     let asked = ChangesAsk {
         mode: Some(Mode::new(0o6755)),
-        ..NO_CHANGE
+        ..ChangesAsk::NOTHING
     };
     for kind in [Some(FileKind::Regular), None] {
         let facts = Facts {
@@ -138,7 +138,7 @@ pub(super) fn check_readonly(policy: &Policy, names: &[&[u8]]) {
     {
         let touch = ChangesAsk {
             atime: SetTime::Now,
-            ..NO_CHANGE
+            ..ChangesAsk::NOTHING
         };
         let write = OpenAs {
             write: true,
