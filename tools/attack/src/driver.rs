@@ -2,7 +2,9 @@
 //! it, and a process in the attacker's seat.
 
 pub(crate) mod actor;
+pub(crate) mod control;
 pub(crate) mod guest;
+pub(crate) mod mark;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod role;

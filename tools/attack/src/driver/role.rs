@@ -20,13 +20,16 @@ pub(crate) const WITHOUT: &str = "VIRTFS_ATTACK_WITHOUT";
 /// The core alone, served over standard input, without the walls that this names.
 pub(crate) const CORE: &str = "VIRTFS_ATTACK_CORE";
 
-const WALLS: [(&str, Wall); 6] = [
+const WALLS: [(&str, Wall); 9] = [
     ("names", Wall::Names),
     ("floor", Wall::Floor),
     ("carry", Wall::Carry),
     ("kinds", Wall::Kinds),
     ("spelling", Wall::Spelling),
     ("arithmetic", Wall::Arithmetic),
+    ("hold-limit", Wall::HoldLimit),
+    ("invalidation", Wall::Invalidation),
+    ("turns", Wall::Turns),
 ];
 
 /// How a wall is called in the variables above.

@@ -159,13 +159,14 @@ impl Start {
         if !ready || !spawned.out().contains("ready") {
             return Err(format!("the view did not start: {}", spawned.err()));
         }
-        View::of(spawned, self.export.clone())
+        View::of(spawned, self.export.clone(), self.name.clone())
     }
 }
 
 /// A running view.
 pub(crate) struct View {
     spawned: Spawned,
+    pub(crate) name: String,
     pub(crate) export: PathBuf,
     pub(crate) keeper: i32,
     pub(crate) init: i32,
@@ -176,7 +177,7 @@ pub(crate) struct View {
 }
 
 impl View {
-    fn of(spawned: Spawned, export: PathBuf) -> Result<Self, String> {
+    fn of(spawned: Spawned, export: PathBuf, name: String) -> Result<Self, String> {
         let only = |found: &[i32], what: &str| match found {
             [one] => Ok(*one),
             _ => Err(format!("not one {what}: {found:?}")),
@@ -199,6 +200,7 @@ impl View {
         };
         Ok(Self {
             export,
+            name,
             keeper,
             init: *init,
             warden: *warden,
@@ -227,6 +229,23 @@ impl View {
     /// Whether the mediator still runs.
     pub(crate) fn lives(&self) -> bool {
         Path::new(&format!("/proc/{}", self.mediator)).exists()
+    }
+
+    /// The process that the caller started.
+    pub(crate) fn launcher(&self) -> i32 {
+        self.spawned.pid()
+    }
+
+    /// Waits until all of it is gone, which somebody else has asked for; tells whether it was in
+    /// time.
+    pub(crate) fn is_gone_within(&mut self, limit: Duration) -> bool {
+        let of_it = [self.keeper, self.init, self.warden, self.mediator];
+        self.spawned.wait(limit).is_some()
+            && holds_within(limit, || {
+                of_it
+                    .iter()
+                    .all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+            })
     }
 
     /// Ends it; the log as it was at the end.
