@@ -4,6 +4,7 @@
 pub(crate) mod actor;
 pub(crate) mod control;
 pub(crate) mod guest;
+pub(crate) mod liar;
 pub(crate) mod mark;
 pub(crate) mod process;
 pub(crate) mod raw;

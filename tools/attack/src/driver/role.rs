@@ -14,6 +14,7 @@ use virtfs_mediator_core::weak::{Wall, switch_off};
 use virtfs_mediator_core::{AuditTo, Cache, ServeError, Service, ViewMode, serve};
 
 use super::OrTell as _;
+use super::liar::{LIES, Liar, Lie};
 
 /// The product without the walls that this names.
 pub(crate) const WITHOUT: &str = "VIRTFS_ATTACK_WITHOUT";
@@ -46,6 +47,15 @@ pub(crate) fn take() -> Option<ExitCode> {
         let _first = OFF.set(walls);
         return Some(virtfs_mediator::attack::main_as(&Weakened));
     }
+    if let Ok(name) = std::env::var(LIES) {
+        let Some(lie) = Lie::named(&name) else {
+            tell(&format!("{LIES} is {name:?}, which is no lie"));
+            return Some(ExitCode::FAILURE);
+        };
+        return Some(virtfs_mediator::attack::main_as(
+            LIAR.get_or_init(|| Liar(lie)),
+        ));
+    }
     let walls = std::env::var(CORE).ok()?;
     off(&walls);
     Some(match core(std::env::args_os().skip(1).collect()) {
@@ -63,6 +73,7 @@ fn tell(why: &str) {
 }
 
 static OFF: OnceLock<String> = OnceLock::new();
+static LIAR: OnceLock<Liar> = OnceLock::new();
 
 fn off(walls: &str) {
     for (name, wall) in WALLS {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use virtfs_mediator_core::weak::Wall;
 
+use super::liar::{LIES, Lie};
 use super::process::{Ended, Spawned, children, holds_within, scratch};
 use super::role::{WITHOUT, word};
 use super::{CLIENT, OrTell as _};
@@ -51,6 +52,14 @@ impl Start {
             "env".into(),
             format!("{WITHOUT}={}", words.join(",")).into(),
         ]);
+        self.program = std::env::current_exe().or_tell("this program's path")?;
+        Ok(self)
+    }
+
+    /// The same program behind all walls, broken into: its control socket tells lies.
+    pub(crate) fn lying(mut self, lie: Lie) -> Result<Self, String> {
+        self.before
+            .extend(["env".into(), format!("{LIES}={}", lie.name()).into()]);
         self.program = std::env::current_exe().or_tell("this program's path")?;
         Ok(self)
     }

@@ -53,7 +53,11 @@ fn view(lab: &Lab, place: &Place, walls: &[Wall]) -> Result<View, String> {
     for number in 0..THREADS {
         let file = place.export().join(format!("stop/{number}"));
         fs::write(&file, "held").or_tell("write")?;
-        chown(&file, Some(CLIENT.uid), Some(CLIENT.gid)).or_tell("chown")?;
+        let own = place.export().join(format!("stop/d{number}"));
+        fs::create_dir(&own).or_tell("mkdir")?;
+        for path in [file, own] {
+            chown(&path, Some(CLIENT.uid), Some(CLIENT.gid)).or_tell("chown")?;
+        }
     }
     let start = Start::product(lab, place.export());
     if walls.is_empty() {
@@ -259,7 +263,8 @@ fn crowd(lab: &Lab, walls: &[Wall]) -> Result<Tried, String> {
     })
 }
 
-/// Creates files where the console stops, from many threads; how many answers came.
+/// Creates files where the console stops, from many threads, each in a directory of its own (in one
+/// they would wait for its lock, not for us); how many answers came.
 fn create(root: &Path, time: Duration) -> u64 {
     let answers = AtomicU64::new(0);
     let end = Instant::now() + time;
@@ -270,7 +275,7 @@ fn create(root: &Path, time: Duration) -> u64 {
                 let mut number = 0_u64;
                 while Instant::now() < end {
                     number += 1;
-                    let name = format!("stop/{thread}-{}-{number}", "x".repeat(200));
+                    let name = format!("stop/d{thread}/{}{number}", "x".repeat(200));
                     let _refused_or_not = fs::File::create(root.join(name));
                     answers.fetch_add(1, Ordering::Relaxed);
                 }
