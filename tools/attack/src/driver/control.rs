@@ -27,6 +27,12 @@ fn ask(lines: &mut Lines, question: &Question) -> Result<Answer, String> {
     serde_json::from_slice(&line.ok_or("no answer")?).or_tell("an answer")
 }
 
+fn is_too_late(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+
+    matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock)
+}
+
 /// How a view is doing.
 pub(crate) fn status(view: &View) -> Result<Status, String> {
     match ask(&mut connect(view)?, &Question::Status {})? {
@@ -93,10 +99,8 @@ impl Console {
         match self.0.next(Some(patience)) {
             Ok(Some(line)) => serde_json::from_slice(&line).map(Some).or_tell("a line"),
             Ok(None) => Err("the console was detached".to_owned()),
-            Err(error) => match error.kind() {
-                std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => Ok(None),
-                _ => Err(error.to_string()),
-            },
+            Err(error) if is_too_late(&error) => Ok(None),
+            Err(error) => Err(error.to_string()),
         }
     }
 
