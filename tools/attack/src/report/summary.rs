@@ -45,7 +45,7 @@ const ROWS: [(u8, &str); 31] = [
     (28, "a rule dodged by spelling"),
     (29, "answers of a policy that was replaced"),
     (30, "the original, leaked to QEMU or by the log"),
-    (31, "escape sequences in logs"),
+    (31, "escape sequences in logs and answers"),
 ];
 
 #[derive(Default)]
