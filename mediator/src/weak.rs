@@ -28,6 +28,12 @@ pub enum Wall {
     Spelling,
     /// Counts and offsets that a client sends are checked before they are used.
     Arithmetic,
+    /// What a stepping console holds is bounded: in time, in number, by the console's own life.
+    HoldLimit,
+    /// A reload makes the client's kernel forget.
+    Invalidation,
+    /// A reload waits for the requests of the older policy.
+    Turns,
 }
 
 #[cfg(feature = "attack")]

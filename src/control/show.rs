@@ -61,7 +61,10 @@ pub(crate) fn status(view: &str, as_json: bool) -> Result<()> {
             (name.clone(), json!({ "pid": pid, "walls": walls }))
         };
         told["processes"] = processes.iter().map(walled).collect();
-        println!("{told}");
+        println!(
+            "{}",
+            link::json(&told).map_err(|error| link::failed(view, &error))?
+        );
     } else {
         leave_out_buckets(&mut told["mediator"]);
         print_tree(&told, 0);

@@ -1,10 +1,14 @@
 //! A connection to a view's control socket.
 
-use std::io::ErrorKind;
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use virtfs_mediator_core::control::lines::{Lines, send};
@@ -34,7 +38,7 @@ impl Link {
     /// Mount: nobody listens.
     pub(crate) fn to(view: &str) -> Result<Self> {
         let path = Path::new(rundir::RUN).join(view).join("control");
-        let stream = UnixStream::connect(path).map_err(|error| failed(view, &error))?;
+        let stream = connected(&path, PATIENCE).map_err(|error| failed(view, &error))?;
         Ok(Self {
             view: view.to_owned(),
             lines: Lines::new(stream, ANSWER_MAX),
@@ -107,6 +111,16 @@ pub(crate) fn status(view: &str) -> Result<Status> {
     }
 }
 
+/// Connects, within `patience`: a mediator that takes no connection any more leaves a full queue,
+/// at which connect(2) waits as long as a send may (unix_stream_connect, net/unix/af_unix.c).
+fn connected(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(patience))?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
+}
+
 fn parse<T: DeserializeOwned>(view: &str, line: &[u8]) -> Result<T> {
     serde_json::from_slice(line).map_err(|error| failed(view, &error))
 }
@@ -121,13 +135,34 @@ pub(crate) fn failed(view: &str, why: &dyn std::fmt::Display) -> Error {
     )
 }
 
-/// Text of a mediator's, fit for a terminal: newlines stay, other controls are escaped.
+/// Text of a mediator's, fit for a terminal: newlines stay, other controls are escaped. A further
+/// line is indented, so that it cannot pass for one of ours.
 pub(crate) fn printable(text: &str) -> String {
     let harmless = |letter: char| match letter {
-        '"' | '\'' | '\\' | '\n' => letter.to_string(),
+        '\n' => "\n  ".to_owned(),
+        '"' | '\'' | '\\' => letter.to_string(),
         other => other.escape_debug().to_string(),
     };
     text.chars().map(harmless).take(16 * 1024).collect()
+}
+
+/// JSON with words of a mediator's, in ASCII: of what a terminal may obey or hide behind, JSON itself
+/// escapes only what is below a space.
+pub(crate) fn json<T: Serialize>(value: &T) -> serde_json::Result<String> {
+    let text = serde_json::to_string(value)?;
+    let mut plain = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if matches!(letter, ' '..='~') {
+            plain.push(letter);
+            continue;
+        }
+        // Only strings hold other letters; there each may be written so.
+        for unit in letter.encode_utf16(&mut [0; 2]) {
+            // Writing to a String cannot fail.
+            let _infallible = write!(plain, "\\u{unit:04x}");
+        }
+    }
+    Ok(plain)
 }
 
 #[cfg(test)]
@@ -141,6 +176,36 @@ mod tests {
         let error = parsed.unwrap_err().to_string();
         assert!(!error.contains('\u{1b}'), "{error:?}");
         assert!(error.contains("\\u{1b}") && error.len() < 700, "{error:?}");
-        assert_eq!(printable("a\x1b[2J\n\"b\""), "a\\u{1b}[2J\n\"b\"");
+        assert_eq!(printable("a\x1b[2J\n\"b\""), "a\\u{1b}[2J\n  \"b\"");
+    }
+
+    #[test]
+    fn json_of_hostile_words_is_ascii_and_says_the_same() {
+        let hostile = ["\u{9b}31m", "\u{7f}", "\u{202e}\u{1f600}", "\x1b[0m\n\"\\"];
+        let text = json(&hostile).unwrap();
+        assert!(
+            text.bytes().all(|byte| matches!(byte, b' '..=b'~')),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), hostile);
+    }
+
+    #[test]
+    fn connection_that_nobody_takes_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        // The queue of a listener that had room for one more.
+        rustix::net::listen(&listener, 0).unwrap();
+        let patience = Duration::from_millis(50);
+        let mut waiting = Vec::new();
+        let error = loop {
+            match connected(&path, patience) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+            assert!(waiting.len() < 10);
+        };
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
     }
 }

@@ -62,7 +62,8 @@ pub(crate) fn record(view: &str, file: &Path, which: &Which) -> Result<()> {
                     written = Instant::now();
                 }
             }
-            Line::Dropped(count) => missing += count,
+            // A number that a broken-into mediator chose.
+            Line::Dropped(count) => missing = count.saturating_add(missing),
             Line::Told(_) | Line::Done(_) | Line::NotDone { .. } => {}
         }
     }
@@ -73,7 +74,7 @@ pub(crate) fn record(view: &str, file: &Path, which: &Which) -> Result<()> {
         summary.requests,
         summary.bytes
     );
-    let missing = missing + summary.left_out;
+    let missing = summary.left_out.saturating_add(missing);
     if missing > 0 {
         eprintln!("{missing} decisions came faster than they could be recorded, and are missing");
     }

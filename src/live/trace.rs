@@ -15,7 +15,7 @@ use virtfs_mediator_core::mediate::{Event, Selector};
 use crate::control::rundir;
 use crate::error::{Class, Error, Result};
 use crate::live::in_force::Text;
-use crate::live::link::{Link, PATIENCE, failed};
+use crate::live::link::{self, Link, PATIENCE, failed};
 use crate::live::words;
 use crate::plan;
 
@@ -90,9 +90,9 @@ pub(crate) fn trace(view: &str, which: &Which, as_json: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
     while let Some(line) = link.next()? {
         let written = match line {
-            Line::Event(event) if as_json => serde_json::to_writer(&mut out, &event)
+            Line::Event(event) if as_json => link::json(&event)
                 .map_err(std::io::Error::from)
-                .and_then(|()| writeln!(out)),
+                .and_then(|text| writeln!(out, "{text}")),
             Line::Event(event) => {
                 if event.decision.epoch != epoch {
                     epoch = event.decision.epoch;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use virtfs_mediator_core::control::lines;
 use virtfs_mediator_core::control::{By, Line, Order, Wanted};
-use virtfs_mediator_core::mediate::{Cause, Decision, Release, Stop, Told};
+use virtfs_mediator_core::mediate::{Cause, Decision, HELD_MAX, Release, Stop, Told};
 use virtfs_mediator_core::op::Op;
 
 use super::by_hand::{Done, edited, rule_for};
@@ -25,6 +25,16 @@ use crate::live::reload::put_in_force;
 use crate::live::trace::Tracer;
 use crate::live::words;
 use crate::policies;
+
+/// Answers to orders that wait to be heard; there is one order at a time.
+pub(super) const ANSWERS_MAX: usize = 64;
+
+/// Requests that are remembered as held. A mediator holds [`HELD_MAX`] at most; that one of them is
+/// held no more may go untold when much happens.
+const REMEMBERED_MAX: usize = 4 * HELD_MAX;
+
+/// The longest path in bytes that is offered for completion, with each directory above it.
+const COMPLETED_MAX: usize = 4096;
 
 /// What follows from a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +139,9 @@ impl Desk {
     pub(super) fn paths(&self) -> Vec<String> {
         let memory = self.memory();
         let requests = memory.held.values().map(|held| &held.decision.request);
-        let names = requests.flat_map(|request| request.names.iter().chain(&request.second));
+        let names = requests
+            .flat_map(|request| request.names.iter().chain(&request.second))
+            .filter(|name| name.len() <= COMPLETED_MAX);
         let mut found: Vec<String> = names.map(|name| name.escape_ascii().to_string()).collect();
         for at in 0..found.len() {
             let above: Vec<String> = found.get(at).map_or_else(Vec::new, |path| {
@@ -170,6 +182,13 @@ impl Desk {
                 decision,
                 limit_seconds,
             } => {
+                if !memory.has_room() {
+                    // It is not what we built. The connection's end ends the console.
+                    self.screen
+                        .say("the mediator tells of more held requests than it may hold");
+                    let _closed_already = self.to.shutdown(std::net::Shutdown::Both);
+                    return;
+                }
                 let limit = Duration::from_secs(limit_seconds.min(3600));
                 let cause = match cause {
                     Cause::Breakpoint(number) => format!("breakpoint {number}"),
@@ -194,12 +213,11 @@ impl Desk {
                 let gone = memory.held.remove(&id);
                 memory.turn_to_next();
                 match how {
-                    Release::Answered => {}
-                    Release::TooLate => self
+                    Release::TooLate if gone.is_some() => self
                         .screen
                         .say(&format!("request {id}: nobody answered in time, refused")),
                     Release::Reloaded if gone.is_some() => self.screen.say(&reloaded(id)),
-                    Release::Reloaded => {}
+                    Release::Answered | Release::TooLate | Release::Reloaded => {}
                 }
             }
             Told::NotHeld { decision } => {
@@ -323,15 +341,19 @@ impl Desk {
                 "",
             )
         };
+        // Those that came too late for the order before.
+        let _late = self.answers.try_iter().take(ANSWERS_MAX).count();
         lines::send(&self.to, &order, PATIENCE).map_err(|error| silent(&error))?;
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            match self.answers.recv_timeout(PATIENCE) {
+            match self.answers.recv_deadline(deadline) {
                 Ok(Line::Done(done)) if done == number => return Ok(()),
                 Ok(Line::NotDone { order, why }) if order == number || order == 0 => {
                     return Err(usage(crate::live::link::printable(&why), ""));
                 }
-                // Of an order that was given up.
-                Ok(_) => {}
+                // Of an order that was given up, or forged, and without end.
+                Ok(_) if Instant::now() < deadline => {}
+                Ok(_) => return Err(silent(&"other orders alone are answered")),
                 Err(error) => return Err(silent(&error)),
             }
         }
@@ -621,6 +643,16 @@ impl Desk {
 }
 
 impl Memory {
+    /// Whether one more may be remembered as held; what must be over by now is forgotten.
+    fn has_room(&mut self) -> bool {
+        if self.held.len() >= REMEMBERED_MAX {
+            let now = Instant::now();
+            self.held.retain(|_, held| held.until > now);
+            self.turn_to_next();
+        }
+        self.held.len() < REMEMBERED_MAX
+    }
+
     /// What is spoken of is held, if anything is.
     fn turn_to_next(&mut self) {
         let still = self.current.filter(|id| self.held.contains_key(id));
@@ -645,4 +677,99 @@ fn shown(clauses: &[Clause]) -> String {
         Clause::When(conditions) => format!("when {conditions}"),
     });
     said.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use virtfs_mediator_core::op::AnyAsk;
+    use virtfs_mediator_core::policy::{Facts, Request, Requester};
+
+    const REQUESTER: Requester = Requester {
+        uid: 1,
+        gid: 1,
+        pid: 0,
+    };
+
+    /// A desk, the mediator's end of its connection, and where its answers go in.
+    fn desk() -> (Desk, UnixStream, crossbeam_channel::Sender<Line>) {
+        let state = State {
+            view: "v".to_owned(),
+            export: "/e".into(),
+            at: "/e".into(),
+            policy: None,
+            policy_text: None,
+            readonly: false,
+            client_uid: 1,
+            client_gid: 1,
+            client_groups: Vec::new(),
+            command: Vec::new(),
+            shared: false,
+            isolated: false,
+            keeper: rundir::Process { pid: 1, started: 0 },
+            walls: None,
+            init: None,
+            warden: None,
+        };
+        let (here, there) = UnixStream::pair().unwrap();
+        let (send, answers) = crossbeam_channel::bounded(ANSWERS_MAX);
+        let screen = Arc::new(Screen::new(super::super::show::Printer::Out));
+        (
+            Desk::new(state, here, answers, screen).unwrap(),
+            there,
+            send,
+        )
+    }
+
+    fn held(id: u64, path: &[u8]) -> Told {
+        let facts = Facts {
+            names: &[path],
+            ..Facts::of(Op::Unlink, REQUESTER)
+        };
+        Told::Held {
+            id,
+            cause: Cause::Stop,
+            decision: Box::new(Decision {
+                request: Request::of(&facts, AnyAsk::Nothing),
+                verdict: virtfs_mediator_core::mediate::Verdict::Allowed { rule: None },
+                by_hand: false,
+                epoch: 0,
+            }),
+            limit_seconds: u64::MAX,
+        }
+    }
+
+    #[test]
+    fn more_held_than_a_mediator_can_hold_ends_the_connection_and_fills_no_memory() {
+        use std::io::Read as _;
+
+        let (desk, mut mediator, _answers) = desk();
+        for id in 0..1000 {
+            desk.hear(held(id, b"/a"));
+        }
+        assert_eq!(desk.memory().held.len(), REMEMBERED_MAX);
+        let patience = Some(Duration::from_secs(10));
+        mediator.set_read_timeout(patience).unwrap();
+        assert_eq!(mediator.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn order_among_endless_answers_to_others_is_given_up() {
+        let (desk, _mediator, answers) = desk();
+        let flood = std::thread::spawn(move || while answers.send(Line::Done(0)).is_ok() {});
+        let began = Instant::now();
+        let refused = desk.order(Wanted::Stop(Stop::Next)).unwrap_err();
+        assert!(refused.what().contains("does not answer"), "{refused}");
+        assert!(began.elapsed() < PATIENCE * 4);
+        drop(desk);
+        flood.join().unwrap();
+    }
+
+    #[test]
+    fn path_without_end_is_not_completed_directory_by_directory() {
+        let (desk, _mediator, _answers) = desk();
+        desk.hear(held(1, &b"/a".repeat(100_000)));
+        desk.hear(held(2, b"/b/c"));
+        assert_eq!(desk.paths(), ["/b/**", "/b/c"]);
+    }
 }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use crossbeam_channel::unbounded;
+use crossbeam_channel::bounded;
 use virtfs_mediator_core::control::{Answer, Line, Question};
 use virtfs_mediator_core::mediate::{HELD_MAX, Stop};
 
@@ -57,7 +57,7 @@ pub(crate) fn step(view: &str, options: &Options) -> Result<()> {
     let Answer::Begun { epoch } = link.ask(&question, PATIENCE)? else {
         return Err(link::failed(view, &"no console"));
     };
-    let (answers, answered) = unbounded();
+    let (answers, answered) = bounded(desk::ANSWERS_MAX);
     let screen = Arc::new(Screen::new(input.printer()));
     let desk = Arc::new(Desk::new(
         state,
@@ -79,7 +79,8 @@ pub(crate) fn step(view: &str, options: &Options) -> Result<()> {
                 match line {
                     Line::Told(told) => desk.hear(told),
                     answer @ (Line::Done(_) | Line::NotDone { .. }) => {
-                        let _nobody_waits = answers.send(answer);
+                        // One order at a time is given: what does not fit answers none.
+                        let _nobody_waits = answers.try_send(answer);
                     }
                     Line::Event(_) | Line::Dropped(_) => {}
                 }

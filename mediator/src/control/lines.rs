@@ -70,11 +70,15 @@ impl Lines {
     }
 }
 
-/// Sends one line; a caller that does not read within `patience` is an error.
+/// So much is handed to the kernel at once: a longer write waits for room several times, each as
+/// long as the timeout says (unix_stream_sendmsg, net/unix/af_unix.c).
+const PIECE: usize = 4096;
+
+/// Sends one line; a caller that has not read all of it within `patience` is an error.
 ///
 /// # Errors
 ///
-/// What send(2) says, and `WouldBlock` if it took too long.
+/// What send(2) says, and [`io::ErrorKind::TimedOut`] or `WouldBlock` if it took too long.
 pub fn send<T: Serialize>(
     mut connection: &UnixStream,
     value: &T,
@@ -82,8 +86,23 @@ pub fn send<T: Serialize>(
 ) -> io::Result<()> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
-    connection.set_write_timeout(Some(patience))?;
-    connection.write_all(&line)
+    let deadline = Instant::now() + patience;
+    let mut rest = line.as_slice();
+    while !rest.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        connection.set_write_timeout(Some(left))?;
+        let piece = rest.get(..PIECE).unwrap_or(rest);
+        match connection.write(piece) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -121,6 +140,28 @@ mod tests {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
         ));
         drop(lines);
+        dripping.join().unwrap();
+    }
+
+    #[test]
+    fn line_that_is_read_by_drips_is_given_up() {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        // Always a little more room, never an end.
+        let dripping = std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while there.read(&mut piece).is_ok_and(|count| count > 0) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let long = "x".repeat(8 << 20);
+        let began = Instant::now();
+        let error = send(&here, &long, Duration::from_millis(100)).unwrap_err();
+        assert!(matches!(
+            error.kind(),
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+        ));
+        assert!(began.elapsed() < Duration::from_secs(5));
+        here.shutdown(std::net::Shutdown::Both).unwrap();
         dripping.join().unwrap();
     }
 }

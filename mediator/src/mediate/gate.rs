@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Decision;
 use super::select::Selection;
+use crate::weak;
 
 /// Requests that are held at once at most; a further one is decided by the policy and told of.
 pub const HELD_MAX: usize = 8;
@@ -194,7 +195,9 @@ impl Gate {
         if state.console.as_ref().is_some_and(|is| is.id == console) {
             state.console = None;
             self.armed.store(false, Ordering::Relaxed);
-            answer_all(&mut state, Answer::Policy);
+            if weak::stands(weak::Wall::HoldLimit) {
+                answer_all(&mut state, Answer::Policy);
+            }
         }
     }
 
@@ -287,7 +290,11 @@ impl Gate {
 
     fn hold(&self, decision: &Decision) -> Option<(u64, Duration, Receiver<Answer>)> {
         let mut state = self.state();
-        let (full, id) = (state.held.len() >= HELD_MAX, state.counter + 1);
+        let has_bounds = weak::stands(weak::Wall::HoldLimit);
+        let (full, id) = (
+            has_bounds && state.held.len() >= HELD_MAX,
+            state.counter + 1,
+        );
         if state.reloading {
             return None;
         }
@@ -298,7 +305,11 @@ impl Gate {
             let _full = console.tell.try_send(Told::NotHeld { decision });
             return None;
         }
-        let limit = console.limit;
+        let limit = if has_bounds {
+            console.limit
+        } else {
+            Duration::MAX
+        };
         let held = Told::Held {
             id,
             cause,

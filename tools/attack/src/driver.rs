@@ -2,7 +2,10 @@
 //! it, and a process in the attacker's seat.
 
 pub(crate) mod actor;
+pub(crate) mod control;
 pub(crate) mod guest;
+pub(crate) mod liar;
+pub(crate) mod mark;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod role;

@@ -7,6 +7,7 @@
     reason = "a target tells what it finds by a panic"
 )]
 
+pub mod audit_lines;
 pub mod control_messages;
 #[cfg(fuzzing)]
 pub mod coverage;
@@ -26,7 +27,8 @@ pub mod wire;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 6] = [
+    ("audit_lines", audit_lines::run),
     ("control_messages", control_messages::run),
     ("directory_cookies", directory_cookies::run),
     ("fuse_messages", fuse_messages::run),

@@ -38,6 +38,11 @@ fn replay(name: &str) {
 }
 
 #[test]
+fn corpus_of_audit_lines_is_read() {
+    replay("audit_lines");
+}
+
+#[test]
 fn corpus_of_control_messages_is_answered() {
     replay("control_messages");
 }

@@ -15,6 +15,7 @@ const LISTS: &[&[Case]] = &[
     m::processes::CASES,
     m::files::CASES,
     m::calls::CASES,
+    m::answers::CASES,
     q::CASES,
     g::CASES,
     r::CASES,

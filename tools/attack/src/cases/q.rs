@@ -2,23 +2,21 @@
 //! and of a client's kernel that does not keep to the protocol.
 
 mod flood;
+mod held;
 mod leak;
 mod logs;
 mod names;
+mod older;
 mod rules;
 mod walk;
 
 use crate::case::{Case, Seat};
 
 /// Rows that attack what the product does not have yet, and why each is not tried.
-pub(crate) const NOT_YET: &[(u8, &str)] = &[
-    (22, "there is no stepper yet that could hold a request"),
-    (29, "a running view's policy cannot be changed yet"),
-    (
-        32,
-        "there is no service for libvirt yet; that half of the row is not tried",
-    ),
-];
+pub(crate) const NOT_YET: &[(u8, &str)] = &[(
+    32,
+    "there is no service for libvirt yet; that half of the row is not tried",
+)];
 
 pub(crate) const CASES: &[Case] = &[
     Case {
@@ -108,6 +106,38 @@ pub(crate) const CASES: &[Case] = &[
         what: "a flood of one view, so that another starves",
         stopped_by: "a mediator of its own for each view; opens that never block",
         run: flood::floods,
+    },
+    Case {
+        row: 22,
+        id: "held",
+        seat: Seat::Q,
+        what: "requests held by a stepping console that does not answer, is gone, or reads nothing",
+        stopped_by: "a time limit, a number, and the console's connection; then refusal, or the policy",
+        run: held::held,
+    },
+    Case {
+        row: 29,
+        id: "older",
+        seat: Seat::Q,
+        what: "answers of an older policy behind a reload, from all that a kernel remembers",
+        stopped_by: "every name, attribute, page and listing is dropped before the reload returns",
+        run: older::older,
+    },
+    Case {
+        row: 29,
+        id: "older-race",
+        seat: Seat::Q,
+        what: "a file looked up, opened and read while the policy is reloaded to and fro",
+        stopped_by: "the swap, then the end of older requests, then the kernel's caches",
+        run: older::race,
+    },
+    Case {
+        row: 29,
+        id: "older-answer",
+        seat: Seat::Q,
+        what: "a long request that is under way while the policy is reloaded",
+        stopped_by: "a reload waits for the requests of the older policy",
+        run: older::under_way,
     },
     Case {
         row: 30,

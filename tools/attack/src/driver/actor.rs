@@ -94,6 +94,13 @@ impl<T: Serialize + DeserializeOwned> Actor<T> {
         })
     }
 
+    /// Its number on the host, once it is in its seat.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        super::process::children(self.child.as_raw())
+            .first()
+            .copied()
+    }
+
     /// Waits for what it returns.
     ///
     /// # Errors

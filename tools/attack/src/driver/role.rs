@@ -14,19 +14,23 @@ use virtfs_mediator_core::weak::{Wall, switch_off};
 use virtfs_mediator_core::{AuditTo, Cache, ServeError, Service, ViewMode, serve};
 
 use super::OrTell as _;
+use super::liar::{LIES, Liar, Lie};
 
 /// The product without the walls that this names.
 pub(crate) const WITHOUT: &str = "VIRTFS_ATTACK_WITHOUT";
 /// The core alone, served over standard input, without the walls that this names.
 pub(crate) const CORE: &str = "VIRTFS_ATTACK_CORE";
 
-const WALLS: [(&str, Wall); 6] = [
+const WALLS: [(&str, Wall); 9] = [
     ("names", Wall::Names),
     ("floor", Wall::Floor),
     ("carry", Wall::Carry),
     ("kinds", Wall::Kinds),
     ("spelling", Wall::Spelling),
     ("arithmetic", Wall::Arithmetic),
+    ("hold-limit", Wall::HoldLimit),
+    ("invalidation", Wall::Invalidation),
+    ("turns", Wall::Turns),
 ];
 
 /// How a wall is called in the variables above.
@@ -42,6 +46,15 @@ pub(crate) fn take() -> Option<ExitCode> {
     if let Ok(walls) = std::env::var(WITHOUT) {
         let _first = OFF.set(walls);
         return Some(virtfs_mediator::attack::main_as(&Weakened));
+    }
+    if let Ok(name) = std::env::var(LIES) {
+        let Some(lie) = Lie::named(&name) else {
+            tell(&format!("{LIES} is {name:?}, which is no lie"));
+            return Some(ExitCode::FAILURE);
+        };
+        return Some(virtfs_mediator::attack::main_as(
+            LIAR.get_or_init(|| Liar(lie)),
+        ));
     }
     let walls = std::env::var(CORE).ok()?;
     off(&walls);
@@ -60,6 +73,7 @@ fn tell(why: &str) {
 }
 
 static OFF: OnceLock<String> = OnceLock::new();
+static LIAR: OnceLock<Liar> = OnceLock::new();
 
 fn off(walls: &str) {
     for (name, wall) in WALLS {

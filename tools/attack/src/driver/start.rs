@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use virtfs_mediator_core::weak::Wall;
 
+use super::liar::{LIES, Lie};
 use super::process::{Ended, Spawned, children, holds_within, scratch};
 use super::role::{WITHOUT, word};
 use super::{CLIENT, OrTell as _};
@@ -51,6 +52,14 @@ impl Start {
             "env".into(),
             format!("{WITHOUT}={}", words.join(",")).into(),
         ]);
+        self.program = std::env::current_exe().or_tell("this program's path")?;
+        Ok(self)
+    }
+
+    /// The same program behind all walls, broken into: its control socket tells lies.
+    pub(crate) fn lying(mut self, lie: Lie) -> Result<Self, String> {
+        self.before
+            .extend(["env".into(), format!("{LIES}={}", lie.name()).into()]);
         self.program = std::env::current_exe().or_tell("this program's path")?;
         Ok(self)
     }
@@ -159,13 +168,14 @@ impl Start {
         if !ready || !spawned.out().contains("ready") {
             return Err(format!("the view did not start: {}", spawned.err()));
         }
-        View::of(spawned, self.export.clone())
+        View::of(spawned, self.export.clone(), self.name.clone())
     }
 }
 
 /// A running view.
 pub(crate) struct View {
     spawned: Spawned,
+    pub(crate) name: String,
     pub(crate) export: PathBuf,
     pub(crate) keeper: i32,
     pub(crate) init: i32,
@@ -176,7 +186,7 @@ pub(crate) struct View {
 }
 
 impl View {
-    fn of(spawned: Spawned, export: PathBuf) -> Result<Self, String> {
+    fn of(spawned: Spawned, export: PathBuf, name: String) -> Result<Self, String> {
         let only = |found: &[i32], what: &str| match found {
             [one] => Ok(*one),
             _ => Err(format!("not one {what}: {found:?}")),
@@ -199,6 +209,7 @@ impl View {
         };
         Ok(Self {
             export,
+            name,
             keeper,
             init: *init,
             warden: *warden,
@@ -227,6 +238,23 @@ impl View {
     /// Whether the mediator still runs.
     pub(crate) fn lives(&self) -> bool {
         Path::new(&format!("/proc/{}", self.mediator)).exists()
+    }
+
+    /// The process that the caller started.
+    pub(crate) fn launcher(&self) -> i32 {
+        self.spawned.pid()
+    }
+
+    /// Waits until all of it is gone, which somebody else has asked for; tells whether it was in
+    /// time.
+    pub(crate) fn is_gone_within(&mut self, limit: Duration) -> bool {
+        let of_it = [self.keeper, self.init, self.warden, self.mediator];
+        self.spawned.wait(limit).is_some()
+            && holds_within(limit, || {
+                of_it
+                    .iter()
+                    .all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+            })
     }
 
     /// Ends it; the log as it was at the end.

@@ -8,7 +8,7 @@ use crate::cases::NOT_YET;
 use crate::judge::{Judged, Outcome};
 
 /// What each row is, in few words.
-const ROWS: [(u8, &str); 30] = [
+const ROWS: [(u8, &str); 31] = [
     (
         1,
         "a component swapped for a symbolic link between check and use",
@@ -36,15 +36,16 @@ const ROWS: [(u8, &str); 30] = [
     (19, "a link whose content leads outside"),
     (20, "forged counts, offsets, cookies"),
     (21, "request floods"),
-    (22, "a held request"),
+    (22, "requests held by a stepping console"),
     (23, "other users in the view"),
     (24, "export or PATH swapped before the mount"),
     (25, "hostile view names"),
     (26, "`/`, a mount inside, a view of a view"),
     (27, "a mount under the export later"),
     (28, "a rule dodged by spelling"),
+    (29, "answers of a policy that was replaced"),
     (30, "the original, leaked to QEMU or by the log"),
-    (31, "escape sequences in logs"),
+    (31, "escape sequences in logs and answers"),
 ];
 
 #[derive(Default)]

@@ -1,5 +1,6 @@
 //! Seat M: runs code in the mediator.
 
+pub(super) mod answers;
 pub(super) mod calls;
 pub(super) mod escape;
 pub(super) mod files;
