@@ -267,7 +267,7 @@ fn warn_of_overflow_ids(policy: &Policy) {
 }
 
 /// A view that only watches must not be taken for one that guards.
-fn warn_of_observing(path: &Path, policy: &Policy) {
+pub(crate) fn warn_of_observing(path: &Path, policy: &Policy) {
     if policy.observes() {
         tracing::warn!(
             export = %path.display(),

@@ -321,6 +321,7 @@ mod tests {
             cache: "auto".to_owned(),
             mode: "client".to_owned(),
             readonly: true,
+            observes: false,
             rules: 2,
             epoch: 8,
             stepping: true,

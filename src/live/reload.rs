@@ -54,6 +54,7 @@ pub(crate) fn put_in_force(
     dry_run: bool,
 ) -> Result<u64> {
     plan::refuse_other_export(&state.export, &text.policy)?;
+    plan::warn_of_observing(&state.export, &text.policy);
     let question = Question::Reload {
         policy: text.text.clone(),
         names: text.names.clone(),

@@ -171,6 +171,9 @@ pub struct Status {
     pub mode: String,
     /// Whether every change is refused.
     pub readonly: bool,
+    /// Whether rules are only told, not enforced (`mode = "observe"`).
+    #[serde(default)]
+    pub observes: bool,
     /// Number of rules.
     pub rules: u64,
     /// How often the policy was replaced.

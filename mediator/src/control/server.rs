@@ -240,6 +240,7 @@ fn status(facts: &Facts, uptime: Duration, mediator: &Mediator) -> Status {
         cache: facts.cache.to_owned(),
         mode: facts.mode.to_owned(),
         readonly: mediator.is_readonly(),
+        observes: mediator.observes(),
         rules: count(mediator.rule_count()),
         epoch: mediator.epoch(),
         stepping: mediator.gate().is_armed(),

@@ -212,6 +212,12 @@ impl Mediator {
         self.policy.load().readonly()
     }
 
+    /// Whether the policy's rules are only told, not enforced.
+    #[must_use]
+    pub fn observes(&self) -> bool {
+        self.policy.load().observes()
+    }
+
     /// Number of rules.
     #[must_use]
     pub fn rule_count(&self) -> usize {
@@ -247,13 +253,13 @@ impl Mediator {
     }
 
     /// Whether every fact is wanted, not only those that rules ask about.
-    pub(super) fn is_observed(&self) -> bool {
+    pub(super) fn is_watched(&self) -> bool {
         self.watchers.any() || self.gate.is_armed()
     }
 
     /// What must be gathered for a decision.
     pub(super) fn needs(&self, trail: &Trail, op: Op) -> Needs {
-        if self.is_observed() {
+        if self.is_watched() {
             Needs {
                 path: true,
                 attr: true,
@@ -365,7 +371,7 @@ impl Mediator {
         if self.audit.is_verbose() {
             trail.subject.set(self.describe(case).0);
         }
-        let verdict = if self.is_observed() {
+        let verdict = if self.is_watched() {
             self.decide_watched::<O>(trail, case, ask)?
         } else {
             with_paths(|scratch| {

@@ -119,6 +119,7 @@ impl Mediator {
         if !all_over {
             return Err(ReloadError::Unfinished(PATIENCE));
         }
+        tracing::info!(epoch, nodes, "another policy is in force");
         Ok(Reloaded { epoch, nodes })
     }
 
