@@ -9,7 +9,7 @@ use virtfs_mediator_core::control::{Answer, Question};
 use crate::control::rundir::{self, State};
 use crate::error::{Class, Error, Result};
 use crate::live::in_force::Text;
-use crate::live::link::Link;
+use crate::live::link::{Link, failed, printable};
 use crate::plan;
 
 /// Longer than a mediator waits for requests of the old policy, and time to drop caches.
@@ -29,7 +29,14 @@ pub(crate) fn reload(view: &str, file: Option<PathBuf>, dry_run: bool) -> Result
     // The record outlives our working directory.
     let file = std::path::absolute(&file).unwrap_or(file);
     let text = Text::read(&file)?;
-    let epoch = put_in_force(&mut state, &text, Some(&file), dry_run)?;
+    let Loaded { epoch, unfinished } = put_in_force(&mut state, &text, Some(&file), dry_run)?;
+    if let Some(why) = unfinished {
+        return Err(Error::new(
+            Class::Mount,
+            format!("view '{view}': {why}"),
+            "reload once more when what hangs has ended",
+        ));
+    }
     if dry_run {
         println!("{}: ok, view '{view}' can take it", file.display());
     } else {
@@ -41,7 +48,15 @@ pub(crate) fn reload(view: &str, file: Option<PathBuf>, dry_run: bool) -> Result
     Ok(())
 }
 
-/// Gives a mediator another policy and records it; tells the how manieth it is.
+/// What became of a policy that is in force.
+pub(crate) struct Loaded {
+    /// The how manieth reload it is.
+    pub(crate) epoch: u64,
+    /// Answers from the one before may still come: why.
+    pub(crate) unfinished: Option<String>,
+}
+
+/// Gives a mediator another policy and records it.
 ///
 /// # Errors
 ///
@@ -52,7 +67,7 @@ pub(crate) fn put_in_force(
     text: &Text,
     file: Option<&Path>,
     dry_run: bool,
-) -> Result<u64> {
+) -> Result<Loaded> {
     plan::refuse_other_export(&state.export, &text.policy)?;
     plan::warn_of_observing(&state.export, &text.policy);
     let question = Question::Reload {
@@ -65,20 +80,19 @@ pub(crate) fn put_in_force(
     let answer = answer.map_err(|error| {
         error.cure("the policy that was in force stays, unless this says otherwise; end the view and start it anew for what cannot be reloaded")
     })?;
-    let Answer::Reloaded { epoch, .. } = answer else {
-        return Err(Error::new(
-            Class::Mount,
-            format!(
-                "the mediator of view '{}' answers something else",
-                state.view
-            ),
-            "",
-        ));
+    let Answer::Reloaded {
+        epoch, unfinished, ..
+    } = answer
+    else {
+        return Err(failed(&state.view, &"another answer"));
     };
-    if !dry_run {
-        state.policy_text = Some(text.text.clone());
-        state.policy = file.map(Path::to_path_buf).or_else(|| state.policy.take());
-        rundir::rewrite(state)?;
+    if dry_run {
+        let unfinished = None;
+        return Ok(Loaded { epoch, unfinished });
     }
-    Ok(epoch)
+    state.policy_text = Some(text.text.clone());
+    state.policy = file.map(Path::to_path_buf).or_else(|| state.policy.take());
+    rundir::rewrite(state)?;
+    let unfinished = unfinished.map(|why| printable(&why));
+    Ok(Loaded { epoch, unfinished })
 }

@@ -55,6 +55,8 @@ struct Memory {
     current: Option<u64>,
     breakpoints: BTreeMap<u32, String>,
     policy: Text,
+    /// The how manieth it is.
+    epoch: u64,
     draft: Option<Text>,
     by_hand: Option<Done>,
     orders: u64,
@@ -98,12 +100,14 @@ impl Desk {
         to: UnixStream,
         answers: Receiver<Line>,
         screen: Arc<Screen>,
+        epoch: u64,
     ) -> Result<Self> {
         let memory = Memory {
             held: BTreeMap::new(),
             current: None,
             breakpoints: BTreeMap::new(),
             policy: Text::of_view(&state)?,
+            epoch,
             draft: None,
             by_hand: None,
             orders: 0,
@@ -172,8 +176,28 @@ impl Desk {
             .say(&self.screen.paint(Colour::Bad, &error.to_string()));
     }
 
+    /// Somebody else has reloaded the policy: from root's record, as at the start.
+    fn follow_reload(&self, decision: &Decision) {
+        if self.memory().epoch == decision.epoch {
+            return;
+        }
+        let read = rundir::load(&self.view()).and_then(|state| Text::of_view(&state));
+        let mut memory = self.memory();
+        // It is recorded a little later than it is in force: then the next one sees to it.
+        if let Ok(read) = read
+            && read.text != memory.policy.text
+        {
+            memory.policy = read;
+            memory.epoch = decision.epoch;
+            self.screen.say("the policy was reloaded");
+        }
+    }
+
     /// What the mediator tells by itself.
     pub(super) fn hear(&self, told: Told) {
+        if let Told::Held { decision, .. } | Told::NotHeld { decision } = &told {
+            self.follow_reload(decision);
+        }
         let mut memory = self.memory();
         match told {
             Told::Held {
@@ -582,7 +606,7 @@ impl Desk {
         // Somebody may have reloaded it meanwhile.
         *state = rundir::load(&state.view)?;
         let held: Vec<u64> = self.memory().held.keys().copied().collect();
-        let epoch = put_in_force(&mut state, &draft, file.as_deref().map(Path::new), false)?;
+        let loaded = put_in_force(&mut state, &draft, file.as_deref().map(Path::new), false)?;
         let mut memory = self.memory();
         for id in held {
             // The mediator tells it too, a little later.
@@ -593,10 +617,15 @@ impl Desk {
         memory.turn_to_next();
         memory.draft = None;
         self.screen.say(&format!(
-            "in force (reload {epoch}); no file was changed, and `virtfs-mediator reload` brings the \
-             file's policy back"
+            "in force (reload {}); no file was changed, and `virtfs-mediator reload` brings the \
+             file's policy back",
+            loaded.epoch
         ));
+        if let Some(why) = loaded.unfinished {
+            self.screen.say(&self.screen.paint(Colour::Bad, &why));
+        }
         memory.policy = draft;
+        memory.epoch = loaded.epoch;
         Ok(())
     }
 
@@ -715,7 +744,7 @@ mod tests {
         let (send, answers) = crossbeam_channel::bounded(ANSWERS_MAX);
         let screen = Arc::new(Screen::new(super::super::show::Printer::Out));
         (
-            Desk::new(state, here, answers, screen).unwrap(),
+            Desk::new(state, here, answers, screen, 0).unwrap(),
             there,
             send,
         )

@@ -64,6 +64,7 @@ pub(crate) fn step(view: &str, options: &Options) -> Result<()> {
         link.connection()?,
         answered,
         Arc::clone(&screen),
+        epoch,
     )?);
     screen.say(&format!(
         "attached to '{view}' (policy {epoch}: {}). What is held more than {} seconds is refused; \

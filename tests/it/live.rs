@@ -549,6 +549,29 @@ fn console_in_a_terminal_is_told_above_the_prompt_and_its_end_frees_what_it_held
 }
 
 #[test]
+fn console_knows_the_rules_of_a_policy_that_somebody_else_reloads() {
+    let site = Site::new(ALLOW);
+    let at = shown(site.export.path());
+    let view = site.start().mount();
+    let mut console = Console::attach(&view.name, &[]);
+    console.say("break deny");
+    console.until("breakpoint 1");
+    site.set(&Site::rule(
+        "name = \"later\"\ndo = \"make\"\naction = \"deny\"",
+    ));
+    reload(&view.name);
+    let mut made = Command::new(program())
+        .args(["enter", &view.name, "--", "mkdir", &format!("{at}/x")])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    console.until("by rule 1 \"later\" (line 2)");
+    console.say("continue");
+    assert_eq!(made.wait().unwrap().code(), Some(1));
+}
+
+#[test]
 fn request_that_is_held_too_long_is_refused() {
     let site = Site::new(ALLOW);
     let at = shown(site.export.path());

@@ -78,6 +78,8 @@ pub enum Answer {
         epoch: u64,
         /// Nodes whose kernel caches were dropped.
         nodes: u64,
+        /// It is in force, but answers from the old one may still come: why.
+        unfinished: Option<String>,
     },
     /// To [`Question::Watch`] and [`Question::Step`]: it begins.
     Begun {

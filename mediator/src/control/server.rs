@@ -14,7 +14,7 @@ use rustix::net::{Shutdown, shutdown};
 use super::console;
 use super::lines::{Lines, send};
 use super::protocol::{Answer, Names, OpCount, QUESTION_MAX, Question, Status};
-use crate::mediate::{KernelCaches, Mediator};
+use crate::mediate::{KernelCaches, Mediator, ReloadError};
 use crate::policy::Policy;
 
 /// How long a question and its answer may take.
@@ -206,14 +206,27 @@ fn reload(
             .fits(&policy)
             .map_err(|misfit| misfit.to_string())?;
         let epoch = mediator.epoch();
-        return Ok(Answer::Reloaded { epoch, nodes: 0 });
+        return Ok(Answer::Reloaded {
+            epoch,
+            nodes: 0,
+            unfinished: None,
+        });
     }
-    let done = mediator.reload(policy, view.caches.as_ref());
-    let done = done.map_err(|error| error.to_string())?;
-    Ok(Answer::Reloaded {
-        epoch: done.epoch,
-        nodes: u64::try_from(done.nodes).unwrap_or(u64::MAX),
-    })
+    match mediator.reload(policy, view.caches.as_ref()) {
+        Ok(done) => Ok(Answer::Reloaded {
+            epoch: done.epoch,
+            nodes: u64::try_from(done.nodes).unwrap_or(u64::MAX),
+            unfinished: None,
+        }),
+        Err(error @ (ReloadError::Unfinished(_) | ReloadError::Caches(_))) => {
+            Ok(Answer::Reloaded {
+                epoch: mediator.epoch(),
+                nodes: 0,
+                unfinished: Some(error.to_string()),
+            })
+        }
+        Err(error @ (ReloadError::Misfit(_) | ReloadError::Spelling)) => Err(error.to_string()),
+    }
 }
 
 fn status(facts: &Facts, uptime: Duration, mediator: &Mediator) -> Status {

@@ -107,6 +107,14 @@ fn reload(view: &View, text: &str) -> Answer {
     })
 }
 
+fn reloaded(epoch: u64, nodes: u64) -> Answer {
+    Answer::Reloaded {
+        epoch,
+        nodes,
+        unfinished: None,
+    }
+}
+
 fn breakpoint(rule: &str) -> Wanted {
     Wanted::Break {
         breakpoint: 1,
@@ -173,7 +181,7 @@ fn reload_puts_another_policy_in_force_and_makes_the_kernel_forget() {
 
     let denied = "default = \"allow\"\n[[rule]]\npath = \"/a\"\ndo = \"read\"\naction = \"deny\"\n";
     let answer = reload(&view, denied);
-    assert_eq!(answer, Answer::Reloaded { epoch: 1, nodes: 2 });
+    assert_eq!(answer, reloaded(1, 2));
     assert_eq!(view.ask(op::OPEN, node, flags).errno, libc::EACCES);
     assert_eq!(read().errno, libc::EACCES, "an open file too");
 
@@ -210,7 +218,7 @@ fn reload_with_a_mistake_or_without_the_walls_for_it_changes_nothing() {
         readonly: false,
         dry_run: true,
     });
-    assert_eq!(dry, Answer::Reloaded { epoch: 0, nodes: 0 });
+    assert_eq!(dry, reloaded(0, 0));
     view.lookup(ROOT, b"a").ok();
     assert_eq!(
         view.notices
@@ -417,7 +425,7 @@ fn reload_with_a_create_held_in_the_same_directory_decides_it_anew() {
     assert_eq!(verdict, Verdict::Allowed { rule: None });
     let deny =
         "default = \"allow\"\n[[rule]]\ndo = \"make\"\naction = \"deny\"\nerrno = \"EPERM\"\n";
-    assert_eq!(reload(&view, deny), Answer::Reloaded { epoch: 1, nodes: 1 });
+    assert_eq!(reload(&view, deny), reloaded(1, 1));
     let (answered, reply) = view.receive();
     assert_eq!((answered, reply.errno), (made, libc::EPERM));
     let how = Release::Reloaded;
