@@ -231,7 +231,7 @@ fn reload_by_command(lab: &Lab, view: &View, policy: &str) -> Result<(), String>
 pub(super) fn older(lab: &Lab) -> Outcome {
     let mut attempts = Vec::new();
     for cache in ["exclusive", "auto"] {
-        let (tried, _view) = behind_reload(lab, cache, &[Wall::Invalidation])?;
+        let (tried, ..) = behind_reload(lab, cache, &[Wall::Invalidation])?;
         for ((way, _), got) in WAYS.iter().zip(tried) {
             let way = format!("{way}, --cache={cache}");
             attempts.push(weaker(
@@ -240,7 +240,8 @@ pub(super) fn older(lab: &Lab) -> Outcome {
                 verdict(got, "asked after the reload"),
             ));
         }
-        let (tried, view) = behind_reload(lab, cache, &[])?;
+        // Removing the place would end the view, and its log with it.
+        let (tried, view, _place) = behind_reload(lab, cache, &[])?;
         for ((way, rule), got) in WAYS.iter().zip(tried) {
             let way = format!("{way}, --cache={cache}");
             attempts.push(product(way, verdict(got, "asked anew"), told(&view, rule)));
@@ -257,7 +258,11 @@ fn told(view: &View, rule: &str) -> Option<String> {
     }
 }
 
-fn behind_reload(lab: &Lab, cache: &str, walls: &[Wall]) -> Result<(Vec<bool>, View), String> {
+fn behind_reload(
+    lab: &Lab,
+    cache: &str,
+    walls: &[Wall],
+) -> Result<(Vec<bool>, View, Place), String> {
     let place = Place::new().or_tell("a place")?;
     furnish(&place)?;
     let view = start(lab, &place, cache, walls)?;
@@ -277,7 +282,7 @@ fn behind_reload(lab: &Lab, cache: &str, walls: &[Wall]) -> Result<(Vec<bool>, V
     }
     reload_by_command(lab, &view, AFTER)?;
     go.set()?;
-    Ok((asking.finish(LIMIT)??, view))
+    Ok((asking.finish(LIMIT)??, view, place))
 }
 
 /// Which policy is in force, for whoever races with reloads: written by the one that reloads.
