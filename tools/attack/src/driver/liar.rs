@@ -168,6 +168,7 @@ fn status() -> Answer {
         cache: words.clone(),
         mode: words.clone(),
         readonly: false,
+        observes: false,
         rules: most,
         epoch: most,
         stepping: true,
