@@ -12,6 +12,7 @@ mod explain;
 mod facts;
 mod fit;
 mod grant;
+mod index;
 mod limit;
 mod mistake;
 mod model;

@@ -2,6 +2,7 @@
 
 use toml::de::DeTable;
 
+use super::super::index::Index;
 use super::super::model::{CacheWord, Policy, SetId, Settings, XattrAction, XattrRule};
 use super::super::owners::{IdRange, NO_ID, Owners, Who};
 use super::super::paths::NameGlob;
@@ -85,6 +86,7 @@ impl Reader<'_, '_> {
             xattrs,
             followed: Vec::new(),
             by_op: Vec::new(),
+            index: Index::default(),
         })
     }
 
