@@ -155,7 +155,7 @@ pub(crate) enum Command {
         recording: PathBuf,
         /// The policy file.
         policy: PathBuf,
-        /// One JSON object: `requests`, `changed`, `unknown`, `cut_off`, `groups`.
+        /// One JSON object: `requests`, `changed`, `refused`, `unknown`, `cut_off`, `groups`.
         #[arg(long)]
         json: bool,
     },

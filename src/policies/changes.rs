@@ -22,6 +22,8 @@ pub(super) struct Changes {
     pub(super) requests: u64,
     /// Requests among them whose answer differs.
     pub(super) changed: u64,
+    /// Requests that the new policy refuses, whatever was answered.
+    pub(super) refused: u64,
     /// Requests that could not be judged: what the policy asks about is not known of them.
     pub(super) unknown: u64,
 }
@@ -61,6 +63,9 @@ impl Changes {
     /// Notes `count` requests that are alike; `was` is the answer that `now` is compared with.
     pub(super) fn add(&mut self, request: &Request, count: u64, was: &str, now: &Answer) {
         self.requests = self.requests.saturating_add(count);
+        if !now.allowed {
+            self.refused = self.refused.saturating_add(count);
+        }
         if was == show::verdict(now) {
             return;
         }

@@ -49,6 +49,7 @@ pub(super) fn replay(recording: &Path, policy: &Path, form: Form) -> Result<u8> 
     let Changes {
         requests,
         changed,
+        refused,
         unknown,
         ..
     } = changes;
@@ -57,6 +58,7 @@ pub(super) fn replay(recording: &Path, policy: &Path, form: Form) -> Result<u8> 
         Form::Json => show::print_json(&json!({
             "requests": requests,
             "changed": changed,
+            "refused": refused,
             "unknown": unknown,
             "cut_off": cut_off,
             "groups": groups,
@@ -68,6 +70,9 @@ pub(super) fn replay(recording: &Path, policy: &Path, form: Form) -> Result<u8> 
                 1 => format!("1 of {total} requests changes"),
                 more => format!("{} of {total} requests change", grouped(more)),
             }];
+            if refused > 0 {
+                lines.push(format!("it refuses {} of them", grouped(refused)));
+            }
             if unknown > 0 {
                 lines.push(format!(
                     "{} were not judged: what the policy asks about them was not recorded",

@@ -310,6 +310,7 @@ fn replay_tells_which_answers_change() {
         &told,
         &[
             "6 of 150,007 requests change",
+            "it refuses 7 of them",
             "open: deny EACCES -> allow (rule 2, line 10): 3",
             "unlink: allow -> deny EACCES (default): 3",
             "2 unlink /up/a",
@@ -324,6 +325,8 @@ fn replay_tells_which_answers_change() {
     let told: Value = serde_json::from_str(&ended(&output, DIFFERENT)).unwrap();
     assert_eq!(told["requests"], 150_007);
     assert_eq!(told["changed"], 6);
+    // Three that were allowed, and four that were refused already.
+    assert_eq!(told["refused"], 7);
     assert_eq!(told["cut_off"], false);
     assert_eq!(told["groups"][0]["op"], "open");
 }

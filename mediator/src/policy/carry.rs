@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::facts::Facts;
 use super::grant::Asked;
+use super::index::{Reach, earliest};
 use super::model::{Policy, Rule};
 use super::permit::Refusal;
 use crate::ids::FileKind;
@@ -23,22 +24,27 @@ impl Policy {
     ///
     /// EACCES, with the first rule that would be escaped.
     pub fn carries(&self, old: &[u8], new: &[u8], is_directory: bool) -> Result<(), Refusal> {
-        for (index, rule) in (0..).zip(&self.rules) {
-            let holds = if is_directory {
-                tree_stays(rule, old, new)
-            } else {
-                file_stays(rule, old, new)
-            };
-            if !holds {
-                let why = "it would leave, by its new name, the rules that hold for it";
-                return Err(Refusal {
-                    errno: Errno::ACCESS,
-                    rule: Some(index),
-                    why,
-                });
-            }
+        // A rule about neither place holds at neither, and at nothing below.
+        let reach = if is_directory {
+            Reach::Tree
+        } else {
+            Reach::Name
+        };
+        let escaped = |rule: &Rule| match reach {
+            Reach::Tree => !tree_stays(rule, old, new),
+            Reach::Name => !file_stays(rule, old, new),
+        };
+        let first = earliest(self.index.at_both(old, new, reach), |index| {
+            self.rule(index).is_some_and(escaped)
+        });
+        match first {
+            None => Ok(()),
+            rule @ Some(_) => Err(Refusal {
+                errno: Errno::ACCESS,
+                rule,
+                why: "it would leave, by its new name, the rules that hold for it",
+            }),
         }
-        Ok(())
     }
 
     pub(super) fn judge_carrying(&self, facts: &Facts<'_>, asked: &Asked) -> Result<(), Refusal> {

@@ -5,6 +5,7 @@ use rustix::io::Errno;
 use super::areas::Areas;
 use super::facts::Facts;
 use super::grant::{Asked, Judged};
+use super::index::earliest;
 use super::limit::Limit;
 use super::model::{
     Action, Condition, Flags, Modify, Number, Policy, Rule, Whose, moves_or_grows, shows_outsiders,
@@ -310,22 +311,22 @@ impl Policy {
     /// The first rule that holds for one word at one name.
     pub(super) fn verdict(&self, case: &Case<'_, '_>, path: Option<&[u8]>, word: Words) -> Verdict {
         let op = case.facts.op;
-        let candidates = self.by_op.get(op as usize).map_or(&[][..], |by| &by.rules);
-        for &index in candidates {
-            let Some(rule) = usize::try_from(index)
-                .ok()
-                .and_then(|at| self.rules.get(at))
-            else {
-                continue;
+        let anywhere = self.by_op.get(op as usize).map(|by| by.anywhere.as_slice());
+        let placed = path
+            .into_iter()
+            .flat_map(|path| self.index.at(path).skip(1));
+        let first = earliest(anywhere.into_iter().chain(placed), |index| {
+            self.rule(index).is_some_and(|rule| {
+                rule.speaks_of(op, word) && rule.holds_at(path) && case.conditions_hold(rule, path)
+            })
+        });
+        if let Some((index, rule)) = first.and_then(|index| Some((index, self.rule(index)?))) {
+            return match rule.action {
+                Action::Allow(modify) => Verdict::Allow(Some(index), modify),
+                Action::Deny(errno) => Verdict::Deny(Some(index), errno),
+                Action::Hide => Verdict::Hide(index),
+                Action::Pretend => Verdict::Pretend(index),
             };
-            if rule.speaks_of(op, word) && rule.holds_at(path) && case.conditions_hold(rule, path) {
-                return match rule.action {
-                    Action::Allow(modify) => Verdict::Allow(Some(index), modify),
-                    Action::Deny(errno) => Verdict::Deny(Some(index), errno),
-                    Action::Hide => Verdict::Hide(index),
-                    Action::Pretend => Verdict::Pretend(index),
-                };
-            }
         }
         // What needs no word (flush, fsync) only a rule that names it can refuse.
         if self.default_allow || word.is_empty() || self.leads_to_allowed(case, path, word) {
@@ -344,11 +345,17 @@ impl Policy {
         let Some(path) = path else { return false };
         word == Words::of(Word::Look)
             && may_be_directory
-            && self.rules.iter().filter(|rule| rule.opens()).any(|rule| {
-                rule.paths
-                    .iter()
-                    .any(|glob| glob.reaches_below(glob.after(path)))
-            })
+            && (self.index.opens_below(path) || self.reaches_below(path))
+    }
+
+    /// Whether an allowing rule that can hold at a path can hold below it.
+    fn reaches_below(&self, path: &[u8]) -> bool {
+        let rules = self.index.at(path).flatten();
+        let mut rules = rules.filter_map(|index| self.rule(*index));
+        rules.any(|rule| {
+            let mut globs = rule.paths.iter();
+            rule.opens() && globs.any(|glob| glob.reaches_below(glob.after(path)))
+        })
     }
 
     /// What the view shows for a stored owner; ids that `map` does not reach show as 65534.
@@ -365,10 +372,15 @@ impl Policy {
             return false;
         }
         let look = Words::of(Word::Look);
-        let mut rules = self.rules.iter().filter(|rule| rule.when.is_empty());
-        let first = rules.find(|rule| {
-            (rule.words.meets(look) || rule.ops.contains(Op::Lookup)) && rule.holds_at(Some(path))
+        let holds = |rule: &Rule| {
+            rule.when.is_empty()
+                && (rule.words.meets(look) || rule.ops.contains(Op::Lookup))
+                && rule.holds_at(Some(path))
+        };
+        let first = earliest(self.index.at(path), |index| {
+            self.rule(index).is_some_and(holds)
         });
+        let first = first.and_then(|index| self.rule(index));
         first.is_some_and(|rule| rule.action == Action::Hide)
     }
 }

@@ -13,6 +13,7 @@ mod explain;
 mod facts;
 mod fit;
 mod grant;
+mod index;
 mod limit;
 mod mistake;
 mod model;

@@ -5,6 +5,7 @@ use rustix::io::Errno;
 use super::areas::{Area, Totals};
 pub(super) use super::condition::{Condition, Flags, Number, Whose};
 use super::facts::Needs;
+use super::index::Index;
 use super::owners::{Bounds, IdSpan, Owners};
 use super::paths::{Glob, NameGlob};
 use crate::ids::{HostGid, HostOwner, HostUid, Mode};
@@ -36,6 +37,8 @@ pub struct Policy {
     pub(super) followed: Vec<Vec<u8>>,
     /// By operation: what is worked out once from the rules.
     pub(super) by_op: Vec<ByOp>,
+    /// The rules by place.
+    pub(super) index: Index,
 }
 
 /// What a policy file says of the view as a whole; the caller puts it to use.
@@ -208,8 +211,8 @@ pub(super) struct XattrRule {
 /// What is worked out once for an operation.
 #[derive(Clone, Debug)]
 pub(super) struct ByOp {
-    /// The rules that may speak of it, in order.
-    pub(super) rules: Vec<u32>,
+    /// Of the rules that can hold anywhere, those that may speak of it, in order.
+    pub(super) anywhere: Vec<u32>,
     pub(super) needs: Needs,
 }
 
@@ -285,6 +288,7 @@ impl Policy {
             xattrs: Vec::new(),
             followed: Vec::new(),
             by_op: Vec::new(),
+            index: Index::default(),
         }
         .compiled()
     }
@@ -294,6 +298,7 @@ impl Policy {
         self.bounds = self.work_out_bounds();
         self.followed = self.work_out_followed();
         self.areas = self.work_out_areas();
+        self.index = Index::new(&self.rules);
         let by_op = Op::ALL.iter().map(|op| self.work_out(*op)).collect();
         self.by_op = by_op;
         self
@@ -326,11 +331,12 @@ impl Policy {
 
     fn work_out(&self, op: Op) -> ByOp {
         let words = op.words().with(words_besides(op));
-        let mut rules = Vec::new();
+        let speaks = |at: &u32| self.rule(*at).is_some_and(|rule| rule.speaks_of(op, words));
+        let anywhere = self.index.anywhere().iter().copied().filter(speaks);
+        let anywhere = anywhere.collect();
         let mut needs = Needs::default();
-        for (at, rule) in (0..).zip(&self.rules) {
+        for rule in &self.rules {
             if rule.speaks_of(op, words) {
-                rules.push(at);
                 needs.path |= rule.goes_by_name();
                 needs.attr |= rule.when.iter().any(Condition::needs_attr);
             }
@@ -350,7 +356,12 @@ impl Policy {
         needs.path |= moves || leads || follows || counted;
         needs.attr |= follows;
         needs.attr |= (moves && op == Op::Rename) || leads || spares || bounded;
-        ByOp { rules, needs }
+        ByOp { anywhere, needs }
+    }
+
+    /// The rule of that index.
+    pub(super) fn rule(&self, index: u32) -> Option<&Rule> {
+        self.rules.get(usize::try_from(index).ok()?)
     }
 
     /// Whether the way to an allowed path must be opened although the default denies it.

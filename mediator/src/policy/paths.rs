@@ -422,6 +422,14 @@ impl Glob {
         Some(path)
     }
 
+    /// The names that every match begins with, one by one.
+    pub(super) fn leading_names(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.segments.iter().map_while(|segment| match segment {
+            Segment::One(glob) => glob.literal(),
+            Segment::AnyDepth => None,
+        })
+    }
+
     /// Whether a symbolic link's target matches; for patterns of [`Glob::target`].
     pub(super) fn matches_target(&self, target: &[u8]) -> bool {
         self.accepts(self.run(target))

@@ -3,6 +3,7 @@
 use toml::de::DeTable;
 
 use super::super::areas::AREAS_MAX;
+use super::super::index::Index;
 use super::super::model::{CacheWord, Policy, SetId, Settings, XattrAction, XattrRule};
 use super::super::owners::{IdRange, NO_ID, Owners, Who};
 use super::super::paths::NameGlob;
@@ -102,6 +103,7 @@ impl Reader<'_, '_> {
             xattrs,
             followed: Vec::new(),
             by_op: Vec::new(),
+            index: Index::default(),
         })
     }
 

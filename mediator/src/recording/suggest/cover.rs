@@ -162,11 +162,24 @@ impl Cover<'_> {
                 (avoided, std::cmp::Reverse((depth, **count)))
             });
             let top = best.map_or_else(|| b"/".to_vec(), |(path, _)| path.to_vec());
+            if top == b"/" && self.folds_names_at_the_top(regions) {
+                continue;
+            }
             if !absorb(regions, Region::tree(&top)) {
                 // Not reached: a directory that holds two regions is in neither.
                 *regions = vec![Region::tree(b"/")];
             }
         }
+    }
+}
+
+impl Cover<'_> {
+    /// Before the whole view is named, its top's own names are, without what is below them;
+    /// whether that made fewer regions.
+    fn folds_names_at_the_top(&self, regions: &mut Vec<Region>) -> bool {
+        let names = Region::Children(b"/".to_vec());
+        let held = regions.iter().filter(|region| names.holds(region));
+        held.count() > 1 && !self.avoid.is_child_of(b"/") && absorb(regions, names)
     }
 }
 

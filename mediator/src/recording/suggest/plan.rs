@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cover::{Avoid, Cover, WholeView};
 use super::observed::{Needs, Seen};
-use super::region::{Region, absorb};
+use super::region::{self, Region, absorb};
 use super::settle::settle;
 use super::total;
 use crate::op::{Word, Words};
@@ -36,6 +36,7 @@ type Spreads = BTreeMap<u16, Spread>;
 /// The rules for what is needed, steering around what was refused.
 pub(super) fn drafts(needs: &Needs, refused: &Needs, possible: &[&Seen]) -> Vec<Draft> {
     let mut spreads = spreads(needs, refused);
+    widen_drawn_names(needs, &mut spreads);
     share_what_is_made(needs, &mut spreads);
     drop_free_looks(needs, &mut spreads);
     let mut rules = by_region(&spreads);
@@ -76,6 +77,41 @@ fn spreads(needs: &Needs, refused: &Needs) -> Spreads {
         (*word, Spread { regions, avoid })
     };
     needs.by_word.iter().map(spread).collect()
+}
+
+/// What was made and went again under a name that was drawn by lot (mktemp(3)) has another name
+/// tomorrow: it may be made anywhere in its directory.
+fn widen_drawn_names(needs: &Needs, spreads: &mut Spreads) {
+    let none = BTreeMap::new();
+    let at = |word: Word| needs.by_word.get(&(word as u16)).unwrap_or(&none);
+    let Some(made) = spreads.get_mut(&(Word::Make as u16)) else {
+        return;
+    };
+    for path in at(Word::Make).keys() {
+        let went = at(Word::Remove).contains_key(path) || at(Word::Rename).contains_key(path);
+        let top = region::parent(path).filter(|top| *top != b"/");
+        let Some(top) = top.filter(|_| went && is_drawn(path)) else {
+            continue;
+        };
+        let place = Region::Children(top.to_vec());
+        if !made.avoid.is_in(&place) {
+            absorb(&mut made.regions, place);
+        }
+    }
+}
+
+/// Whether a path ends as mktemp(3) makes names: with six letters and digits or more, both small
+/// and capital or with digits among letters, behind whatever separates them.
+fn is_drawn(path: &[u8]) -> bool {
+    let end = path.rsplit(|byte| !byte.is_ascii_alphanumeric()).next();
+    let end = end.unwrap_or_default();
+    let has = |kind: fn(&u8) -> bool| end.iter().any(kind);
+    let kinds = [
+        has(u8::is_ascii_lowercase),
+        has(u8::is_ascii_uppercase),
+        has(u8::is_ascii_digit),
+    ];
+    end.len() >= 6 && kinds.into_iter().filter(|kind| *kind).count() >= 2
 }
 
 /// Files that are made by the dozen have names of the day: what was done to some of them (a new

@@ -82,6 +82,51 @@ fn allows(policy: &Policy, phrase: &str) -> bool {
 }
 
 #[test]
+fn many_names_at_the_top_do_not_name_all_below_them() {
+    let mut phrases: Vec<String> = (b'a'..=b't')
+        .map(|name| format!("chown /{} 0:0", char::from(name)))
+        .collect();
+    phrases.extend((0..6).map(|name| format!("chown /usr/{name}/x 0:0")));
+    let phrases: Vec<&str> = phrases.iter().map(String::as_str).collect();
+    let suggestion = suggested(&phrases, &[]);
+    let policy = parsed(&suggestion);
+    assert!(allows(&policy, "chown /usr/9/y 0:0"), "{}", suggestion.text);
+    assert!(!allows(&policy, "chown /a/b 0:0"), "{}", suggestion.text);
+}
+
+#[test]
+fn name_that_was_drawn_by_lot_may_be_another_tomorrow() {
+    let suggestion = suggested(
+        &[
+            "create /tmp/tmp.baiUQU03So 0600 w",
+            "chmod /tmp/tmp.baiUQU03So 0644",
+            "unlink /tmp/tmp.baiUQU03So",
+            "create /etc/passwd.lock 0600 w",
+            "unlink /etc/passwd.lock",
+            "create /srv/Kept2x 0600 w",
+        ],
+        &[],
+    );
+    let policy = parsed(&suggestion);
+    for tomorrow in [
+        "create /tmp/tmp.XXyyZZ0011 0600 w",
+        "chmod /tmp/tmp.XXyyZZ0011 0644",
+        "unlink /tmp/tmp.XXyyZZ0011",
+    ] {
+        assert!(allows(&policy, tomorrow), "{tomorrow}\n{}", suggestion.text);
+    }
+    // What stayed, and names that somebody chose, are these alone.
+    for other in [
+        "create /etc/group.lock 0600 w",
+        "unlink /etc/group.lock",
+        "create /srv/Kept2y 0600 w",
+        "chown /tmp/tmp.XXyyZZ0011 1:1",
+    ] {
+        assert!(!allows(&policy, other), "{other}\n{}", suggestion.text);
+    }
+}
+
+#[test]
 fn directory_with_many_touched_names_is_named_as_a_whole() {
     let suggestion = suggested(
         &[
