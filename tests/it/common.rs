@@ -162,12 +162,19 @@ impl Lines {
     /// The first line from here on that holds `part`, which must come.
     #[track_caller]
     pub(crate) fn until_part(&self, part: &str) -> String {
+        self.until_seen(part).pop().unwrap()
+    }
+
+    /// Lines up to the first that holds `part`, with it.
+    #[track_caller]
+    pub(crate) fn until_seen(&self, part: &str) -> Vec<String> {
         let mut seen = Vec::new();
         while let Some(line) = self.next() {
-            if line.contains(part) {
-                return line;
-            }
+            let last = line.contains(part);
             seen.push(line);
+            if last {
+                return seen;
+            }
         }
         panic!("the pipe ended before '{part}': {seen:#?}")
     }
