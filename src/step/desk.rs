@@ -47,13 +47,25 @@ struct Done {
     errno: Option<i32>,
 }
 
+/// A policy that is not in force yet.
+#[derive(Clone)]
+struct Draft {
+    text: Text,
+    /// As an editor left it, not as a file has it.
+    edited: bool,
+}
+
 struct Memory {
     held: BTreeMap<u64, Held>,
     /// Which one commands speak of.
     current: Option<u64>,
     breakpoints: BTreeMap<u32, String>,
     policy: Text,
-    draft: Option<Text>,
+    /// Its number, from 0.
+    epoch: u64,
+    draft: Option<Draft>,
+    /// The policy in force was edited here: its file says something else.
+    edited: bool,
     by_hand: Option<Done>,
     orders: u64,
     tracer: Option<Tracer>,
@@ -63,6 +75,7 @@ struct Memory {
 
 /// The console between the keyboard and the mediator.
 pub(super) struct Desk {
+    view: String,
     state: Mutex<State>,
     memory: Mutex<Memory>,
     /// Something is held now, or the view is over.
@@ -93,6 +106,7 @@ pub(super) fn operations() -> Vec<String> {
 impl Desk {
     pub(super) fn new(
         state: State,
+        epoch: u64,
         to: UnixStream,
         answers: Receiver<Line>,
         screen: Arc<Screen>,
@@ -102,13 +116,16 @@ impl Desk {
             current: None,
             breakpoints: BTreeMap::new(),
             policy: Text::of_view(&state)?,
+            epoch,
             draft: None,
+            edited: false,
             by_hand: None,
             orders: 0,
             tracer: None,
             over: false,
         };
         Ok(Self {
+            view: state.view.clone(),
             state: Mutex::new(state),
             memory: Mutex::new(memory),
             changed: Condvar::new(),
@@ -178,6 +195,7 @@ impl Desk {
                 decision,
                 limit_seconds,
             } => {
+                self.follow(&mut memory, decision.epoch);
                 let limit = Duration::from_secs(limit_seconds.min(3600));
                 let cause = match cause {
                     Cause::Breakpoint(number) => format!("breakpoint {number}"),
@@ -211,9 +229,29 @@ impl Desk {
                 }
             }
             Told::NotHeld { decision } => {
+                self.follow(&mut memory, decision.epoch);
                 let shown = self.shown(&memory, &decision);
                 self.screen.say(&format!("not held, too many are: {shown}"));
             }
+        }
+    }
+
+    /// Another terminal may have reloaded the policy: then root's record tells by which text it
+    /// is decided now. If that cannot be read, the next decision tries again.
+    fn follow(&self, memory: &mut Memory, epoch: u64) {
+        if epoch == memory.epoch {
+            return;
+        }
+        let policy = rundir::load(&self.view).and_then(|state| Text::of_view(&state));
+        match policy {
+            Ok(policy) => {
+                memory.policy = policy;
+                memory.epoch = epoch;
+                memory.edited = false;
+                self.screen
+                    .say(&format!("the policy has changed (reload {epoch})"));
+            }
+            Err(error) => self.complain(&error),
         }
     }
 
@@ -390,7 +428,12 @@ impl Desk {
         let memory = self.memory();
         let mut text = String::new();
         // Writing to a String cannot fail, here and below.
-        let _infallible = writeln!(text, "policy: {}", memory.policy.file);
+        let edited = if memory.edited {
+            " (edited here; the file is as it was)"
+        } else {
+            ""
+        };
+        let _infallible = writeln!(text, "policy: {}{edited}", memory.policy.file);
         if memory.draft.is_some() {
             text.push_str("edited, not kept: `keep` puts it in force, `drop` forgets it\n");
         }
@@ -523,14 +566,14 @@ impl Desk {
     }
 
     fn view(&self) -> String {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.view.clone()
+        self.view.clone()
     }
 
     fn edit(&self, file: Option<&str>) -> Result<()> {
         let (name, text) = {
             let memory = self.memory();
-            let begun = memory.draft.as_ref().unwrap_or(&memory.policy);
+            let draft = memory.draft.as_ref().map(|draft| &draft.text);
+            let begun = draft.unwrap_or(&memory.policy);
             (memory.policy.file.clone(), begun.text.clone())
         };
         let draft = match file {
@@ -553,22 +596,25 @@ impl Desk {
             });
         }
         told.push("`keep` puts it in force, `drop` forgets it".to_owned());
-        memory.draft = Some(draft);
+        memory.draft = Some(Draft {
+            text: draft,
+            edited: file.is_none(),
+        });
         self.screen.say(&told.join("\n"));
         Ok(())
     }
 
     fn keep(&self) -> Result<()> {
         let none = || usage("nothing was edited", "`edit` first");
-        let draft = self.memory().draft.clone().ok_or_else(none)?;
-        let file = Path::new(&draft.file)
+        let Draft { text, edited } = self.memory().draft.clone().ok_or_else(none)?;
+        let file = Path::new(&text.file)
             .is_absolute()
-            .then(|| draft.file.clone());
+            .then(|| text.file.clone());
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // Somebody may have reloaded it meanwhile.
         *state = rundir::load(&state.view)?;
         let held: Vec<u64> = self.memory().held.keys().copied().collect();
-        let epoch = put_in_force(&mut state, &draft, file.as_deref().map(Path::new), false)?;
+        let epoch = put_in_force(&mut state, &text, file.as_deref().map(Path::new), false)?;
         let mut memory = self.memory();
         for id in held {
             // The mediator tells it too, a little later.
@@ -582,7 +628,9 @@ impl Desk {
             "in force (reload {epoch}); no file was changed, and `virtfs-mediator reload` brings the \
              file's policy back"
         ));
-        memory.policy = draft;
+        memory.policy = text;
+        memory.epoch = epoch;
+        memory.edited = edited;
         Ok(())
     }
 

@@ -60,6 +60,7 @@ pub(crate) fn step(view: &str, options: &Options) -> Result<()> {
     let screen = Arc::new(Screen::new(input.printer()));
     let desk = Arc::new(Desk::new(
         state,
+        epoch,
         link.connection()?,
         answered,
         Arc::clone(&screen),
