@@ -49,15 +49,25 @@ struct Held {
     until: Instant,
 }
 
+/// A policy that is not in force yet.
+#[derive(Clone)]
+struct Draft {
+    text: Text,
+    /// As an editor left it, not as a file has it.
+    edited: bool,
+}
+
 struct Memory {
     held: BTreeMap<u64, Held>,
     /// Which one commands speak of.
     current: Option<u64>,
     breakpoints: BTreeMap<u32, String>,
     policy: Text,
-    /// The how manieth it is.
+    /// Its number, from 0.
     epoch: u64,
-    draft: Option<Text>,
+    draft: Option<Draft>,
+    /// The policy in force was edited here: its file says something else.
+    edited: bool,
     by_hand: Option<Done>,
     orders: u64,
     tracer: Option<Tracer>,
@@ -67,6 +77,7 @@ struct Memory {
 
 /// The console between the keyboard and the mediator.
 pub(super) struct Desk {
+    view: String,
     state: Mutex<State>,
     memory: Mutex<Memory>,
     /// Something is held now, or the view is over.
@@ -97,10 +108,10 @@ pub(super) fn operations() -> Vec<String> {
 impl Desk {
     pub(super) fn new(
         state: State,
+        epoch: u64,
         to: UnixStream,
         answers: Receiver<Line>,
         screen: Arc<Screen>,
-        epoch: u64,
     ) -> Result<Self> {
         let memory = Memory {
             held: BTreeMap::new(),
@@ -109,12 +120,14 @@ impl Desk {
             policy: Text::of_view(&state)?,
             epoch,
             draft: None,
+            edited: false,
             by_hand: None,
             orders: 0,
             tracer: None,
             over: false,
         };
         Ok(Self {
+            view: state.view.clone(),
             state: Mutex::new(state),
             memory: Mutex::new(memory),
             changed: Condvar::new(),
@@ -176,28 +189,8 @@ impl Desk {
             .say(&self.screen.paint(Colour::Bad, &error.to_string()));
     }
 
-    /// Somebody else has reloaded the policy: from root's record, as at the start.
-    fn follow_reload(&self, decision: &Decision) {
-        if self.memory().epoch == decision.epoch {
-            return;
-        }
-        let read = rundir::load(&self.view()).and_then(|state| Text::of_view(&state));
-        let mut memory = self.memory();
-        // It is recorded a little later than it is in force: then the next one sees to it.
-        if let Ok(read) = read
-            && read.text != memory.policy.text
-        {
-            memory.policy = read;
-            memory.epoch = decision.epoch;
-            self.screen.say("the policy was reloaded");
-        }
-    }
-
     /// What the mediator tells by itself.
     pub(super) fn hear(&self, told: Told) {
-        if let Told::Held { decision, .. } | Told::NotHeld { decision } = &told {
-            self.follow_reload(decision);
-        }
         let mut memory = self.memory();
         match told {
             Told::Held {
@@ -206,6 +199,7 @@ impl Desk {
                 decision,
                 limit_seconds,
             } => {
+                self.follow(&mut memory, decision.epoch);
                 if !memory.has_room() {
                     // It is not what we built. The connection's end ends the console.
                     self.screen
@@ -245,9 +239,29 @@ impl Desk {
                 }
             }
             Told::NotHeld { decision } => {
+                self.follow(&mut memory, decision.epoch);
                 let shown = self.shown(&memory, &decision);
                 self.screen.say(&format!("not held, too many are: {shown}"));
             }
+        }
+    }
+
+    /// Another terminal may have reloaded the policy: then root's record tells by which text it
+    /// is decided now. If that cannot be read, the next decision tries again.
+    fn follow(&self, memory: &mut Memory, epoch: u64) {
+        if epoch == memory.epoch {
+            return;
+        }
+        let policy = rundir::load(&self.view).and_then(|state| Text::of_view(&state));
+        match policy {
+            Ok(policy) => {
+                memory.policy = policy;
+                memory.epoch = epoch;
+                memory.edited = false;
+                self.screen
+                    .say(&format!("the policy has changed (reload {epoch})"));
+            }
+            Err(error) => self.complain(&error),
         }
     }
 
@@ -428,7 +442,12 @@ impl Desk {
         let memory = self.memory();
         let mut text = String::new();
         // Writing to a String cannot fail, here and below.
-        let _infallible = writeln!(text, "policy: {}", memory.policy.file);
+        let edited = if memory.edited {
+            " (edited here; the file is as it was)"
+        } else {
+            ""
+        };
+        let _infallible = writeln!(text, "policy: {}{edited}", memory.policy.file);
         if memory.draft.is_some() {
             text.push_str("edited, not kept: `keep` puts it in force, `drop` forgets it\n");
         }
@@ -561,14 +580,14 @@ impl Desk {
     }
 
     fn view(&self) -> String {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.view.clone()
+        self.view.clone()
     }
 
     fn edit(&self, file: Option<&str>) -> Result<()> {
         let (name, text) = {
             let memory = self.memory();
-            let begun = memory.draft.as_ref().unwrap_or(&memory.policy);
+            let draft = memory.draft.as_ref().map(|draft| &draft.text);
+            let begun = draft.unwrap_or(&memory.policy);
             (memory.policy.file.clone(), begun.text.clone())
         };
         let draft = match file {
@@ -591,22 +610,25 @@ impl Desk {
             });
         }
         told.push("`keep` puts it in force, `drop` forgets it".to_owned());
-        memory.draft = Some(draft);
+        memory.draft = Some(Draft {
+            text: draft,
+            edited: file.is_none(),
+        });
         self.screen.say(&told.join("\n"));
         Ok(())
     }
 
     fn keep(&self) -> Result<()> {
         let none = || usage("nothing was edited", "`edit` first");
-        let draft = self.memory().draft.clone().ok_or_else(none)?;
-        let file = Path::new(&draft.file)
+        let Draft { text, edited } = self.memory().draft.clone().ok_or_else(none)?;
+        let file = Path::new(&text.file)
             .is_absolute()
-            .then(|| draft.file.clone());
+            .then(|| text.file.clone());
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // Somebody may have reloaded it meanwhile.
         *state = rundir::load(&state.view)?;
         let held: Vec<u64> = self.memory().held.keys().copied().collect();
-        let loaded = put_in_force(&mut state, &draft, file.as_deref().map(Path::new), false)?;
+        let loaded = put_in_force(&mut state, &text, file.as_deref().map(Path::new), false)?;
         let mut memory = self.memory();
         for id in held {
             // The mediator tells it too, a little later.
@@ -624,8 +646,9 @@ impl Desk {
         if let Some(why) = loaded.unfinished {
             self.screen.say(&self.screen.paint(Colour::Bad, &why));
         }
-        memory.policy = draft;
+        memory.policy = text;
         memory.epoch = loaded.epoch;
+        memory.edited = edited;
         Ok(())
     }
 
@@ -744,7 +767,7 @@ mod tests {
         let (send, answers) = crossbeam_channel::bounded(ANSWERS_MAX);
         let screen = Arc::new(Screen::new(super::super::show::Printer::Out));
         (
-            Desk::new(state, here, answers, screen, 0).unwrap(),
+            Desk::new(state, 0, here, answers, screen).unwrap(),
             there,
             send,
         )

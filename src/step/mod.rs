@@ -61,10 +61,10 @@ pub(crate) fn step(view: &str, options: &Options) -> Result<()> {
     let screen = Arc::new(Screen::new(input.printer()));
     let desk = Arc::new(Desk::new(
         state,
+        epoch,
         link.connection()?,
         answered,
         Arc::clone(&screen),
-        epoch,
     )?);
     screen.say(&format!(
         "attached to '{view}' (policy {epoch}: {}). What is held more than {} seconds is refused; \

@@ -620,6 +620,49 @@ fn view_with_a_held_request_can_be_ended() {
 }
 
 #[test]
+fn console_speaks_of_the_policy_that_another_terminal_reloaded() {
+    let site = Site::new(&Site::rule(
+        "name = \"old\"\npath = \"/x\"\naction = \"deny\"",
+    ));
+    let at = shown(site.export.path());
+    let view = site.start().mount();
+    let mut console = Console::attach(&view.name, &["--hold-limit", "1"]);
+    console.say("break deny");
+    console.until("breakpoint 1");
+    site.set(&Site::rule(
+        "name = \"new\"\npath = \"/y\"\naction = \"deny\"",
+    ));
+    reload(&view.name);
+    let told = sh(&view.name, &format!("mkdir {at}/y"));
+    assert!(told.contains("Permission denied"), "{told}");
+    console.until("the policy has changed (reload 1)");
+    console.until("rule 1 \"new\" (line 2)");
+}
+
+#[test]
+fn policy_that_was_edited_and_kept_is_told_from_its_file() {
+    let site = Site::new(&Site::rule("path = \"/x\"\naction = \"deny\""));
+    let at = shown(site.export.path());
+    let view = site.start().mount();
+    let commands = site.export.beside("commands");
+    fs::write(&commands, "edit\nkeep\ninfo\n").unwrap();
+    let output = Command::new(program())
+        .args(["step", &view.name, "--script", &shown(&commands)])
+        .env_remove("VISUAL")
+        .env("EDITOR", "sed -i s/deny/allow/")
+        .output()
+        .unwrap();
+    let told = stdout(&output);
+    assert!(output.status.success(), "{told}\n{}", stderr(&output));
+    assert!(
+        told.contains("(edited here; the file is as it was)"),
+        "{told}"
+    );
+    assert_eq!(sh(&view.name, &format!("echo > {at}/x")), "");
+    assert!(fs::read_to_string(&site.policy).unwrap().contains("deny"));
+}
+
+#[test]
 fn second_console_is_told_of_the_first() {
     let site = Site::new(ALLOW);
     let view = site.start().mount();

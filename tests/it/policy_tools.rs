@@ -538,3 +538,19 @@ fn check_tells_ids_and_rules_that_decide_nothing() {
         assert!(!told.contains("note"), "{told}");
     }
 }
+
+/// Made by `tools/policies/guest --remake`.
+#[test]
+fn shipped_attacks_are_refused_by_the_policy_of_an_installation() {
+    let (attacks, policy) = (
+        shipped("attacks.recording"),
+        shipped("guest-install.policy"),
+    );
+    ended(&ours(["policy", "check", &policy]), 0);
+    let output = ours(["replay", "--json", &attacks, &policy]);
+    let told: Value = serde_json::from_str(&ended(&output, DIFFERENT)).unwrap();
+    assert!(told["requests"].as_u64() > Some(60), "{told}");
+    assert_eq!(told["refused"], told["requests"], "{told}");
+    assert_eq!(told["unknown"], 0, "{told}");
+    assert_eq!(told["cut_off"], false, "{told}");
+}
