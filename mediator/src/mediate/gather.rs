@@ -40,6 +40,8 @@ impl Mediator {
         };
         facts.kind = case.kind;
         if let Subject::Node(pin) = subject {
+            // An inode's type never changes.
+            facts.kind = Some(pin.kind());
             facts.birth = self.export.is_birth(pin);
         }
         let attr = match (case.attr, subject) {

@@ -22,7 +22,7 @@ pub struct Requester {
 pub struct Needs {
     /// Path names.
     pub path: bool,
-    /// Type, mode, owner, size, nlink of the target.
+    /// Mode, owner, size, nlink of the target. Its type is known anyway.
     pub attr: bool,
 }
 

@@ -345,17 +345,15 @@ impl Policy {
         // Rules must not be escaped by a new name, whatever words they speak of; and a directory
         // takes all below it along.
         let moves = matches!(op, Op::Rename | Op::Link) && by_path;
-        // Only a directory can be the way to something.
+        // That only a directory can be the way to something is told by its type, which costs nothing.
         let leads = self.grants_traversal() && op.words().meets(Words::of(Word::Look));
-        // `set_id` spares set-group-id on directories.
-        let spares = op == Op::Setattr && (self.set_id != SetId::Allow || !self.setgid_directories);
         let bounded = self.bounds.is_some() && !shows_outsiders(op);
         // Whether a file has further links is told by its attributes.
         let follows = !self.followed.is_empty();
         let counted = self.areas.iter().any(|area| !area.is_view()) && moves_or_grows(op);
         needs.path |= moves || leads || follows || counted;
         needs.attr |= follows;
-        needs.attr |= (moves && op == Op::Rename) || leads || spares || bounded;
+        needs.attr |= (moves && op == Op::Rename) || bounded;
         ByOp { anywhere, needs }
     }
 
