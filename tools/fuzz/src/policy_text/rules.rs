@@ -45,8 +45,10 @@ pub(super) fn check_needs(policy: &Policy, names: &[&[u8]]) {
             );
         }
         if !needs.attr {
+            // A type is known without asking.
             let bare = Facts {
                 names,
+                kind: full.kind,
                 ..Facts::of(O::OP, WHO)
             };
             assert_eq!(
