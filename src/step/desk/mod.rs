@@ -1,7 +1,10 @@
 //! The console's state: what is held, where to stop, which policy is in force and which is drafted.
 
+#[cfg(test)]
+mod tests;
+mod told;
+
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -14,8 +17,8 @@ use virtfs_mediator_core::control::{By, Line, Order, Wanted};
 use virtfs_mediator_core::mediate::{Cause, Decision, HELD_MAX, Release, Stop, Told};
 use virtfs_mediator_core::op::Op;
 
-use super::by_hand::{Done, edited, rule_for};
-use super::command::{COMMANDS, Clause, Command, selector};
+use super::by_hand::{Done, edited};
+use super::command::{Clause, Command, selector};
 use super::show::{Colour, Screen};
 use crate::control::rundir::{self, State};
 use crate::error::{Class, Error, Result};
@@ -438,89 +441,6 @@ impl Desk {
         Ok(())
     }
 
-    fn info(&self) {
-        let memory = self.memory();
-        let mut text = String::new();
-        // Writing to a String cannot fail, here and below.
-        let edited = if memory.edited {
-            " (edited here; the file is as it was)"
-        } else {
-            ""
-        };
-        let _infallible = writeln!(text, "policy: {}{edited}", memory.policy.file);
-        if memory.draft.is_some() {
-            text.push_str("edited, not kept: `keep` puts it in force, `drop` forgets it\n");
-        }
-        for (number, breakpoint) in &memory.breakpoints {
-            let _infallible = writeln!(text, "breakpoint {number}: {breakpoint}");
-        }
-        for (id, held) in &memory.held {
-            let left = held
-                .until
-                .saturating_duration_since(Instant::now())
-                .as_secs();
-            let mark = if memory.current == Some(*id) {
-                "=>"
-            } else {
-                "  "
-            };
-            let shown = self.shown(&memory, &held.decision);
-            let _infallible = writeln!(text, "{mark} request {id}, {left} s left: {shown}");
-        }
-        if memory.held.is_empty() {
-            text.push_str("nothing is held\n");
-        }
-        self.screen.say(text.trim_end());
-    }
-
-    fn facts(&self) -> Result<()> {
-        let (_, decision) = self.current()?;
-        let facts = words::facts(&decision.request);
-        let lines = facts
-            .into_iter()
-            .map(|(fact, value)| format!("  {fact:<10} {value}"));
-        self.screen.say(&lines.collect::<Vec<_>>().join("\n"));
-        Ok(())
-    }
-
-    fn why(&self) -> Result<()> {
-        let (_, decision) = self.current()?;
-        let memory = self.memory();
-        let lines = policies::why(
-            &memory.policy.policy,
-            &memory.policy.text,
-            &decision.request,
-        );
-        self.screen.say(&lines.join("\n"));
-        Ok(())
-    }
-
-    fn list(&self) {
-        let memory = self.memory();
-        let decides = memory
-            .current
-            .and_then(|id| memory.held.get(&id))
-            .and_then(|held| {
-                memory
-                    .policy
-                    .policy
-                    .rule_line(held.decision.verdict.rule()?)
-            });
-        if memory.policy.text.is_empty() {
-            self.screen
-                .say("the default policy: everything that QEMU as root could do, but device nodes");
-            return;
-        }
-        let lines = (1..).zip(memory.policy.text.lines()).map(|(number, line)| {
-            let mark = if decides == Some(number) { "=>" } else { "  " };
-            format!(
-                "{mark} {number:>4} | {}",
-                crate::live::link::printable(line)
-            )
-        });
-        self.screen.say(&lines.collect::<Vec<_>>().join("\n"));
-    }
-
     /// Lets the held request go by the policy and stops where `stop` says.
     fn go(&self, stop: Stop) -> Result<()> {
         self.order(Wanted::Stop(stop))?;
@@ -652,20 +572,6 @@ impl Desk {
         Ok(())
     }
 
-    /// The rule that would do what was last done by hand.
-    fn print_rule(&self) -> Result<()> {
-        let memory = self.memory();
-        let none = || {
-            usage(
-                "nothing was done by hand yet",
-                "`allow once` or `deny once` first",
-            )
-        };
-        let done = memory.by_hand.as_ref().ok_or_else(none)?;
-        self.screen.say(rule_for(done).trim_end());
-        Ok(())
-    }
-
     fn wait(&self, limit: Duration) -> Result<()> {
         let until = Instant::now() + limit;
         let mut memory = self.memory();
@@ -681,16 +587,6 @@ impl Desk {
             return Err(usage("the view has ended", ""));
         }
         Ok(())
-    }
-
-    fn help(&self) {
-        let lines = COMMANDS.iter().map(|(name, arguments, what)| {
-            format!(
-                "{}\n      {what}",
-                format!("  {name} {arguments}").trim_end()
-            )
-        });
-        self.screen.say(&lines.collect::<Vec<_>>().join("\n"));
     }
 }
 
@@ -729,99 +625,4 @@ fn shown(clauses: &[Clause]) -> String {
         Clause::When(conditions) => format!("when {conditions}"),
     });
     said.collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use virtfs_mediator_core::op::AnyAsk;
-    use virtfs_mediator_core::policy::{Facts, Request, Requester};
-
-    const REQUESTER: Requester = Requester {
-        uid: 1,
-        gid: 1,
-        pid: 0,
-    };
-
-    /// A desk, the mediator's end of its connection, and where its answers go in.
-    fn desk() -> (Desk, UnixStream, crossbeam_channel::Sender<Line>) {
-        let state = State {
-            view: "v".to_owned(),
-            export: "/e".into(),
-            at: "/e".into(),
-            policy: None,
-            policy_text: None,
-            readonly: false,
-            client_uid: 1,
-            client_gid: 1,
-            client_groups: Vec::new(),
-            command: Vec::new(),
-            shared: false,
-            isolated: false,
-            keeper: rundir::Process { pid: 1, started: 0 },
-            walls: None,
-            init: None,
-            warden: None,
-        };
-        let (here, there) = UnixStream::pair().unwrap();
-        let (send, answers) = crossbeam_channel::bounded(ANSWERS_MAX);
-        let screen = Arc::new(Screen::new(super::super::show::Printer::Out));
-        (
-            Desk::new(state, 0, here, answers, screen).unwrap(),
-            there,
-            send,
-        )
-    }
-
-    fn held(id: u64, path: &[u8]) -> Told {
-        let facts = Facts {
-            names: &[path],
-            ..Facts::of(Op::Unlink, REQUESTER)
-        };
-        Told::Held {
-            id,
-            cause: Cause::Stop,
-            decision: Box::new(Decision {
-                request: Request::of(&facts, AnyAsk::Nothing),
-                verdict: virtfs_mediator_core::mediate::Verdict::Allowed { rule: None },
-                by_hand: false,
-                epoch: 0,
-            }),
-            limit_seconds: u64::MAX,
-        }
-    }
-
-    #[test]
-    fn more_held_than_a_mediator_can_hold_ends_the_connection_and_fills_no_memory() {
-        use std::io::Read as _;
-
-        let (desk, mut mediator, _answers) = desk();
-        for id in 0..1000 {
-            desk.hear(held(id, b"/a"));
-        }
-        assert_eq!(desk.memory().held.len(), REMEMBERED_MAX);
-        let patience = Some(Duration::from_secs(10));
-        mediator.set_read_timeout(patience).unwrap();
-        assert_eq!(mediator.read(&mut [0]).unwrap(), 0);
-    }
-
-    #[test]
-    fn order_among_endless_answers_to_others_is_given_up() {
-        let (desk, _mediator, answers) = desk();
-        let flood = std::thread::spawn(move || while answers.send(Line::Done(0)).is_ok() {});
-        let began = Instant::now();
-        let refused = desk.order(Wanted::Stop(Stop::Next)).unwrap_err();
-        assert!(refused.what().contains("does not answer"), "{refused}");
-        assert!(began.elapsed() < PATIENCE * 4);
-        drop(desk);
-        flood.join().unwrap();
-    }
-
-    #[test]
-    fn path_without_end_is_not_completed_directory_by_directory() {
-        let (desk, _mediator, _answers) = desk();
-        desk.hear(held(1, &b"/a".repeat(100_000)));
-        desk.hear(held(2, b"/b/c"));
-        assert_eq!(desk.paths(), ["/b/**", "/b/c"]);
-    }
 }
