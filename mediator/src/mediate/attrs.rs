@@ -6,7 +6,7 @@ use super::funnel::{Act, Case, Mediator, Shown};
 use super::ledger::Used;
 use crate::export::{Pin, Statfs};
 use crate::ids::{HandleId, NodeId};
-use crate::op::{ChangesAsk, Op, SetTime, Word, Words, rows};
+use crate::op::{ChangesAsk, Op, SetTime, rows};
 use crate::policy::Requester;
 
 impl Mediator {
@@ -47,7 +47,7 @@ impl Mediator {
                 return Err(Errno::FBIG.into());
             }
             let pin = self.pin_either(node, handle)?;
-            let words = words_of(&ask);
+            let words = ask.words();
             if words.is_empty() {
                 // Nothing is asked that we change (e.g. ctime alone): an answer is all.
                 let permit = self.decide::<rows::Getattr>(trail, &Case::node(&pin), ())?;
@@ -132,33 +132,21 @@ fn without_implied_time(mut ask: ChangesAsk) -> ChangesAsk {
     ask
 }
 
-fn words_of(ask: &ChangesAsk) -> Words {
-    let sets_time = ask.atime != SetTime::Omit || ask.mtime != SetTime::Omit;
-    [
-        (ask.uid.is_some() || ask.gid.is_some(), Word::Owner),
-        (ask.mode.is_some(), Word::Mode),
-        (ask.size.is_some(), Word::Write),
-        (sets_time, Word::Time),
-    ]
-    .into_iter()
-    .filter(|(asked, _)| *asked)
-    .fold(Words::NONE, |words, (_, word)| words.with(Words::of(word)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::{GuestGid, Mode, Timestamp};
+    use crate::op::{Word, Words};
 
     #[test]
     fn setattr_words_follow_from_what_is_asked() {
-        assert!(words_of(&ChangesAsk::NOTHING).is_empty());
+        assert!(ChangesAsk::NOTHING.words().is_empty());
         let ask = ChangesAsk {
             gid: Some(GuestGid(5)),
             mode: Some(Mode::new(0o600)),
             ..ChangesAsk::NOTHING
         };
-        let words = words_of(&ask);
+        let words = ask.words();
         assert_eq!(words, Words::of(Word::Owner).with(Words::of(Word::Mode)));
     }
 
@@ -169,11 +157,15 @@ mod tests {
             mtime: SetTime::Now,
             ..ChangesAsk::NOTHING
         };
-        assert_eq!(words_of(&without_implied_time(ask)), Words::of(Word::Write));
+        assert_eq!(without_implied_time(ask).words(), Words::of(Word::Write));
         let ask = ChangesAsk {
             mtime: SetTime::To(Timestamp::default()),
             ..ask
         };
-        assert!(words_of(&without_implied_time(ask)).meets(Words::of(Word::Time)));
+        assert!(
+            without_implied_time(ask)
+                .words()
+                .meets(Words::of(Word::Time))
+        );
     }
 }

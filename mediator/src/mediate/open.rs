@@ -4,7 +4,7 @@ use rustix::io::Errno;
 
 use super::funnel::{Act, Case, Mediator, Trail};
 use crate::ids::{HandleId, NodeId};
-use crate::op::{Op, OpenAs, Word, Words, rows};
+use crate::op::{Op, OpenAs, rows};
 use crate::policy::Requester;
 
 impl Mediator {
@@ -32,7 +32,7 @@ impl Mediator {
     pub(super) fn open_node(&self, trail: &Trail, node: NodeId, open: OpenAs) -> Act<HandleId> {
         let pin = self.export.pin(node)?;
         let case = Case {
-            words: Some(words_of(open)),
+            words: Some(open.words()),
             kind: Some(pin.kind()),
             ..Case::node(&pin)
         };
@@ -109,25 +109,15 @@ pub(super) fn open_as(flags: i32) -> Result<OpenAs, Errno> {
     })
 }
 
-fn words_of(open: OpenAs) -> Words {
-    let mut words = Words::NONE;
-    if open.read {
-        words = words.with(Words::of(Word::Read));
-    }
-    if open.write || open.truncate {
-        words = words.with(Words::of(Word::Write));
-    }
-    words
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::op::{Word, Words};
 
     #[test]
     fn truncation_asks_for_write_whatever_the_access_mode() {
         let open = open_as(libc::O_RDONLY | libc::O_TRUNC).unwrap();
-        assert!(words_of(open).meets(Words::of(Word::Write)));
+        assert!(open.words().meets(Words::of(Word::Write)));
     }
 
     #[test]

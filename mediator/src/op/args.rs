@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Word, Words};
 use crate::ids::Timestamp;
 use crate::ids::{FileKind, GuestGid, GuestOwner, GuestUid, HostGid, HostOwner, HostUid, Mode};
 
@@ -72,6 +73,21 @@ impl ChangesAsk {
         atime: SetTime::Omit,
         mtime: SetTime::Omit,
     };
+
+    /// The words that what is asked needs; none if nothing is.
+    #[must_use]
+    pub fn words(&self) -> Words {
+        let sets_time = self.atime != SetTime::Omit || self.mtime != SetTime::Omit;
+        [
+            (self.uid.is_some() || self.gid.is_some(), Word::Owner),
+            (self.mode.is_some(), Word::Mode),
+            (self.size.is_some(), Word::Write),
+            (sets_time, Word::Time),
+        ]
+        .into_iter()
+        .filter(|(asked, _)| *asked)
+        .fold(Words::NONE, |words, (_, word)| words.with(Words::of(word)))
+    }
 }
 
 /// What a SETATTR permit grants; `None` leaves a property alone.
@@ -109,6 +125,22 @@ pub struct OpenAs {
     pub sync: bool,
     /// `O_DIRECT`: the client bypasses its cache; the backing file is not opened that way.
     pub direct: bool,
+}
+
+impl OpenAs {
+    /// The words that such an open needs: `O_TRUNC` and `O_APPEND` are for writing, whatever the
+    /// access mode; an open for nothing at all is taken as one for reading.
+    #[must_use]
+    pub fn words(self) -> Words {
+        let mut words = Words::NONE;
+        if self.write || self.truncate || self.append {
+            words = words.with(Words::of(Word::Write));
+        }
+        if self.read || words.is_empty() {
+            words = words.with(Words::of(Word::Read));
+        }
+        words
+    }
 }
 
 /// Rename flags, as an allow list: WHITEOUT has no word here and cannot be asked.

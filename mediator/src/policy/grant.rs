@@ -140,21 +140,10 @@ impl Translate<RenameHow> for RenameHow {
     }
 }
 
-fn words_of_open(open: OpenAs) -> Words {
-    let mut words = Words::NONE;
-    if open.write || open.truncate || open.append {
-        words = words.with(Words::of(Word::Write));
-    }
-    if open.read || words.is_empty() {
-        words = words.with(Words::of(Word::Read));
-    }
-    words
-}
-
 impl Translate<OpenAs> for OpenAs {
     fn asked(&self) -> Asked {
         Asked {
-            words: words_of_open(*self),
+            words: self.words(),
             open: Some(*self),
             ..Asked::default()
         }
@@ -169,7 +158,7 @@ impl Translate<Birth> for BirthAsk {
     fn asked(&self) -> Asked {
         Asked {
             words: Words::of(Word::Make),
-            open_words: words_of_open(self.open),
+            open_words: self.open.words(),
             open: Some(self.open),
             mode: Some(self.mode),
             kind: Some(self.kind),
@@ -208,21 +197,8 @@ impl Translate<Birth> for BirthAsk {
 
 impl Translate<Changes> for ChangesAsk {
     fn asked(&self) -> Asked {
-        let mut words = Words::NONE;
-        let mut need = |asked: bool, word| {
-            if asked {
-                words = words.with(Words::of(word));
-            }
-        };
-        need(self.uid.is_some() || self.gid.is_some(), Word::Owner);
-        need(self.mode.is_some(), Word::Mode);
-        need(self.size.is_some(), Word::Write);
-        need(
-            self.atime != SetTime::Omit || self.mtime != SetTime::Omit,
-            Word::Time,
-        );
         Asked {
-            words,
+            words: self.words(),
             uid: self.uid.map(|id| id.0),
             gid: self.gid.map(|id| id.0),
             mode: self.mode,

@@ -132,7 +132,7 @@ impl Request {
                 let ask = changes(rest)?;
                 Self {
                     kind: ask.size.map(|_| FileKind::Regular),
-                    words: words_of_changes(&ask),
+                    words: ask.words(),
                     ask: AnyAsk::Changes(ask),
                     ..plain
                 }
@@ -192,7 +192,7 @@ impl Request {
             Op::Open => {
                 let open = rest.open(OpenAs { read: true, ..none })?;
                 Self {
-                    words: words_of_open(open),
+                    words: open.words(),
                     ask: AnyAsk::Open(open),
                     ..plain
                 }
@@ -263,22 +263,6 @@ fn usual_kind(op: Op) -> Option<FileKind> {
         | Op::Listxattr
         | Op::Removexattr => None,
     }
-}
-
-fn words_of_open(open: OpenAs) -> Words {
-    let mut words = Words::NONE;
-    if open.read {
-        words = words.with(Words::of(Word::Read));
-    }
-    if open.write || open.truncate {
-        words = words.with(Words::of(Word::Write));
-    }
-    words
-}
-
-fn words_of_changes(ask: &ChangesAsk) -> Words {
-    use super::super::grant::Translate as _;
-    ask.asked().words
 }
 
 fn changes(rest: &mut Rest) -> Result<ChangesAsk, BadPhrase> {
