@@ -148,8 +148,10 @@ mod tests {
 
     use rustix::io::Errno;
 
-    use super::super::tests::{Nobody, World};
+    use super::super::tests::World;
+
     use super::*;
+    use crate::policy::tests::Nobody;
 
     /// What a kernel was told, and whether it knows how to forget all names at once.
     #[derive(Default)]

@@ -12,19 +12,8 @@ use super::{Aside, AuditTo, Mediator, Verbosity, XattrReply};
 use crate::export::{Export, Settings, Submounts};
 use crate::ids::{GuestGid, GuestUid, Mode, NodeId};
 use crate::op::{ChangesAsk, Op, SetTime};
-use crate::policy::{Policy, Requester, Users};
-
-pub(super) struct Nobody;
-
-impl Users for Nobody {
-    fn user(&self, _: &str) -> Option<u32> {
-        None
-    }
-
-    fn group(&self, _: &str) -> Option<u32> {
-        None
-    }
-}
+use crate::policy::tests::Nobody;
+use crate::policy::{Policy, Requester};
 
 pub(super) struct World {
     pub(super) mediator: Mediator,

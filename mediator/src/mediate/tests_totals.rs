@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::tests::{Nobody, World};
+use super::tests::World;
+
 use crate::ids::{HandleId, NodeId};
 use crate::op::ChangesAsk;
+use crate::policy::tests::Nobody;
 
 /// Long enough for any walk here; a walk that never ends fails the test.
 const LIMIT: Duration = Duration::from_secs(20);

@@ -68,19 +68,7 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Users;
-
-    struct Nobody;
-
-    impl Users for Nobody {
-        fn user(&self, _: &str) -> Option<u32> {
-            None
-        }
-
-        fn group(&self, _: &str) -> Option<u32> {
-            None
-        }
-    }
+    use crate::policy::tests::Nobody;
 
     #[test]
     fn policy_that_needs_other_walls_does_not_fit() {

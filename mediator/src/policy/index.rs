@@ -182,20 +182,9 @@ fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Policy, Users};
+    use super::super::Policy;
+    use super::super::tests::Nobody;
     use super::*;
-
-    struct Nobody;
-
-    impl Users for Nobody {
-        fn user(&self, _: &str) -> Option<u32> {
-            None
-        }
-
-        fn group(&self, _: &str) -> Option<u32> {
-            None
-        }
-    }
 
     fn policy(paths: &[&str]) -> Policy {
         let mut text = String::from("default = \"deny\"\n");

@@ -20,7 +20,8 @@ use super::*;
 use crate::ids::*;
 use crate::op::*;
 
-struct Nobody;
+/// A host without names.
+pub(crate) struct Nobody;
 
 impl Users for Nobody {
     fn user(&self, _: &str) -> Option<u32> {

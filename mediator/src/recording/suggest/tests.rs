@@ -7,21 +7,10 @@ use super::cover::{Avoid, Cover, WholeView};
 use super::region::Region;
 use super::*;
 use crate::ids::FileKind;
+use crate::policy::tests::Nobody;
 use crate::policy::tests::explain::requests;
 use crate::policy::{Circumstances, Request, Requester};
 use std::collections::BTreeSet;
-
-struct Nobody;
-
-impl Users for Nobody {
-    fn user(&self, _: &str) -> Option<u32> {
-        None
-    }
-
-    fn group(&self, _: &str) -> Option<u32> {
-        None
-    }
-}
 
 const REFUSED: Outcome = Outcome::Refused {
     errno: 13,
