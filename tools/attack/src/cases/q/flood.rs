@@ -16,18 +16,26 @@ const THREADS: usize = 64;
 /// How long a neighbour may wait for one answer before it counts as shut out.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Sixty-four threads that look up names that nobody remembers; how many answers there were.
+/// Looks up names that nobody remembers, from sixty-four threads; how many answers there were.
 fn flood(root: &Path, time: Duration) -> u64 {
+    from_threads(THREADS, time, |thread, number| {
+        let _missing = fs::metadata(root.join(format!("none-{thread}-{number}")));
+    })
+}
+
+/// Asks again and again, from so many threads and for so long; how many answers there were. Each
+/// is told which thread it is and how many times that one has asked, from 1.
+pub(super) fn from_threads(threads: usize, time: Duration, ask: impl Fn(usize, u64) + Sync) -> u64 {
     let answers = AtomicU64::new(0);
     let end = Instant::now() + time;
     std::thread::scope(|scope| {
-        for thread in 0..THREADS {
-            let answers = &answers;
+        for thread in 0..threads {
+            let (answers, ask) = (&answers, &ask);
             scope.spawn(move || {
                 let mut number = 0_u64;
                 while Instant::now() < end {
                     number += 1;
-                    let _missing = fs::metadata(root.join(format!("none-{thread}-{number}")));
+                    ask(thread, number);
                     answers.fetch_add(1, Ordering::Relaxed);
                 }
             });

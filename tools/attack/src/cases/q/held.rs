@@ -266,23 +266,10 @@ fn crowd(lab: &Lab, walls: &[Wall]) -> Result<Tried, String> {
 /// Creates files where the console stops, from many threads, each in a directory of its own (in one
 /// they would wait for its lock, not for us); how many answers came.
 fn create(root: &Path, time: Duration) -> u64 {
-    let answers = AtomicU64::new(0);
-    let end = Instant::now() + time;
-    std::thread::scope(|scope| {
-        for thread in 0..THREADS {
-            let answers = &answers;
-            scope.spawn(move || {
-                let mut number = 0_u64;
-                while Instant::now() < end {
-                    number += 1;
-                    let name = format!("stop/d{thread}/{}{number}", "x".repeat(200));
-                    let _refused_or_not = fs::File::create(root.join(name));
-                    answers.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-    });
-    answers.into_inner()
+    super::flood::from_threads(THREADS, time, |thread, number| {
+        let name = format!("stop/d{thread}/{}{number}", "x".repeat(200));
+        let _refused_or_not = fs::File::create(root.join(name));
+    })
 }
 
 /// The most memory that a process has taken, in KiB.
