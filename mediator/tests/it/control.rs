@@ -1,5 +1,6 @@
 //! A view's control socket while the view is in use: reload, trace, stepping console.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 
@@ -22,6 +23,8 @@ struct Caller {
     to: UnixStream,
     from: BufReader<UnixStream>,
     orders: u64,
+    /// Told while an order's own answer was waited for: either may come first.
+    early: VecDeque<Told>,
 }
 
 impl Caller {
@@ -34,6 +37,7 @@ impl Caller {
             to,
             from,
             orders: 0,
+            early: VecDeque::new(),
         }
     }
 
@@ -54,23 +58,22 @@ impl Caller {
     }
 
     fn told(&mut self) -> Line {
-        serde_json::from_str(&self.line()).unwrap()
+        match self.early.pop_front() {
+            Some(told) => Line::Told(told),
+            None => serde_json::from_str(&self.line()).unwrap(),
+        }
     }
 
-    /// Gives an order; what is told besides is returned.
+    /// Gives an order, and waits until it is done.
     #[track_caller]
-    fn order(&mut self, order: Wanted) -> Vec<Told> {
+    fn order(&mut self, order: Wanted) {
         self.orders += 1;
         let number = self.orders;
         self.say(&serde_json::to_vec(&Order { number, order }).unwrap());
-        let mut besides = Vec::new();
         loop {
-            match self.told() {
-                Line::Done(done) => {
-                    assert_eq!(done, number);
-                    return besides;
-                }
-                Line::Told(told) => besides.push(told),
+            match serde_json::from_str(&self.line()).unwrap() {
+                Line::Done(done) => return assert_eq!(done, number),
+                Line::Told(told) => self.early.push_back(told),
                 other => panic!("{other:?}"),
             }
         }
