@@ -7,12 +7,12 @@ use rustix::io::Errno;
 
 use super::attr::{Inode, Seen};
 use super::fault::Call;
-use super::table::Route;
+use super::table::{Route, Table};
 use super::{Attr, Export, Fault, Submounts};
 use crate::ids::{FileKind, HandleId, NodeId};
 use crate::name::Name;
 use crate::op::rows;
-use crate::policy::Permit;
+use crate::policy::{Permit, Standing};
 use crate::sys;
 
 /// A descriptor of a known node. While it lives, its inode cannot be used for another file.
@@ -21,9 +21,23 @@ pub struct Pin {
     pub(super) fd: Arc<OwnedFd>,
     pub(super) node: NodeId,
     pub(super) kind: FileKind,
+    standing: Standing,
+    /// When it was pinned, on the clock of changed names.
+    at: u64,
 }
 
 impl Pin {
+    fn of(table: &Table, slot: u32, fd: Arc<OwnedFd>) -> Self {
+        let nodes = &table.nodes;
+        Self {
+            fd,
+            node: nodes.id(slot),
+            kind: nodes.kind(slot),
+            standing: nodes.standing(slot),
+            at: nodes.now(),
+        }
+    }
+
     /// The node.
     #[must_use]
     pub fn node(&self) -> NodeId {
@@ -34,6 +48,12 @@ impl Pin {
     #[must_use]
     pub fn kind(&self) -> FileKind {
         self.kind
+    }
+
+    /// What was decided about it by the names that it had when it was pinned.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.standing
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -48,6 +68,7 @@ pub struct Child {
     pub(super) seen: Seen,
     pub(super) node: Option<NodeId>,
     pub(super) submount: bool,
+    pub(super) standing: Standing,
 }
 
 impl Child {
@@ -75,6 +96,12 @@ impl Child {
     pub fn is_submount(&self) -> bool {
         self.submount
     }
+
+    /// What was decided about it by all its names, this one among them.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
 }
 
 /// A node as the kernel is told of it: each counts as one lookup until it is forgotten.
@@ -95,16 +122,22 @@ impl Export {
     ///
     /// ESTALE if the node is not known, or none of its known names leads to the same inode.
     pub fn pin(&self, node: NodeId) -> Result<Pin, Fault> {
-        let (kind, fd, names) = self.with(|table| {
+        let pinned = self.with(|table| {
             let slot = table.slot(node).call("pin")?;
-            let fd = table.descriptor(slot);
-            Ok::<_, Fault>((table.nodes.kind(slot), fd, table.nodes.names(slot)))
+            Ok::<_, Fault>(match table.descriptor(slot) {
+                Some(fd) => Ok(Pin::of(table, slot, fd)),
+                None => Err(table.nodes.names(slot)),
+            })
         })?;
-        let fd = match fd {
-            Some(fd) => fd,
-            None => self.reopen(node, names)?,
+        let names = match pinned {
+            Ok(pin) => return Ok(pin),
+            Err(names) => names,
         };
-        Ok(Pin { fd, node, kind })
+        let fd = self.reopen(node, names)?;
+        self.with(|table| {
+            let slot = table.slot(node).call("pin")?;
+            Ok(Pin::of(table, slot, fd))
+        })
     }
 
     /// The node behind a handle.
@@ -116,11 +149,8 @@ impl Export {
         self.with(|table| {
             let handle = table.handle(handle).call("handle")?;
             let slot = table.slot(handle.node).call("handle")?;
-            Ok(Pin {
-                fd: handle.fd.clone(),
-                node: handle.node,
-                kind: table.nodes.kind(slot),
-            })
+            let fd = handle.fd.clone();
+            Ok(Pin::of(table, slot, fd))
         })
     }
 
@@ -130,7 +160,7 @@ impl Export {
     ///
     /// ESTALE if the node was forgotten.
     pub fn inode(&self, pin: &Pin) -> Result<Inode, Fault> {
-        let slot = |table: &mut super::table::Table| {
+        let slot = |table: &mut Table| {
             let slot = table.slot(pin.node)?;
             Ok::<_, Errno>(table.nodes.identity(slot))
         };
@@ -219,19 +249,30 @@ impl Export {
             return Err((Errno::NOENT, "submount").into());
         }
         self.check_spelling(parent.fd(), name, &seen)?;
-        Ok(self.recognise(fd, seen, submount))
+        Ok(self.recognise(parent, name, fd, seen, submount))
     }
 
-    fn recognise(&self, fd: OwnedFd, mut seen: Seen, submount: bool) -> Child {
-        let (node, shown) = self.with(|table| {
+    fn recognise(
+        &self,
+        parent: &Pin,
+        name: &Name,
+        fd: OwnedFd,
+        mut seen: Seen,
+        submount: bool,
+    ) -> Child {
+        let (node, shown, standing) = self.with(|table| {
             let slot = table.nodes.find(&seen.identity);
             let node = slot.map(|slot| table.nodes.id(slot));
+            let standing = slot.zip(table.slot(parent.node).ok());
+            let standing = standing
+                .filter(|(slot, parent)| table.nodes.has_name(*slot, *parent, name.as_bytes()));
+            let standing = standing.map(|(slot, _parent)| table.nodes.standing(slot));
             let natural = || {
                 let device = table.nodes.device(seen.identity.dev).ok()?;
                 super::node::Nodes::natural(device, seen.identity.ino)
             };
             let shown = node.map(|node| node.0).or_else(natural);
-            (node, shown)
+            (node, shown, standing)
         });
         if node != Some(NodeId::ROOT) {
             seen.attr.ino = shown.unwrap_or(seen.attr.ino);
@@ -241,6 +282,7 @@ impl Export {
             seen,
             node,
             submount,
+            standing: standing.unwrap_or_default(),
         }
     }
 
@@ -299,12 +341,37 @@ impl Export {
     /// are known contradict each other: the client looks again from the top.
     pub fn lookup(
         &self,
-        _permit: Permit<rows::Lookup>,
+        permit: Permit<rows::Lookup>,
         parent: &Pin,
         name: &Name,
         child: Child,
     ) -> Result<Entry, Fault> {
-        self.enter(parent, name, child)
+        let entry = self.enter(parent, name, child)?;
+        if !permit.standing().is_none() {
+            self.with(|table| {
+                let slots = (table.slot(entry.node), table.slot(parent.node));
+                if let (Ok(slot), Ok(above)) = slots
+                    // The verdict was on this name alone.
+                    && table.nodes.names(slot) == 1
+                    && table.nodes.has_name(slot, above, name.as_bytes())
+                {
+                    table.nodes.remember(slot, parent.at, permit.standing());
+                }
+            });
+        }
+        Ok(entry)
+    }
+
+    /// Remembers what was decided about a node by all the names that it had when it was pinned.
+    pub fn remember(&self, pin: &Pin, standing: Standing) {
+        if standing.is_none() {
+            return;
+        }
+        self.with(|table| {
+            if let Ok(slot) = table.slot(pin.node) {
+                table.nodes.remember(slot, pin.at, standing);
+            }
+        });
     }
 
     /// Enters a child; the lookup count goes up by one.

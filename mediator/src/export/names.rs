@@ -34,6 +34,13 @@ impl Nodes {
         self.at(slot).parent == parent && self.name(slot) == name
     }
 
+    /// Whether a name is one of a node's.
+    pub(super) fn has_name(&self, slot: u32, parent: u32, name: &[u8]) -> bool {
+        let further = self.further.get(&slot).map(Vec::as_slice);
+        let mut further = further.unwrap_or_default().iter();
+        self.is_named(slot, parent, name) || further.any(|(p, n)| *p == parent && **n == *name)
+    }
+
     /// Whether `slot` is `ancestor` or hangs below it.
     fn is_below(&self, mut slot: u32, ancestor: u32) -> bool {
         while slot != ancestor && slot != ROOT {
@@ -54,6 +61,7 @@ impl Nodes {
             if !further.iter().any(|(p, n)| *p == parent && **n == *name) {
                 further.push((parent, name.into()));
                 self.at_mut(parent).children += 1;
+                self.renamed(slot);
             }
         } else {
             self.rename(slot, parent, name)?;
@@ -75,6 +83,7 @@ impl Nodes {
         self.at_mut(slot).parent = parent;
         self.leave(old);
         self.store_name(slot, name);
+        self.renamed(slot);
         Ok(())
     }
 
@@ -88,6 +97,7 @@ impl Nodes {
         {
             further.swap_remove(at);
             self.leave(parent);
+            self.renamed(slot);
             return;
         }
         if !self.is_named(slot, parent, name) {

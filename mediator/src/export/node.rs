@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::attr::{Identity, Seen};
 use super::descriptor::{NONE, Worth};
 use crate::ids::{FileKind, NodeId};
+use crate::policy::Standing;
 use crate::weak;
 
 /// Names up to this length are kept in the record.
@@ -46,6 +47,9 @@ pub(super) struct Record {
     ino: u64,
     birth: u64,
     lookups: u64,
+    /// What was decided about it by the names that it has had since [`Record::since`].
+    standing: Standing,
+    since: u64,
     pub(super) parent: u32,
     /// Records that have this one as a parent, by any of their names.
     pub(super) children: u32,
@@ -76,6 +80,10 @@ pub(super) struct Nodes {
     pub(super) further: HashMap<u32, Vec<Further>>,
     devices: Vec<u64>,
     counter: u64,
+    /// Goes on with every change of a name.
+    clock: u64,
+    /// When a directory with known nodes below it last changed its name, and so all theirs.
+    moved: u64,
     /// Slots that a name left: they may be needed by nobody now.
     left: Vec<u32>,
 }
@@ -92,6 +100,8 @@ impl Nodes {
             further: HashMap::new(),
             devices: vec![root.dev],
             counter: 0,
+            clock: 0,
+            moved: 0,
             left: Vec::new(),
         };
         let slot = nodes.push(Record {
@@ -99,6 +109,8 @@ impl Nodes {
             ino: root.ino,
             birth: root.birth,
             lookups: 1,
+            standing: Standing::NONE,
+            since: 0,
             parent: ROOT,
             children: 0,
             descriptor: NONE,
@@ -228,6 +240,48 @@ impl Nodes {
         }
     }
 
+    /// When it is, on the clock of changed names.
+    pub(super) fn now(&self) -> u64 {
+        self.clock
+    }
+
+    /// What was decided about a node by the names that it has now.
+    pub(super) fn standing(&self, slot: u32) -> Standing {
+        let record = self.at(slot);
+        if record.since >= self.moved {
+            record.standing
+        } else {
+            Standing::NONE
+        }
+    }
+
+    /// Remembers what was decided by the names that a node had at `then`, if it still has them.
+    pub(super) fn remember(&mut self, slot: u32, then: u64, standing: Standing) {
+        let moved = self.moved;
+        let record = self.at_mut(slot);
+        if standing.is_none() || then < moved || then < record.since {
+            return;
+        }
+        record.standing = if record.since >= moved {
+            record.standing.and(standing)
+        } else {
+            standing
+        };
+        record.since = then;
+    }
+
+    /// A node's names changed: what was decided by them counts no more, nor about what is below it.
+    pub(super) fn renamed(&mut self, slot: u32) {
+        self.clock += 1;
+        let now = self.clock;
+        let record = self.at_mut(slot);
+        record.standing = Standing::NONE;
+        record.since = now;
+        if record.children > 0 {
+            self.moved = now;
+        }
+    }
+
     pub(super) fn set_linked(&mut self, slot: u32, nlink: u32) {
         let linked = nlink > 1 && self.kind(slot) != FileKind::Directory;
         let flags = &mut self.at_mut(slot).flags;
@@ -306,11 +360,15 @@ impl Nodes {
             self.counter += 1;
             COUNTED | self.counter
         });
+        // No verdict on an earlier node of that id is taken for one on this.
+        self.clock += 1;
         let slot = self.push(Record {
             id,
             ino: seen.identity.ino,
             birth: seen.identity.birth,
             lookups: 0,
+            standing: Standing::NONE,
+            since: self.clock,
             parent,
             children: 0,
             descriptor: NONE,
@@ -403,7 +461,7 @@ mod tests {
     #[test]
     fn record_stays_within_its_budget() {
         // With 16 to 33 bytes of index (a load of 44 to 87 %) below the 200 bytes we promise.
-        assert!(size_of::<Record>() <= 104, "{}", size_of::<Record>());
+        assert!(size_of::<Record>() <= 120, "{}", size_of::<Record>());
     }
 
     #[test]

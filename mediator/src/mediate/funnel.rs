@@ -23,7 +23,7 @@ use crate::export::{Attr, DescriptorUse, Entry, Export, Fault, Inode, Pin};
 use crate::ids::{FileKind, GuestGid, GuestOwner, GuestUid, HandleId, NodeId};
 use crate::name::Name;
 use crate::op::{Op, Words};
-use crate::policy::{Judged, Needs, Permit, Policy, Requester};
+use crate::policy::{Judged, Needs, Permit, Policy, Refusal, Requester, Standing};
 
 /// One view: the export, its policy, and the accounts of what was asked. Shared by all workers.
 #[derive(Debug)]
@@ -112,6 +112,7 @@ pub(super) enum Subject<'a> {
 
 /// One question to the policy, with the facts that the caller already has; the rest are gathered
 /// if the rules ask for them.
+#[derive(Clone, Copy)]
 pub(super) struct Case<'a> {
     pub(super) subject: Subject<'a>,
     pub(super) words: Option<Words>,
@@ -126,6 +127,8 @@ pub(super) struct Case<'a> {
     pub(super) adds: bool,
     pub(super) xattr: Option<(&'a [u8], usize)>,
     pub(super) target: Option<&'a [u8]>,
+    /// What was decided before about a name's file, by that name.
+    pub(super) standing: Standing,
 }
 
 impl<'a> Case<'a> {
@@ -141,6 +144,7 @@ impl<'a> Case<'a> {
             adds: false,
             xattr: None,
             target: None,
+            standing: Standing::NONE,
         }
     }
 
@@ -371,14 +375,23 @@ impl Mediator {
         if self.audit.is_verbose() {
             trail.subject.set(self.describe(case).0);
         }
+        let pinned;
+        let case = match case.subject {
+            Subject::Handle(handle) if self.needs(trail, O::OP).any() => {
+                pinned = self.export.pin_handle(handle)?;
+                &Case {
+                    subject: Subject::Node(&pinned),
+                    ..*case
+                }
+            }
+            Subject::Node(_) | Subject::Name(..) | Subject::Handle(_) => case,
+        };
         let verdict = if self.is_watched() {
             self.decide_watched::<O>(trail, case, ask)?
+        } else if let Some(verdict) = Self::decide_again::<O>(trail, case, ask) {
+            verdict
         } else {
-            with_paths(|scratch| {
-                self.with_facts(O::OP, trail, case, scratch, |facts| {
-                    trail.policy.borrow().decide::<O>(facts, ask)
-                })
-            })?
+            self.decide_anew::<O>(trail, case, ask)?
         };
         let permit = verdict.map_err(|refusal| self.refuse(O::OP, trail, case, refusal))?;
         self.note_asides(trail, case, &permit);
@@ -387,6 +400,40 @@ impl Mediator {
             self.audit.put(Record::Allowed(decided));
         }
         Ok(permit)
+    }
+
+    /// By what was decided before about the same file.
+    fn decide_again<O: Judged>(
+        trail: &Trail,
+        case: &Case<'_>,
+        ask: O::Ask,
+    ) -> Option<Result<Permit<O>, Refusal>> {
+        let (standing, kind) = match case.subject {
+            Subject::Node(pin) => (pin.standing(), Some(pin.kind())),
+            Subject::Name(..) => (case.standing, case.attr.map(|attr| attr.kind)),
+            Subject::Handle(_) => return None,
+        };
+        let words = case.words.unwrap_or(O::OP.words());
+        let policy = trail.policy.borrow();
+        policy.decide_again::<O>(standing, words, kind, ask)
+    }
+
+    /// By the rules. What stands beyond this request is remembered.
+    fn decide_anew<O: Judged>(
+        &self,
+        trail: &Trail,
+        case: &Case<'_>,
+        ask: O::Ask,
+    ) -> Act<Result<Permit<O>, Refusal>> {
+        let verdict = with_paths(|scratch| {
+            self.with_facts(O::OP, trail, case, scratch, |facts| {
+                trail.policy.borrow().decide::<O>(facts, ask)
+            })
+        })?;
+        if let (Ok(permit), Subject::Node(pin)) = (&verdict, case.subject) {
+            self.export.remember(pin, permit.standing());
+        }
+        Ok(verdict)
     }
 
     /// A name as it came. One that could lead out of its directory is told: no kernel that keeps

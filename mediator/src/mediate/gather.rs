@@ -30,14 +30,7 @@ impl Mediator {
         facts.xattr = case.xattr;
         facts.target = case.target;
 
-        let pinned;
-        let subject = match case.subject {
-            Subject::Handle(handle) if needs.path || needs.attr => {
-                pinned = self.export.pin_handle(handle)?;
-                Subject::Node(&pinned)
-            }
-            other @ (Subject::Node(_) | Subject::Name(..) | Subject::Handle(_)) => other,
-        };
+        let subject = case.subject;
         facts.kind = case.kind;
         if let Subject::Node(pin) = subject {
             // An inode's type never changes.

@@ -30,6 +30,8 @@ mod tell;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_standing;
+#[cfg(test)]
 mod tests_totals;
 mod turns;
 mod watch;

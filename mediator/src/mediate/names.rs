@@ -34,6 +34,7 @@ impl Mediator {
         let case = Case {
             attr: Some(child.attr()),
             inode: Some(child.inode()),
+            standing: child.standing(),
             ..Case::name(parent, name)
         };
         let permit = self.decide::<rows::Lookup>(trail, &case, ())?;

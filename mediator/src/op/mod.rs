@@ -78,6 +78,12 @@ impl Words {
         Self(self.0 | other.0)
     }
 
+    /// This set less the other.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Whether the two share a word.
     #[must_use]
     pub const fn meets(self, other: Self) -> bool {

@@ -151,6 +151,12 @@ impl Condition {
         matches!(self, Self::Name(_) | Self::Second(_))
     }
 
+    /// Whether the condition looks at nothing but names and the type, which a file keeps as long as
+    /// its names.
+    pub(super) fn follows_from_names(&self) -> bool {
+        matches!(self, Self::Kind(_) | Self::Name(_))
+    }
+
     /// Whether the condition holds as far as it looks at the name that is judged.
     pub(super) fn holds_at(&self, path: Option<&[u8]>) -> Option<bool> {
         let Self::Name(globs) = self else {

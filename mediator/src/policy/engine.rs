@@ -1,5 +1,7 @@
 //! Which rule decides, and with what.
 
+use std::cell::Cell;
+
 use rustix::io::Errno;
 
 use super::areas::Areas;
@@ -13,6 +15,7 @@ use super::model::{
 };
 use super::permit::{Permit, Refusal, Trace};
 use super::request::Request;
+use super::standing::Standing;
 use crate::ids::{FileKind, GuestOwner, HostOwner};
 use crate::op::{Op, RenameHow, Word, Words};
 use crate::weak;
@@ -35,6 +38,8 @@ pub struct Allowed {
     pub(super) areas: Areas,
     /// What would be refused if rules were enforced.
     pub(super) observed: Option<Refusal>,
+    /// What of it holds for other requests about the same file.
+    pub(super) standing: Standing,
 }
 
 /// The first rule that holds, or the default.
@@ -50,6 +55,9 @@ pub(super) enum Verdict {
 pub(super) struct Case<'r, 'f> {
     pub(super) facts: &'r Facts<'f>,
     pub(super) asked: &'r Asked,
+    /// The verdict is not plain, or follows from more than the file's names and type: it holds for
+    /// this request alone.
+    pub(super) varies: Cell<bool>,
 }
 
 pub(super) fn refuse(errno: Errno, why: &'static str) -> Refusal {
@@ -119,10 +127,7 @@ impl Policy {
         request.with_facts(|facts| {
             let asked = request.asked();
             let words = facts.words.with(asked.words).with(asked.open_words);
-            let case = Case {
-                facts,
-                asked: &asked,
-            };
+            let case = Case::new(facts, &asked);
             let speaks = each_word(words).any(|word| rule.speaks_of(facts.op, word));
             let mut places = names(facts).chain(facts.second.map(Some));
             speaks
@@ -138,7 +143,7 @@ impl Policy {
     fn judge(&self, facts: &Facts<'_>, asked: &Asked) -> Result<Allowed, Refusal> {
         let op = facts.op;
         let words = self.judge_before_rules(facts, asked)?;
-        let case = Case { facts, asked };
+        let case = Case::new(facts, asked);
         let mut allowed = Allowed {
             limit: Limit::smaller(None, self.file_size, None),
             areas: self.areas_of(facts),
@@ -183,6 +188,7 @@ impl Policy {
         if self.observe {
             self.observe_conditions(asked, &mut allowed);
         }
+        allowed.standing = self.standing(&case, words, &allowed);
         Ok(allowed)
     }
 
@@ -253,7 +259,11 @@ impl Policy {
     ) {
         let mut hidden = false;
         for word in each_word(words) {
-            match self.verdict(case, path, word) {
+            let verdict = self.verdict(case, path, word);
+            if !self.is_plain(verdict) {
+                case.varies.set(true);
+            }
+            match verdict {
                 Verdict::Allow(rule, modify) => {
                     if word == Words::of(Word::Write) {
                         allowed.limit = Limit::smaller(allowed.limit, modify.file_size, rule);
@@ -291,6 +301,14 @@ impl Policy {
                 }
             }
         }
+    }
+
+    /// Whether a verdict allows, and does nothing else.
+    fn is_plain(&self, verdict: Verdict) -> bool {
+        let Verdict::Allow(rule, modify) = verdict else {
+            return false;
+        };
+        modify == Modify::default() && !rule.is_some_and(|rule| self.rule_logs(rule))
     }
 
     /// What a request may add to, whoever allows it.
@@ -469,6 +487,16 @@ fn class_errno(op: Op, word: Words) -> Errno {
     }
 }
 
+impl<'r, 'f> Case<'r, 'f> {
+    pub(super) fn new(facts: &'r Facts<'f>, asked: &'r Asked) -> Self {
+        Self {
+            facts,
+            asked,
+            varies: Cell::new(false),
+        }
+    }
+}
+
 impl Case<'_, '_> {
     /// A condition on a fact that the request does not have does not hold; but where the target
     /// exists and the fact was merely not gathered, a restricting rule holds: it fails closed.
@@ -484,6 +512,9 @@ impl Case<'_, '_> {
         condition: &Condition,
         path: Option<&[u8]>,
     ) -> bool {
+        if !condition.follows_from_names() {
+            self.varies.set(true);
+        }
         let has_target = !is_new_name(self.facts.op, false);
         let could_be_known = condition.needs_path() || (has_target && condition.needs_attr());
         let missing = rule.restricts() && could_be_known;

@@ -199,13 +199,7 @@ impl Policy {
     pub fn explain(&self, request: &Request) -> Explanation {
         let asked = request.asked();
         let steps = request.with_facts(|facts| match self.judge_before_rules(facts, &asked) {
-            Ok(words) => self.steps(
-                &Case {
-                    facts,
-                    asked: &asked,
-                },
-                words,
-            ),
+            Ok(words) => self.steps(&Case::new(facts, &asked), words),
             Err(_told_by_the_answer) => Vec::new(),
         });
         Explanation {
@@ -281,10 +275,7 @@ impl Policy {
             let Ok(words) = self.judge_before_rules(facts, &asked) else {
                 return Vec::new();
             };
-            let case = Case {
-                facts,
-                asked: &asked,
-            };
+            let case = Case::new(facts, &asked);
             let verdicts = what_is_judged(&case, words)
                 .into_iter()
                 .map(|(name, word, _)| self.verdict(&case, name, word));

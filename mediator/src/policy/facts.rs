@@ -26,6 +26,14 @@ pub struct Needs {
     pub attr: bool,
 }
 
+impl Needs {
+    /// Whether anything must be gathered.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self.path || self.attr
+    }
+}
+
 /// The facts of one request. Paths are bytes within the view, joined by `/` and starting with it:
 /// `/a/b`; the root is `/`. A component never contains `/`, so the form is unambiguous.
 #[derive(Clone, Debug)]

@@ -23,6 +23,7 @@ mod paths;
 mod permit;
 mod request;
 pub mod shipped;
+mod standing;
 mod symbol;
 pub(crate) mod text;
 mod witness;
@@ -45,6 +46,7 @@ pub use parse::{
 pub use paths::glob_of;
 pub use permit::{Permit, Refusal};
 pub use request::{Granted, Request};
+pub use standing::Standing;
 pub use symbol::{errno_name, errno_named, errno_symbol};
 pub use witness::witnesses;
 
@@ -52,5 +54,7 @@ pub use witness::witnesses;
 mod props;
 #[cfg(test)]
 mod props_language;
+#[cfg(test)]
+mod props_standing;
 #[cfg(test)]
 pub(crate) mod tests;

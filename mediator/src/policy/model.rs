@@ -1,5 +1,7 @@
 //! A policy as data: what the engine reads, and what the parser makes.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use rustix::io::Errno;
 
 use super::areas::{Area, Totals};
@@ -14,6 +16,8 @@ use crate::op::{Op, Word, Words};
 /// The rules of one view. Plain data: shared between threads without a lock.
 #[derive(Clone, Debug)]
 pub struct Policy {
+    /// Its own, to tell what it decided from what another did. Never 0.
+    pub(super) number: u32,
     pub(super) settings: Settings,
     pub(super) default_allow: bool,
     pub(super) readonly: bool,
@@ -267,12 +271,19 @@ pub(super) fn words_besides(op: Op) -> Words {
     }
 }
 
+/// A number that no policy of this process has had.
+fn another_number() -> u32 {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+}
+
 impl Policy {
     /// No rules, everything allowed but the floor; what runs when no policy is named. Unlike in a
     /// file, where `set_id` is `"strip"` unless written, set-id bits are allowed.
     #[must_use]
     pub fn parity() -> Self {
         Self {
+            number: 0,
             settings: Settings::default(),
             default_allow: true,
             readonly: false,
@@ -295,6 +306,7 @@ impl Policy {
 
     /// Works out what depends on the rules as a whole.
     pub(super) fn compiled(mut self) -> Self {
+        self.number = another_number();
         self.bounds = self.work_out_bounds();
         self.followed = self.work_out_followed();
         self.areas = self.work_out_areas();
@@ -440,6 +452,7 @@ impl Policy {
 
     /// Refuses every change from now on, whatever the rules say.
     pub fn set_readonly(&mut self) {
+        self.number = another_number();
         self.readonly = true;
     }
 

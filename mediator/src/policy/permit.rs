@@ -4,6 +4,7 @@ use rustix::io::Errno;
 
 use super::areas::Areas;
 use super::engine::Allowed;
+use super::standing::Standing;
 use crate::op::{Operation, Words};
 
 /// Proof that the policy allowed one operation, and what it granted, in host ids. Only
@@ -23,6 +24,7 @@ pub(super) struct Trace {
     pretended: Words,
     observed: Option<Refusal>,
     areas: Areas,
+    standing: Standing,
 }
 
 impl Trace {
@@ -33,6 +35,7 @@ impl Trace {
             pretended: allowed.pretended,
             observed: allowed.observed,
             areas: allowed.areas,
+            standing: allowed.standing,
         }
     }
 }
@@ -78,6 +81,13 @@ impl<O: Operation> Permit<O> {
     #[must_use]
     pub fn areas(&self) -> Areas {
         self.trace.areas
+    }
+
+    /// What of the verdict may be remembered with the file, and given to
+    /// [`crate::policy::Policy::decide_again`].
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.trace.standing
     }
 
     /// What would have been refused if the policy's rules were enforced (`mode = "observe"`).

@@ -85,6 +85,7 @@ impl Reader<'_, '_> {
         let xattrs = self.xattrs(file);
         reach::check(&rules, readonly, &mut self.report);
         Some(Policy {
+            number: 0,
             settings,
             default_allow: default_allow?,
             readonly,
