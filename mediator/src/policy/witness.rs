@@ -36,8 +36,14 @@ pub fn witnesses(policies: &[&Policy], requester: Requester) -> Vec<Request> {
             found.xattrs(policies, path, &around);
         }
     }
-    for old in paths.iter().take(PAIRED_MAX) {
-        for new in paths.iter().take(PAIRED_MAX).filter(|new| *new != old) {
+    let mut paired: Vec<&[u8]> = paths.iter().map(Vec::as_slice).take(PAIRED_MAX).collect();
+    // Rules without a path speak of renames too.
+    let another = [b"/", ELSEWHERE, b"2"].concat();
+    if paired.iter().filter(|path| **path != b"/").count() < 2 {
+        paired.push(&another);
+    }
+    for old in &paired {
+        for new in paired.iter().filter(|new| *new != old) {
             for kind in [FileKind::Regular, FileKind::Directory] {
                 let around = Circumstances {
                     kind: Some(kind),

@@ -77,6 +77,10 @@ fn every_key_that_changes_an_answer_has_a_witness() {
             "lookup /a (file)",
         ),
         (
+            rule("do = \"rename\""),
+            "rename /~elsewhere~ /~elsewhere~2 (file)",
+        ),
+        (
             rule("do = \"mknod\""),
             "mknod /~elsewhere~ 0644 fifo (file)",
         ),
