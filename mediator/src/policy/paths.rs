@@ -244,8 +244,10 @@ impl States {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Glob {
     segments: Vec<Segment>,
-    /// What every match starts with; a cheap look before the automaton runs.
+    /// The components that every match starts with, `/a/b`: compared before the automaton runs.
     prefix: Vec<u8>,
+    /// How many segments they are.
+    leading: usize,
 }
 
 impl Glob {
@@ -303,14 +305,21 @@ impl Glob {
                 "shorten the path with `**`",
             ));
         }
-        let mut prefix = Vec::new();
+        let (mut prefix, mut leading) = (Vec::new(), 0);
         for segment in &segments {
             let Segment::One(glob) = segment else { break };
-            let Some(name) = glob.literal() else { break };
+            // What no component can be must not be found across two.
+            let name = glob.literal().filter(|name| !name.contains(&b'/'));
+            let Some(name) = name else { break };
             prefix.push(b'/');
             prefix.extend_from_slice(&name);
+            leading += 1;
         }
-        Ok(Self { segments, prefix })
+        Ok(Self {
+            segments,
+            prefix,
+            leading,
+        })
     }
 
     fn start(&self) -> States {
@@ -341,15 +350,18 @@ impl Glob {
 
     /// Where the pattern stands after `path` (`/a/b`; the root is `/`).
     pub(super) fn after(&self, path: &[u8]) -> States {
-        let within = path.strip_prefix(b"/").unwrap_or(path);
-        if within.is_empty() {
-            return self.start();
-        }
-        self.run(within)
+        self.run(path.strip_prefix(b"/").unwrap_or(path))
     }
 
     fn run(&self, joined: &[u8]) -> States {
-        let mut states = self.start();
+        self.run_from(self.start(), joined)
+    }
+
+    /// The components of `a/b`; of nothing there are none.
+    fn run_from(&self, mut states: States, joined: &[u8]) -> States {
+        if joined.is_empty() {
+            return states;
+        }
         for component in joined.split(|byte| *byte == b'/') {
             states = self.step(states, |glob| glob.matches(component));
             if states.is_dead() {
@@ -402,8 +414,23 @@ impl Glob {
 
     /// Whether `path` matches.
     pub(super) fn matches(&self, path: &[u8]) -> bool {
-        // A literal pattern's prefix is the whole path; any other match is longer or equal.
-        path.starts_with(&self.prefix) && self.accepts(self.after(path))
+        let Some(rest) = path.strip_prefix(self.prefix.as_slice()) else {
+            return false;
+        };
+        // Behind the prefix a component begins, or nothing is left.
+        let within = match rest.split_first() {
+            None => rest,
+            Some((b'/', within)) => within,
+            Some(_) => return false,
+        };
+        match self.segments.get(self.leading..).unwrap_or_default() {
+            [] => within.is_empty(),
+            [Segment::AnyDepth] => true,
+            _ => {
+                let start = self.closed(1 << self.leading);
+                self.accepts(self.run_from(start, within))
+            }
+        }
     }
 
     /// The only path that matches, if there is just one; `/` for the root.
@@ -565,5 +592,19 @@ mod tests {
     fn glob_of_a_long_hostile_name_ends_soon() {
         let glob = Glob::path("/*a*a*a*a*a*a*a*b").unwrap();
         assert!(!glob.matches(&[b"/".as_slice(), &[b'a'; 255]].concat()));
+    }
+
+    #[test]
+    fn what_every_match_begins_with_ends_at_a_component() {
+        let matches = |glob: &str, path: &str| Glob::path(glob).unwrap().matches(path.as_bytes());
+        for glob in ["/a/**", "/a", "/a/*b"] {
+            assert!(!matches(glob, "/ab") && !matches(glob, "/abb/b"), "{glob}");
+        }
+        assert!(matches("/a/**", "/a") && matches("/a/**", "/a/b/c"));
+        assert!(matches("/a", "/a") && !matches("/a", "/a/b") && !matches("/a", "/"));
+        assert!(matches("/a/*b", "/a/xb") && !matches("/a/*b", "/a"));
+        assert!(matches("/**", "/") && matches("/", "/") && !matches("/", "/a"));
+        // A name that cannot be is no way to find two.
+        assert!(!matches("/a\\x2fb/**", "/a/b") && !matches("/a\\x2fb", "/a/b"));
     }
 }
