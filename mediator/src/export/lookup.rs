@@ -248,10 +248,15 @@ impl Export {
         if submount && self.submounts != Submounts::Follow {
             return Err((Errno::NOENT, "submount").into());
         }
-        self.check_spelling(parent.fd(), name, &seen)?;
-        Ok(self.recognise(parent, name, fd, seen, submount))
+        let (child, is_its_name) = self.recognise(parent, name, fd, seen, submount);
+        // One that is known was spelled right when it was entered, or rules began to go by name.
+        if !is_its_name {
+            self.check_spelling(parent.fd(), name, &child.seen)?;
+        }
+        Ok(child)
     }
 
+    /// What is known of a child, and whether the name is known to be its.
     fn recognise(
         &self,
         parent: &Pin,
@@ -259,7 +264,7 @@ impl Export {
         fd: OwnedFd,
         mut seen: Seen,
         submount: bool,
-    ) -> Child {
+    ) -> (Child, bool) {
         let (node, shown, standing) = self.with(|table| {
             let slot = table.nodes.find(&seen.identity);
             let node = slot.map(|slot| table.nodes.id(slot));
@@ -277,13 +282,14 @@ impl Export {
         if node != Some(NodeId::ROOT) {
             seen.attr.ino = shown.unwrap_or(seen.attr.ino);
         }
-        Child {
+        let child = Child {
             fd,
             seen,
             node,
             submount,
             standing: standing.unwrap_or_default(),
-        }
+        };
+        (child, standing.is_some())
     }
 
     /// Attributes of a node.

@@ -34,11 +34,12 @@ impl Nodes {
         self.at(slot).parent == parent && self.name(slot) == name
     }
 
-    /// Whether a name is one of a node's.
+    /// Whether a name is one of a node's, and not gone.
     pub(super) fn has_name(&self, slot: u32, parent: u32, name: &[u8]) -> bool {
         let further = self.further.get(&slot).map(Vec::as_slice);
         let mut further = further.unwrap_or_default().iter();
-        self.is_named(slot, parent, name) || further.any(|(p, n)| *p == parent && **n == *name)
+        let first = self.at(slot).flags & GONE == 0 && self.is_named(slot, parent, name);
+        first || further.any(|(p, n)| *p == parent && **n == *name)
     }
 
     /// Whether `slot` is `ancestor` or hangs below it.
