@@ -49,13 +49,20 @@ impl fmt::Display for Mistakes {
 /// Collects mistakes while a file is read.
 pub(super) struct Report<'t> {
     text: &'t str,
+    /// Where each line begins, in bytes.
+    lines: Vec<usize>,
     found: Vec<(usize, String, String)>,
 }
 
 impl<'t> Report<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        let found = Vec::new();
-        Self { text, found }
+        let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let behind = newlines.map(|(at, _)| at + 1);
+        Self {
+            text,
+            lines: std::iter::once(0).chain(behind).collect(),
+            found: Vec::new(),
+        }
     }
 
     /// Notes a mistake at a span of bytes.
@@ -79,10 +86,11 @@ impl<'t> Report<'t> {
 
     /// Where a byte is: line and column, from 1.
     fn place(&self, byte: usize) -> (usize, usize) {
-        let before = self.text.get(..byte).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
+        let byte = byte.min(self.text.len());
+        let line = self.lines.partition_point(|start| *start <= byte);
+        let start = line.checked_sub(1).and_then(|at| self.lines.get(at));
+        let before = self.text.get(start.copied().unwrap_or(0)..byte);
+        let column = before.unwrap_or_default().chars().count() + 1;
         (line, column)
     }
 

@@ -480,6 +480,10 @@ impl Glob {
 
     /// Whether every path that `other` matches is surely matched here too; "no" may be wrong.
     pub(super) fn covers(&self, other: &Self) -> bool {
+        // Most patterns are about different places.
+        if !other.prefix.starts_with(&self.prefix) {
+            return false;
+        }
         // Walks `other`'s segments and keeps the states that this pattern is in for certain,
         // whichever names were taken.
         let mut seen = std::collections::HashSet::new();
