@@ -171,6 +171,15 @@ pub struct NodeId(pub u64);
 impl NodeId {
     /// `FUSE_ROOT_ID`.
     pub const ROOT: Self = Self(1);
+
+    /// Of the numbers with the highest bit set, which carry a device's in the next 15: the device
+    /// that none has.
+    pub(crate) const NO_DEVICE: u16 = 0x7ffe;
+
+    /// A number that no node ever has, for a name whose file has the inode number `ino`.
+    pub(crate) const fn unseen(ino: u64) -> Self {
+        Self(1 << 63 | (Self::NO_DEVICE as u64) << 48 | ino & ((1 << 48) - 1))
+    }
 }
 
 /// An open file or directory as the kernel names it: FUSE's `fh`. Opaque; carries a generation, so

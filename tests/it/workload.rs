@@ -20,17 +20,25 @@ const VIEW: &str = "VIRTFS_IT_VIEW";
 /// `some`: what is refused is passed over, as on a read-only view.
 const HOW: &str = "VIRTFS_IT_HOW";
 
-/// The words that start it: a copy of this binary in a place where the client may execute it.
+/// The words that start it.
 pub(crate) fn words(export: &Export, all: bool) -> Vec<String> {
+    let how = if all { "all" } else { "some" };
+    let at = shown(export.path());
+    itself(export, "workload::client", &[(VIEW, &at), (HOW, how)])
+}
+
+/// The words that start one of this binary's tests as a client, from a copy in a place where that
+/// may execute it.
+pub(crate) fn itself(export: &Export, test: &str, environment: &[(&str, &str)]) -> Vec<String> {
     let copy: PathBuf = export.beside("client");
     fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
     let mut words = vec!["env".to_owned()];
-    words.push(format!("{VIEW}={}", shown(export.path())));
-    words.push(format!("{HOW}={}", if all { "all" } else { "some" }));
+    let set = environment.iter();
+    words.extend(set.map(|(name, value)| format!("{name}={value}")));
     words.push(shown(&copy));
-    let rest = "--exact workload::client --nocapture --test-threads 1";
-    words.extend(rest.split(' ').map(str::to_owned));
+    let rest = ["--exact", test, "--nocapture", "--test-threads", "1"];
+    words.extend(rest.map(str::to_owned));
     words
 }
 

@@ -1,7 +1,12 @@
-//! Open directories. Cookies are the backing file system's own (`d_off`) and opaque: a forged one
+//! Reading directories. Cookies are the backing file system's own (`d_off`) and opaque: a forged one
 //! leads to some place in the same directory, or to EINVAL.
+//!
+//! A directory is read through a handle, or, where the kernel was told that opening one decides
+//! nothing, by its node alone: then a stream that stands where the reader goes on is taken from the
+//! store, or the directory is opened and sought for this one call.
 
 use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Mode as RawMode, OFlags, RawDirEntry, SeekFrom};
@@ -10,6 +15,8 @@ use rustix::io::Errno;
 use super::fault::Call;
 use super::handle::{Handle, Kind};
 use super::node::Nodes;
+use super::stream::Stream;
+use super::table::Table;
 use super::{Export, Fault, Pin, Submounts};
 use crate::ids::{FileKind, HandleId, NodeId};
 use crate::op::rows;
@@ -44,7 +51,6 @@ pub enum Handed {
 }
 
 /// What was read of a directory and not yet handed over.
-#[derive(Default)]
 pub(super) struct Listing {
     entries: Vec<Kept>,
     names: Vec<u8>,
@@ -56,6 +62,15 @@ pub(super) struct Listing {
     is_root: bool,
     own_ino: u64,
     device: u16,
+}
+
+/// Where a reader of a directory has come to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    /// The reply is full.
+    Full,
+    /// There are no more entries.
+    End,
 }
 
 struct Kept {
@@ -76,24 +91,23 @@ impl Export {
         if pin.kind != FileKind::Directory {
             return Err((Errno::NOTDIR, "openat").into());
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = rustix::fs::openat(pin.fd(), c".", flags, RawMode::empty()).call("openat")?;
-        let own_ino = self.stat(pin)?.ino;
-        let device = self.with(|table| {
-            let slot = table.slot(pin.node)?;
-            Ok(table.nodes.device_of(slot))
-        });
-        let listing = Listing {
-            is_root: pin.node == NodeId::ROOT,
-            own_ino,
-            device: device.call("opendir")?,
-            ..Listing::default()
-        };
+        let (fd, listing) = self.open_listing(pin)?;
         self.keep(Handle {
-            fd: Arc::new(fd),
+            fd,
             node: pin.node,
             open: Kind::Directory(Mutex::new(listing)),
         })
+    }
+
+    fn open_listing(&self, pin: &Pin) -> Result<(Arc<OwnedFd>, Listing), Fault> {
+        if pin.kind != FileKind::Directory {
+            return Err((Errno::NOTDIR, "openat").into());
+        }
+        let listing = self.with(|table| Listing::of(table, pin.node));
+        let listing = listing.call("openat")?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = rustix::fs::openat(pin.fd(), c".", flags, RawMode::empty()).call("openat")?;
+        Ok((Arc::new(fd), listing))
     }
 
     /// Hands over a directory's entries from a cookie on, until there are no more or `each` says
@@ -114,21 +128,82 @@ impl Export {
             return Err((Errno::NOTDIR, "getdents64").into());
         };
         let mut listing = listing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.hand_over(handle.fd(), &mut listing, cookie, each)
+            .map(drop)
+    }
+
+    /// The same by the directory's node, which need not be open. Several readers of one directory
+    /// go on each at its own place. `each` may read the same directory.
+    ///
+    /// # Errors
+    ///
+    /// ENOTDIR for a file; ESTALE if the node was forgotten; EINVAL for a cookie that cannot be one.
+    pub fn readdir_node(
+        &self,
+        _permit: &Permit<rows::Readdir>,
+        pin: &Pin,
+        cookie: u64,
+        each: &mut dyn FnMut(DirEntry<'_>) -> Handed,
+    ) -> Result<(), Fault> {
+        let (standing, ticket) = self.with(|table| table.take_stream(pin.node, cookie));
+        let mut stream = match standing {
+            Some(stream) => stream,
+            None => self.open_stream(pin)?,
+        };
+        let mut any = false;
+        let mut taken = |entry: DirEntry<'_>| {
+            let handed = each(entry);
+            any |= handed == Handed::Taken;
+            handed
+        };
+        let fd = stream.fd.clone();
+        let reached = self.hand_over(fd.as_fd(), &mut stream.listing, cookie, &mut taken)?;
+        // An empty reply at the end is the last that a reader asks for.
+        if any || reached == Reached::Full {
+            self.with(|table| table.keep_stream(stream, ticket));
+        }
+        Ok(())
+    }
+
+    fn open_stream(&self, pin: &Pin) -> Result<Stream, Fault> {
+        let (fd, listing) = self.open_listing(pin)?;
+        let identity = self.inode(pin)?.0;
+        Ok(Stream {
+            node: pin.node,
+            identity,
+            fd,
+            listing,
+        })
+    }
+
+    /// Closes what readers of a directory by its node left standing: who goes on has it opened
+    /// again.
+    pub fn close_streams(&self, node: NodeId) {
+        self.with(|table| table.close_streams(node));
+    }
+
+    fn hand_over(
+        &self,
+        dir: BorrowedFd<'_>,
+        listing: &mut Listing,
+        cookie: u64,
+        each: &mut dyn FnMut(DirEntry<'_>) -> Handed,
+    ) -> Result<Reached, Fault> {
         // A rewind must see what changed since.
         if cookie == 0 || cookie != listing.position {
-            seek(&handle, cookie)?;
+            seek(dir, cookie)?;
             listing.clear(cookie);
         }
         loop {
-            if listing.next == listing.entries.len() && !listing.fill(&handle)? {
-                return Ok(());
+            if listing.next == listing.entries.len() && !listing.fill(dir)? {
+                return Ok(Reached::End);
             }
             while let Some(kept) = listing.entries.get(listing.next) {
                 let name = listing.names.get(kept.start..kept.end).unwrap_or_default();
                 let hidden = self.submounts == Submounts::Hide
                     && name != b"."
                     && name != b".."
-                    && self.is_hidden_mount(&handle, name);
+                    && self.is_hidden_mount(dir, name);
                 let entry = DirEntry {
                     name,
                     ino: kept.ino,
@@ -139,31 +214,56 @@ impl Export {
                 match handed {
                     Handed::Taken => listing.position = kept.cookie,
                     Handed::LeftOut => {}
-                    Handed::Full => return Ok(()),
+                    Handed::Full => return Ok(Reached::Full),
                 }
                 listing.next += 1;
             }
         }
     }
 
-    fn is_hidden_mount(&self, dir: &Handle, name: &[u8]) -> bool {
+    fn is_hidden_mount(&self, dir: BorrowedFd<'_>, name: &[u8]) -> bool {
         let Ok(name) = std::ffi::CString::new(name) else {
             return true;
         };
-        sys::stat_at(dir.fd(), &name, AtFlags::empty()).is_ok_and(|st| st.stx_mnt_id != self.mount)
+        sys::stat_at(dir, &name, AtFlags::empty()).is_ok_and(|st| st.stx_mnt_id != self.mount)
     }
 }
 
-fn seek(handle: &Handle, cookie: u64) -> Result<(), Fault> {
+fn seek(dir: BorrowedFd<'_>, cookie: u64) -> Result<(), Fault> {
     if i64::try_from(cookie).is_err() {
         return Err((Errno::INVAL, "lseek").into());
     }
-    rustix::fs::seek(handle.fd(), SeekFrom::Start(cookie))
+    rustix::fs::seek(dir, SeekFrom::Start(cookie))
         .map(|_| ())
         .call("lseek")
 }
 
 impl Listing {
+    /// Of a directory that is known, at its start.
+    fn of(table: &Table, node: NodeId) -> Result<Self, Errno> {
+        let slot = table.slot(node)?;
+        let is_root = node == NodeId::ROOT;
+        Ok(Self {
+            entries: Vec::new(),
+            names: Vec::new(),
+            next: 0,
+            position: 0,
+            is_root,
+            // As the view shows it: only the root's number is not its node's.
+            own_ino: if is_root {
+                table.nodes.identity(slot).ino
+            } else {
+                node.0
+            },
+            device: table.nodes.device_of(slot),
+        })
+    }
+
+    /// The cookie with which a reader goes on here.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
     fn clear(&mut self, position: u64) {
         self.entries.clear();
         self.names.clear();
@@ -172,11 +272,10 @@ impl Listing {
     }
 
     /// Reads on; `false` at the end of the directory.
-    fn fill(&mut self, handle: &Handle) -> Result<bool, Fault> {
+    fn fill(&mut self, dir: BorrowedFd<'_>) -> Result<bool, Fault> {
         self.clear(self.position);
         let mut buffer = [MaybeUninit::uninit(); BATCH];
-        sys::read_entries(handle.fd(), &mut buffer, &mut |entry| self.keep(entry))
-            .call("getdents64")
+        sys::read_entries(dir, &mut buffer, &mut |entry| self.keep(entry)).call("getdents64")
     }
 
     fn keep(&mut self, entry: &RawDirEntry<'_>) {

@@ -1,7 +1,7 @@
 //! Data of open files. What a handle may be used for is checked here, since the descriptor behind
 //! it may allow more.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, Mode as RawMode, OFlags, SeekFrom};
@@ -226,18 +226,37 @@ impl Export {
         handle: HandleId,
         data_only: bool,
     ) -> Result<(), Fault> {
-        let handle = self.handle(handle)?;
-        if data_only {
-            rustix::fs::fdatasync(handle.fd()).call("fdatasync")
-        } else {
-            rustix::fs::fsync(handle.fd()).call("fsync")
-        }
+        sync(self.handle(handle)?.fd(), data_only)
+    }
+
+    /// The same for a directory that need not be open.
+    ///
+    /// # Errors
+    ///
+    /// ENOTDIR for anything else; what openat(2) and fsync(2) say.
+    pub fn fsync_directory(
+        &self,
+        _permit: Permit<rows::Fsync>,
+        pin: &Pin,
+        data_only: bool,
+    ) -> Result<(), Fault> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let dir = rustix::fs::openat(pin.fd(), c".", flags, RawMode::empty()).call("openat")?;
+        sync(dir.as_fd(), data_only)
     }
 
     /// Closes a handle; a forged or stale one is ignored.
     pub fn release(&self, handle: HandleId) {
         // Closed here, when the lock has been released.
         drop(self.with(|table| table.release(handle)));
+    }
+}
+
+fn sync(fd: BorrowedFd<'_>, data_only: bool) -> Result<(), Fault> {
+    if data_only {
+        rustix::fs::fdatasync(fd).call("fdatasync")
+    } else {
+        rustix::fs::fsync(fd).call("fsync")
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use rustix::io::Errno;
 
 use super::{Export, Fault};
-use crate::ids::NodeId;
+use crate::ids::{FileKind, NodeId};
 use crate::name::Name;
 
 impl Export {
@@ -13,6 +13,19 @@ impl Export {
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeId> {
         self.with(|table| table.nodes.ids().collect())
+    }
+
+    /// Every directory among them.
+    #[must_use]
+    pub fn directories(&self) -> Vec<NodeId> {
+        self.with(|table| {
+            let nodes = &table.nodes;
+            let is_directory = |node: &NodeId| {
+                let kind = nodes.slot(*node).map(|slot| nodes.kind(slot));
+                kind == Some(FileKind::Directory)
+            };
+            nodes.ids().filter(is_directory).collect()
+        })
     }
 
     /// The names by which a node is known: the directory's node and the name in it. None for the

@@ -106,6 +106,8 @@ impl Export {
             }
             table.nodes.set_linked(slot, before.nlink.saturating_sub(1));
             table.hold(slot, before.fd.clone());
+            // A removed directory is not kept from being freed.
+            table.close_streams(table.nodes.id(slot));
         });
     }
 

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use rustix::fs::{AtFlags, Statx};
 use rustix::io::Errno;
 
 use super::attr::{Inode, Seen};
@@ -63,15 +64,19 @@ impl Pin {
 
 /// What a name in a directory is right now: a descriptor and attributes, told to nobody yet.
 #[derive(Debug)]
-pub struct Child {
-    pub(super) fd: OwnedFd,
+pub struct Child<F = OwnedFd> {
+    pub(super) fd: F,
     pub(super) seen: Seen,
     pub(super) node: Option<NodeId>,
     pub(super) submount: bool,
     pub(super) standing: Standing,
 }
 
-impl Child {
+/// The same without a descriptor: like a node whose descriptor was given up, it is opened by its
+/// name when it is used, and must then be the same inode.
+pub type Glance = Child<()>;
+
+impl<F> Child<F> {
     /// Its attributes; `ino` is the one that it is or will be shown with, unless its number was
     /// used before by a node that the kernel still knows.
     #[must_use]
@@ -243,28 +248,32 @@ impl Export {
     /// go by name and the directory lists it under another spelling.
     pub fn child(&self, parent: &Pin, name: &Name) -> Result<Child, Fault> {
         let fd = sys::open_path(parent.fd(), name.as_c_str()).call("openat")?;
-        let seen = Seen::new(&sys::stat(fd.as_fd()).call("statx")?).call("statx")?;
+        let st = sys::stat(fd.as_fd()).call("statx")?;
+        self.recognise(parent, name, &st, fd)
+    }
+
+    /// The same, for one call less, of what may never be used.
+    ///
+    /// # Errors
+    ///
+    /// As [`Export::child`].
+    pub fn glance(&self, parent: &Pin, name: &Name) -> Result<Glance, Fault> {
+        let st = sys::stat_at(parent.fd(), name.as_c_str(), AtFlags::empty()).call("statx")?;
+        self.recognise(parent, name, &st, ())
+    }
+
+    fn recognise<F>(
+        &self,
+        parent: &Pin,
+        name: &Name,
+        st: &Statx,
+        fd: F,
+    ) -> Result<Child<F>, Fault> {
+        let mut seen = Seen::new(st).call("statx")?;
         let submount = seen.mount != self.mount;
         if submount && self.submounts != Submounts::Follow {
             return Err((Errno::NOENT, "submount").into());
         }
-        let (child, is_its_name) = self.recognise(parent, name, fd, seen, submount);
-        // One that is known was spelled right when it was entered, or rules began to go by name.
-        if !is_its_name {
-            self.check_spelling(parent.fd(), name, &child.seen)?;
-        }
-        Ok(child)
-    }
-
-    /// What is known of a child, and whether the name is known to be its.
-    fn recognise(
-        &self,
-        parent: &Pin,
-        name: &Name,
-        fd: OwnedFd,
-        mut seen: Seen,
-        submount: bool,
-    ) -> (Child, bool) {
         let (node, shown, standing) = self.with(|table| {
             let slot = table.nodes.find(&seen.identity);
             let node = slot.map(|slot| table.nodes.id(slot));
@@ -282,14 +291,17 @@ impl Export {
         if node != Some(NodeId::ROOT) {
             seen.attr.ino = shown.unwrap_or(seen.attr.ino);
         }
-        let child = Child {
+        // One that is known was spelled right when it was entered, or rules began to go by name.
+        if standing.is_none() {
+            self.check_spelling(parent.fd(), name, &seen)?;
+        }
+        Ok(Child {
             fd,
             seen,
             node,
             submount,
             standing: standing.unwrap_or_default(),
-        };
-        (child, standing.is_some())
+        })
     }
 
     /// Attributes of a node.
@@ -353,19 +365,24 @@ impl Export {
         child: Child,
     ) -> Result<Entry, Fault> {
         let entry = self.enter(parent, name, child)?;
-        if !permit.standing().is_none() {
-            self.with(|table| {
-                let slots = (table.slot(entry.node), table.slot(parent.node));
-                if let (Ok(slot), Ok(above)) = slots
-                    // The verdict was on this name alone.
-                    && table.nodes.names(slot) == 1
-                    && table.nodes.has_name(slot, above, name.as_bytes())
-                {
-                    table.nodes.remember(slot, parent.at, permit.standing());
-                }
-            });
-        }
+        self.remember_entry(&entry, parent, name, permit.standing());
         Ok(entry)
+    }
+
+    fn remember_entry(&self, entry: &Entry, parent: &Pin, name: &Name, standing: Standing) {
+        if standing.is_none() {
+            return;
+        }
+        self.with(|table| {
+            let slots = (table.slot(entry.node), table.slot(parent.node));
+            if let (Ok(slot), Ok(above)) = slots
+                // The verdict was on this name alone.
+                && table.nodes.names(slot) == 1
+                && table.nodes.has_name(slot, above, name.as_bytes())
+            {
+                table.nodes.remember(slot, parent.at, standing);
+            }
+        });
     }
 
     /// Remembers what was decided about a node by all the names that it had when it was pinned.
@@ -378,6 +395,23 @@ impl Export {
                 table.nodes.remember(slot, pin.at, standing);
             }
         });
+    }
+
+    /// Tells the kernel of what was only glanced at.
+    ///
+    /// # Errors
+    ///
+    /// As [`Export::lookup`].
+    pub fn lookup_glance(
+        &self,
+        permit: Permit<rows::Lookup>,
+        parent: &Pin,
+        name: &Name,
+        glance: &Glance,
+    ) -> Result<Entry, Fault> {
+        let entry = self.enter_seen(parent, name, &glance.seen, glance.submount, None)?;
+        self.remember_entry(&entry, parent, name, permit.standing());
+        Ok(entry)
     }
 
     /// Enters a child; the lookup count goes up by one.

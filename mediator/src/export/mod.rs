@@ -13,6 +13,7 @@
 //! [`crate::policy::Permit`] says what to do. The umask is taken to be 0.
 
 mod attr;
+mod closing;
 mod count;
 mod create;
 mod descriptor;
@@ -27,6 +28,7 @@ mod names;
 mod node;
 mod setattr;
 mod spelling;
+mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -43,7 +45,7 @@ pub use attr::{Attr, Inode, Statfs};
 pub use count::{Counted, Tree, Walk};
 pub use dir::{DirEntry, Handed};
 pub use fault::Fault;
-pub use lookup::{Child, Entry, Pin};
+pub use lookup::{Child, Entry, Glance, Pin};
 pub(crate) use spelling::SPELLING;
 pub use table::DescriptorUse;
 
@@ -88,6 +90,7 @@ pub struct Export {
     exact_names: AtomicBool,
     /// The file system said that it has no `O_TMPFILE`.
     no_tmpfile: AtomicBool,
+    closes_silently: bool,
 }
 
 impl std::fmt::Debug for Export {
@@ -111,6 +114,9 @@ impl Export {
             return Err((rustix::io::Errno::NOTDIR, "statx").into());
         }
         rustix::process::fchdir(&settings.proc_fd).call("fchdir")?;
+        // What lies on other mounts may be of another kind.
+        let closes_silently =
+            settings.submounts != Submounts::Follow && closing::is_silent(settings.root.as_fd());
         let root = Arc::new(settings.root);
         Ok(Self {
             table: Mutex::new(Table::new(
@@ -124,7 +130,14 @@ impl Export {
             submounts: settings.submounts,
             exact_names: AtomicBool::new(settings.exact_names),
             no_tmpfile: AtomicBool::new(false),
+            closes_silently,
         })
+    }
+
+    /// Whether [`Export::flush`] has nothing to tell, whatever was written.
+    #[must_use]
+    pub fn closes_silently(&self) -> bool {
+        self.closes_silently
     }
 
     /// How many inodes are known.

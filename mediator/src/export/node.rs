@@ -296,7 +296,7 @@ impl Nodes {
     pub(super) fn natural(device: u16, ino: u64) -> Option<u64> {
         if device == 0 && ino > NodeId::ROOT.0 && ino < SYNTHETIC {
             Some(ino)
-        } else if ino < INO_BITS && device < 0x7fff {
+        } else if ino < INO_BITS && device < NodeId::NO_DEVICE {
             Some(SYNTHETIC | u64::from(device) << 48 | ino)
         } else {
             None
@@ -471,6 +471,10 @@ mod tests {
         assert_ne!(Nodes::natural(0, 1), Some(NodeId::ROOT.0));
         assert_eq!(Nodes::natural(1, 1 << 60), None);
         assert_eq!(Nodes::natural(0, u64::MAX), None);
+        // The one that stands for no node.
+        assert_eq!(Nodes::natural(NodeId::NO_DEVICE, 12), None);
+        assert_ne!(Nodes::natural(0, 12), Some(NodeId::unseen(12).0));
+        assert_ne!(NodeId::unseen(12).0 & COUNTED, COUNTED);
     }
 
     /// An inode as it might be; ext4 uses a number again after seconds only, tmpfs never.

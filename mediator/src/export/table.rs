@@ -12,6 +12,7 @@ use super::attr::{Identity, Seen};
 use super::descriptor::{Descriptors, Gone, NONE};
 use super::handle::{Handle, Handles};
 use super::node::{Nodes, ROOT};
+use super::stream::{Stream, Streams, Ticket};
 use crate::ids::{HandleId, NodeId};
 
 /// Descriptors left for what is open only during a request.
@@ -26,6 +27,7 @@ pub(super) struct Table {
     handles: Handles,
     /// The open handles' descriptors by node, to serve it through them.
     open: HashMap<u32, Vec<Arc<Handle>>>,
+    streams: Streams,
     root: Arc<OwnedFd>,
     limit: usize,
     dead: Vec<Arc<OwnedFd>>,
@@ -60,6 +62,7 @@ impl Table {
             descriptors: Descriptors::default(),
             handles: Handles::default(),
             open: HashMap::new(),
+            streams: Streams::default(),
             root,
             limit: max_descriptors.saturating_sub(IN_FLIGHT).max(2 * FOR_NODES),
             dead: Vec::new(),
@@ -87,9 +90,13 @@ impl Table {
     /// What is held of the budget, and the budget.
     pub(super) fn descriptor_use(&self) -> DescriptorUse {
         DescriptorUse {
-            held: self.descriptors.len() + self.handles.len(),
+            held: self.held(),
             budget: self.limit,
         }
+    }
+
+    fn held(&self) -> usize {
+        self.descriptors.len() + self.handles.len() + self.streams.len()
     }
 
     #[cfg(test)]
@@ -120,7 +127,12 @@ impl Table {
     }
 
     fn shrink(&mut self) {
-        while self.descriptors.len() + self.handles.len() > self.limit {
+        while self.held() > self.limit {
+            // Dear to open again only if its reader comes back, which nobody knows.
+            if let Some(stream) = self.streams.evict() {
+                self.dead.push(stream.fd);
+                continue;
+            }
             let nodes = &self.nodes;
             let Some(gone) = self.descriptors.evict(|slot| nodes.worth(slot)) else {
                 return;
@@ -180,9 +192,11 @@ impl Table {
 
     fn collect_all(&mut self, mut maybe: Vec<u32>) {
         while let Some(slot) = maybe.pop() {
+            let node = self.nodes.id(slot);
             let Some((parents, descriptor)) = self.nodes.remove_unused(slot) else {
                 continue;
             };
+            self.close_streams(node);
             if let Some(gone) = self.descriptors.remove(descriptor) {
                 if let Some((slot, index)) = gone.moved {
                     self.nodes.set_descriptor(slot, index);
@@ -210,6 +224,35 @@ impl Table {
             }
             (at, which) = (parent, 0);
         }
+    }
+
+    /// The stream of a reader of `node` that comes with `cookie`, if there is one. With cookie 0 it
+    /// begins.
+    pub(super) fn take_stream(&mut self, node: NodeId, cookie: u64) -> (Option<Stream>, Ticket) {
+        if cookie == 0 {
+            let left = self.streams.begin(node).map(|stream| stream.fd);
+            self.dead.extend(left);
+        }
+        self.streams.take(node, cookie)
+    }
+
+    /// Keeps a stream for its reader, unless its node is known no more.
+    pub(super) fn keep_stream(&mut self, stream: Stream, ticket: Ticket) {
+        let slot = self.nodes.slot(stream.node);
+        let lives = slot.is_some_and(|slot| self.nodes.identity(slot) == stream.identity);
+        let gone = if lives {
+            self.streams.put(stream, ticket)
+        } else {
+            Some(stream)
+        };
+        self.dead.extend(gone.map(|stream| stream.fd));
+        self.shrink();
+    }
+
+    /// Closes what readers of a node left.
+    pub(super) fn close_streams(&mut self, node: NodeId) {
+        let closed = self.streams.close(node).map(|stream| stream.fd);
+        self.dead.extend(closed);
     }
 
     /// ENFILE when the budget is spent on handles.

@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -18,12 +18,15 @@ use fuser::{
 };
 use rustix::io::Errno;
 
-use super::convert::{attr, bare_attr, entry_attr, errno, file_type, node, requester, set_time};
+use super::convert::{
+    attr, bare_attr, entry_attr, errno, file_type, node, requester, set_time, unseen_attr,
+};
 use super::init::{Lifetimes, negotiate};
+use super::listings::Listings;
 use super::pool::Pool;
 use super::serve::{Cache, ViewMode};
-use crate::ids::{FileKind, GuestGid, GuestUid, HandleId, Mode};
-use crate::mediate::{Mediator, Plus, Shown, ShownEntry, Turn, XattrReply};
+use crate::ids::{FileKind, GuestGid, GuestUid, HandleId, Mode, NodeId};
+use crate::mediate::{DirectoryBy, Mediator, Plus, Shown, ShownEntry, Turn, XattrReply};
 use crate::op::{ChangesAsk, OpenAs};
 
 /// fuser's view of a [`Mediator`].
@@ -41,6 +44,8 @@ pub(super) struct Inner {
     cache: Cache,
     mode: ViewMode,
     lifetimes: Lifetimes,
+    /// Where listings end that the kernel holds.
+    listings: OnceLock<Arc<Listings>>,
     /// The kernel can be made to forget names that it knows to be missing.
     forgets_missing: AtomicBool,
 }
@@ -52,6 +57,7 @@ impl Adapter {
             cache,
             mode,
             lifetimes: Lifetimes::of(cache),
+            listings: OnceLock::new(),
             forgets_missing: AtomicBool::new(false),
         });
         Self {
@@ -111,6 +117,28 @@ impl Inner {
         self.forgets_missing.store(true, Ordering::Relaxed);
     }
 
+    /// Where it is told from now on that a directory was listed.
+    pub(super) fn listings_end_in(&self, listings: Arc<Listings>) {
+        // Set once, before the first request.
+        let _first = self.listings.set(listings);
+    }
+
+    /// Whether OPENDIR decides nothing, here and for as long as the view lives: what READDIR tells
+    /// does not depend on who asks, and may be remembered.
+    fn opens_no_directories(&self) -> bool {
+        self.mode == ViewMode::Client && self.cache != Cache::None
+    }
+
+    fn directory(&self, node: NodeId, fh: FileHandle) -> DirectoryBy {
+        if fh.0 != 0 {
+            return DirectoryBy::Handle(handle(fh));
+        }
+        if let Some(listings) = self.listings.get() {
+            listings.told(node);
+        }
+        DirectoryBy::Node(node)
+    }
+
     fn missing_names_are_kept(&self) -> bool {
         !self.lifetimes.negative.is_zero() && self.forgets_missing.load(Ordering::Relaxed)
     }
@@ -149,8 +177,8 @@ impl Inner {
         if self.lifetimes.keeps_data {
             flags |= FopenFlags::FOPEN_KEEP_CACHE;
         }
-        // Only what was written can fail at close.
-        if !open.write {
+        // Only what was written can fail at close, and not everywhere.
+        if !open.write || self.mediator.closes_silently() {
             flags |= FopenFlags::FOPEN_NOFLUSH;
         }
         flags
@@ -187,8 +215,7 @@ fn xattr(result: Result<XattrReply, Errno>, reply: ReplyXattr) {
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let inner = &self.inner;
-        let plus = !inner.mediator.judges_looks();
-        negotiate(config, inner.cache, inner.mode, plus)
+        negotiate(config, inner.cache, inner.mode)
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -442,23 +469,29 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let (who, ino) = (requester(req), node(ino));
-        self.serve(&(), move |to, ()| match to.mediator.opendir(who, ino) {
-            Ok(opened) => reply.opened(FileHandle(opened.0), FopenFlags::empty()),
-            Err(error) => reply.error(errno(error)),
+        self.serve(&(), move |to, ()| {
+            if to.opens_no_directories() {
+                return reply.error(errno(to.mediator.opendir_needless(who)));
+            }
+            match to.mediator.opendir(who, ino) {
+                Ok(opened) => reply.opened(FileHandle(opened.0), FopenFlags::empty()),
+                Err(error) => reply.error(errno(error)),
+            }
         });
     }
 
     fn readdir(
         &self,
         req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let (who, fh) = (requester(req), handle(fh));
+        let (who, ino) = (requester(req), node(ino));
         self.serve(&(), move |to, ()| {
-            let result = to.mediator.readdir(who, fh, offset, &mut |entry| {
+            let directory = to.directory(ino, fh);
+            let result = to.mediator.readdir(who, directory, offset, &mut |entry| {
                 // The kernel takes an unknown type for a hint (DT_UNKNOWN); fuser cannot say it,
                 // and a wrong hint that claims a regular file is corrected by the first lookup.
                 let kind = file_type(entry.kind.unwrap_or(FileKind::Regular));
@@ -475,15 +508,16 @@ impl Filesystem for Adapter {
     fn readdirplus(
         &self,
         req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let (who, fh) = (requester(req), handle(fh));
+        let (who, ino) = (requester(req), node(ino));
         self.serve(&(), move |to, ()| {
             let mut add = |plus: Plus<'_>| !to.add_plus(&mut reply, &plus);
-            match to.mediator.readdirplus(who, fh, offset, &mut add) {
+            let directory = to.directory(ino, fh);
+            match to.mediator.readdirplus(who, directory, offset, &mut add) {
                 Ok(()) => reply.ok(),
                 Err(error) => reply.error(errno(error)),
             }
@@ -505,14 +539,19 @@ impl Filesystem for Adapter {
     fn fsyncdir(
         &self,
         req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        let (who, fh) = (requester(req), handle(fh));
+        let (who, ino, fh) = (requester(req), node(ino), handle(fh));
         self.serve(&(), move |to, ()| {
-            empty(to.mediator.fsync(who, fh, datasync), reply)
+            let result = if fh.0 == 0 {
+                to.mediator.fsync_directory(who, ino, datasync)
+            } else {
+                to.mediator.fsync(who, fh, datasync)
+            };
+            empty(result, reply);
         });
     }
 
@@ -721,10 +760,13 @@ impl Inner {
                 Generation(entry.generation),
             ),
             None => {
-                // `.` and `..`: the kernel takes number and type, and no reference. Any other name
-                // here could not be looked up: node id 0 says so.
+                // `.` and `..`: the kernel takes number and type, and no reference.
                 let is_dot = plus.name == b"." || plus.name == b"..";
-                let shown = bare_attr(if is_dot { plus.ino } else { 0 }, plus.kind);
+                let shown = if is_dot {
+                    bare_attr(plus.ino, plus.kind)
+                } else {
+                    unseen_attr(plus.ino, plus.kind)
+                };
                 let zero = Duration::ZERO;
                 reply.add(shown.ino, plus.cookie, name, &zero, &shown, Generation(0))
             }

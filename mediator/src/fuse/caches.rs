@@ -61,6 +61,13 @@ impl KernelCaches for Caches {
         }
     }
 
+    fn wait_for_listings(&self, directory: NodeId) -> io::Result<()> {
+        // fuse_reverse_inval_entry (fs/fuse/dir.c) takes the directory's lock for itself, which
+        // getdents(2) shares until it has put into the cache what it was answered. No name in the
+        // kernel's table of names is `.`, so nothing else comes of it.
+        self.forget_name(directory, b".")
+    }
+
     fn forget_node(&self, node: NodeId) -> io::Result<()> {
         self.notifier.inval_inode(INodeNo(node.0), 0, 0)
     }

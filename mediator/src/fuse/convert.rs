@@ -66,8 +66,8 @@ pub(super) fn entry_attr(entry: &ShownEntry) -> FileAttr {
     }
 }
 
-/// An entry that stands for nothing but a number and a type: a negative entry (node id 0), or a
-/// READDIRPLUS entry that was not looked up.
+/// An entry that stands for nothing but a number and a type: a negative entry (node id 0), or `.`
+/// and `..` in READDIRPLUS.
 pub(super) fn bare_attr(ino: u64, kind: Option<FileKind>) -> FileAttr {
     FileAttr {
         ino: INodeNo(ino),
@@ -85,6 +85,20 @@ pub(super) fn bare_attr(ino: u64, kind: Option<FileKind>) -> FileAttr {
         rdev: 0,
         blksize: 512,
         flags: 0,
+    }
+}
+
+/// A READDIRPLUS entry that was not looked up.
+///
+/// The protocol's word for it is node id 0. fuser sends the node id as the entry's inode number
+/// too, and a name with the number 0 is a deleted one to Go's readdir(3) and others: it would be
+/// missing in their listings. So it has a number, and a size that no file can have: the kernel lists
+/// the name, makes no inode of it (`fuse_direntplus_link`, fs/fuse/readdir.c), and gives back with a
+/// FORGET the lookup that it takes to be counted. No node ever has that number.
+pub(super) fn unseen_attr(ino: u64, kind: Option<FileKind>) -> FileAttr {
+    FileAttr {
+        size: u64::MAX,
+        ..bare_attr(NodeId::unseen(ino).0, kind)
     }
 }
 

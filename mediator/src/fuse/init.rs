@@ -50,7 +50,7 @@ impl Lifetimes {
 /// `POSIX_LOCKS`/`FLOCK_LOCKS` (locks stay in the kernel), `EXPORT_SUPPORT` (no handles),
 /// `SETXATTR_EXT`, `CREATE_SUPP_GROUP` (fuser does not parse them), `ABORT_ERROR` (an abort is to
 /// look like an unmount), `DONT_MASK` (the kernel applies the umask).
-fn wanted(cache: Cache, mode: ViewMode, plus: bool) -> InitFlags {
+fn wanted(cache: Cache, mode: ViewMode) -> InitFlags {
     let mut flags = InitFlags::FUSE_ASYNC_READ
         | InitFlags::FUSE_BIG_WRITES
         | InitFlags::FUSE_MAX_PAGES
@@ -62,10 +62,9 @@ fn wanted(cache: Cache, mode: ViewMode, plus: bool) -> InitFlags {
         // in its own user namespace, so the host's kernel clears them on its writes.
         | InitFlags::FUSE_HANDLE_KILLPRIV_V2
         // name_to_handle_at on the view is refused.
-        | InitFlags::FUSE_NO_EXPORT_SUPPORT;
-    if plus {
-        flags |= InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO;
-    }
+        | InitFlags::FUSE_NO_EXPORT_SUPPORT
+        | InitFlags::FUSE_DO_READDIRPLUS
+        | InitFlags::FUSE_READDIRPLUS_AUTO;
     if cache != Cache::Exclusive {
         // Data cached in the view is dropped when the host changed the file.
         flags |= InitFlags::FUSE_AUTO_INVAL_DATA;
@@ -79,18 +78,13 @@ fn wanted(cache: Cache, mode: ViewMode, plus: bool) -> InitFlags {
 }
 
 /// Answers INIT.
-pub(super) fn negotiate(
-    config: &mut KernelConfig,
-    cache: Cache,
-    mode: ViewMode,
-    plus: bool,
-) -> io::Result<()> {
+pub(super) fn negotiate(config: &mut KernelConfig, cache: Cache, mode: ViewMode) -> io::Result<()> {
     let version = config.kernel_abi();
     if version < OLDEST {
         tracing::error!(%version, oldest = %OLDEST, "the kernel's FUSE is too old");
         return Err(io::Error::from_raw_os_error(libc::EPROTO));
     }
-    let offered = config.capabilities() & wanted(cache, mode, plus);
+    let offered = config.capabilities() & wanted(cache, mode);
     let refused = |what: &str| io::Error::other(format!("fuser does not accept our {what}"));
     config
         .add_capabilities(offered)
@@ -117,7 +111,7 @@ mod tests {
             | InitFlags::FUSE_NO_OPEN_SUPPORT;
         for cache in [Cache::Auto, Cache::None, Cache::Exclusive] {
             for mode in [ViewMode::Client, ViewMode::Shared] {
-                assert!(!wanted(cache, mode, true).intersects(never));
+                assert!(!wanted(cache, mode).intersects(never));
             }
         }
     }

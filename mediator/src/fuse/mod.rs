@@ -5,6 +5,7 @@ mod adapter;
 mod caches;
 mod convert;
 mod init;
+mod listings;
 mod pool;
 mod serve;
 

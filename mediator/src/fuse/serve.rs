@@ -2,16 +2,23 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use fuser::{Config, Session, SessionACL};
+use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
 
 use super::adapter::{Adapter, Inner};
 use super::caches::Caches;
+use super::listings::Listings;
 use crate::control::{ControlServer, Facts, View};
 use crate::export::{Export, Fault, Settings, Submounts};
+use crate::ids::NodeId;
 use crate::mediate::{AuditTo, KernelCaches as _, Mediator, Verbosity};
 use crate::policy::Policy;
+
+/// How long a listing may be kept where the host may change the export, and a reader's place in a
+/// directory everywhere: as long as a name in [`Cache::Auto`].
+const LISTED: Duration = Duration::from_secs(1);
 
 /// How long the client's kernel may remember what it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +155,16 @@ pub fn serve(service: Service, ready: impl FnOnce()) -> Result<(), ServeError> {
     if caches.forget_names().is_ok_and(|can| can) {
         inner.forgets_missing();
     }
+    let listings = Arc::new(Listings::new(LISTED));
+    inner.listings_end_in(Arc::clone(&listings));
     drop(inner);
+    let ending = listings
+        .start(end_listings(
+            Arc::downgrade(&mediator),
+            session.notifier(),
+            service.cache,
+        ))
+        .map_err(thread("listings"))?;
     let view = View {
         facts,
         mediator: Arc::clone(&mediator),
@@ -162,6 +178,9 @@ pub fn serve(service: Service, ready: impl FnOnce()) -> Result<(), ServeError> {
     ready();
     let end = session.run().map_err(ServeError::Session);
 
+    listings.close();
+    // It only panics with the process.
+    let _ended = ending.join();
     if let Some(control) = control {
         control.stop();
     }
@@ -171,6 +190,24 @@ pub fn serve(service: Service, ready: impl FnOnce()) -> Result<(), ServeError> {
     drop(mediator);
     log.join();
     end
+}
+
+/// What is done when a listing is over.
+fn end_listings(
+    mediator: Weak<Mediator>,
+    notifier: Notifier,
+    cache: Cache,
+) -> impl FnMut(NodeId) + Send {
+    move |node| {
+        if let Some(mediator) = mediator.upgrade() {
+            mediator.close_streams(node);
+        }
+        if cache == Cache::Auto {
+            // What the kernel does not know any more (ENOENT) is over too; any other error is the
+            // connection's end.
+            let _known = notifier.inval_inode(INodeNo(node.0), 0, 0);
+        }
+    }
 }
 
 /// Serves a mediator that the caller made and keeps a share of, without control socket and log.

@@ -1,17 +1,35 @@
 //! Reading directories. A hidden name is left out, as if it were not there.
+//!
+//! Whatever OPENDIR would be asked is asked here of a directory that is read by its node: its kernel
+//! was told to send no OPENDIR, for as long as it lives, while policies come and go.
 
 use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::funnel::{Act, Mediator, ShownEntry, Stop, Trail};
+use super::funnel::{Act, Case, Mediator, ShownEntry, Stop, Trail};
 use super::in_force::InForce;
 use super::scratch::join;
 use crate::export::{DirEntry, Handed, Pin};
-use crate::ids::{FileKind, HandleId};
+use crate::ids::{FileKind, HandleId, NodeId};
 use crate::name::Name;
 use crate::op::{Op, rows};
 use crate::policy::{Permit, Requester};
+
+/// What a client reads a directory by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirectoryBy {
+    /// The handle that OPENDIR answered.
+    Handle(HandleId),
+    /// The node: OPENDIR was never asked for it.
+    Node(NodeId),
+}
+
+/// The same, once its node is known to be there.
+enum Found {
+    Handle(HandleId),
+    Node(Pin),
+}
 
 /// An entry of READDIRPLUS.
 #[derive(Debug)]
@@ -25,7 +43,7 @@ pub struct Plus<'a> {
     /// Where the next call goes on; opaque.
     pub cookie: u64,
     /// What the name was looked up to; counts one lookup if it is accepted. `None` for `.`, `..`
-    /// and what could not be looked up.
+    /// and what was not looked up: it can or may not be, or is to be asked for first.
     pub entry: Option<ShownEntry>,
 }
 
@@ -38,24 +56,25 @@ impl Mediator {
     pub fn readdir(
         &self,
         who: Requester,
-        handle: HandleId,
+        directory: DirectoryBy,
         cookie: u64,
         each: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), Errno> {
         self.run(Op::Readdir, who, |trail| {
-            let (permit, mut filter) = self.decide_readdir(trail, handle)?;
-            Ok(self.export.readdir(&permit, handle, cookie, &mut |entry| {
+            let (found, permit) = self.decide_readdir(trail, directory)?;
+            let mut filter = Filter::new(self, trail, &found)?;
+            self.read_found(&found, &permit, cookie, &mut |entry| {
                 if filter.hides(entry.name) {
                     Handed::LeftOut
                 } else {
                     taken_or_full(each(entry))
                 }
-            })?)
+            })
         })
     }
 
-    /// Like [`Mediator::readdir`], and looks each name up. A name that has vanished or is hidden
-    /// is left out; an entry that `each` does not take counts no lookup.
+    /// Like [`Mediator::readdir`], and looks each name up, judged as its LOOKUP would be. A name that
+    /// has vanished or is hidden is left out; an entry that `each` does not take counts no lookup.
     ///
     /// # Errors
     ///
@@ -63,31 +82,67 @@ impl Mediator {
     pub fn readdirplus(
         &self,
         who: Requester,
-        handle: HandleId,
+        directory: DirectoryBy,
         cookie: u64,
         each: &mut dyn FnMut(Plus<'_>) -> bool,
     ) -> Result<(), Errno> {
         self.run(Op::Readdir, who, |trail| {
-            let (permit, mut filter) = self.decide_readdir(trail, handle)?;
-            let dir = self.export.pin_handle(handle)?;
-            Ok(self.export.readdir(&permit, handle, cookie, &mut |entry| {
+            let (found, permit) = self.decide_readdir(trail, directory)?;
+            let mut filter = Filter::new(self, trail, &found)?;
+            let dir = self.pin_found(&found)?;
+            self.read_found(&found, &permit, cookie, &mut |entry| {
                 if filter.hides(entry.name) {
                     Handed::LeftOut
                 } else {
                     self.plus(trail, &dir, &entry, each)
                 }
-            })?)
+            })
         })
     }
 
     fn decide_readdir(
         &self,
         trail: &Trail,
-        handle: HandleId,
-    ) -> Act<(Permit<rows::Readdir>, Filter)> {
-        let case = super::funnel::Case::handle(handle);
-        let permit = self.decide::<rows::Readdir>(trail, &case, ())?;
-        Ok((permit, Filter::new(self, trail, handle)?))
+        directory: DirectoryBy,
+    ) -> Act<(Found, Permit<rows::Readdir>)> {
+        match directory {
+            DirectoryBy::Handle(handle) => {
+                let permit = self.decide::<rows::Readdir>(trail, &Case::handle(handle), ())?;
+                Ok((Found::Handle(handle), permit))
+            }
+            DirectoryBy::Node(node) => {
+                let pin = self.export.pin(node)?;
+                let _opened = self.decide::<rows::Opendir>(trail, &Case::node(&pin), ())?;
+                let permit = self.decide::<rows::Readdir>(trail, &Case::node(&pin), ())?;
+                Ok((Found::Node(pin), permit))
+            }
+        }
+    }
+
+    fn pin_found(&self, found: &Found) -> Act<Pin> {
+        match found {
+            Found::Handle(handle) => Ok(self.export.pin_handle(*handle)?),
+            Found::Node(pin) => Ok(pin.clone()),
+        }
+    }
+
+    fn read_found(
+        &self,
+        found: &Found,
+        permit: &Permit<rows::Readdir>,
+        cookie: u64,
+        each: &mut dyn FnMut(DirEntry<'_>) -> Handed,
+    ) -> Act<()> {
+        match found {
+            Found::Handle(handle) => self.export.readdir(permit, *handle, cookie, each)?,
+            Found::Node(pin) => self.export.readdir_node(permit, pin, cookie, each)?,
+        }
+        Ok(())
+    }
+
+    /// What readers of a directory by its node left open is closed.
+    pub fn close_streams(&self, node: NodeId) {
+        self.export.close_streams(node);
     }
 
     fn plus(
@@ -100,11 +155,9 @@ impl Mediator {
         let looked = match Name::new(entry.name) {
             // `.` and `..` are not looked up: the kernel takes no reference on them here.
             Err(_) => None,
-            Ok(name) => match self.lookup_in(trail, dir, &name) {
-                Ok(entry) => Some(entry),
-                Err(Stop::Failed(Errno::NOENT) | Stop::Refused(Errno::NOENT)) => {
-                    return Handed::LeftOut;
-                }
+            Ok(name) => match self.look_ahead(trail, dir, &name) {
+                Ok(looked) => looked,
+                Err(Stop::Failed(Errno::NOENT)) => return Handed::LeftOut,
                 Err(_) => None,
             },
         };
@@ -122,6 +175,28 @@ impl Mediator {
     }
 }
 
+impl Mediator {
+    /// Looks a name up before anybody asks for it; `None` if that must be left to who does: it is
+    /// refused, would be told of, or a person holds requests and is to see each by itself.
+    fn look_ahead(&self, trail: &Trail, dir: &Pin, name: &Name) -> Act<Option<ShownEntry>> {
+        if self.gate.is_armed() {
+            return Ok(None);
+        }
+        let child = self.export.glance(dir, name)?;
+        let case = Case {
+            attr: Some(child.attr()),
+            inode: Some(child.inode()),
+            standing: child.standing(),
+            ..Case::name(dir, name)
+        };
+        let Some(permit) = self.offer::<rows::Lookup>(trail, &case, ())? else {
+            return Ok(None);
+        };
+        let entry = self.export.lookup_glance(permit, dir, name, &child)?;
+        Ok(Some(self.show_entry(entry)))
+    }
+}
+
 fn taken_or_full(taken: bool) -> Handed {
     if taken { Handed::Taken } else { Handed::Full }
 }
@@ -134,11 +209,11 @@ struct Filter {
 }
 
 impl Filter {
-    fn new(mediator: &Mediator, trail: &Trail, handle: HandleId) -> Act<Self> {
+    fn new(mediator: &Mediator, trail: &Trail, found: &Found) -> Act<Self> {
         let policy = Arc::clone(&trail.policy.borrow());
         let path = if policy.needs(Op::Lookup).path {
             let mut path = Vec::new();
-            let dir = mediator.export.pin_handle(handle)?;
+            let dir = mediator.pin_found(found)?;
             mediator.export.write_path(&dir, &mut path);
             Some(path)
         } else {

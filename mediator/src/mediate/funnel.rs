@@ -291,15 +291,6 @@ impl Mediator {
         self.export.descriptors()
     }
 
-    /// Whether rules ask about a name or its file before it may be seen. If so, whole directories
-    /// are not looked up at once (READDIRPLUS): a name that is listed but may not be looked at has
-    /// no form in that reply.
-    #[must_use]
-    pub fn judges_looks(&self) -> bool {
-        let needs = self.policy.load().needs(Op::Lookup);
-        needs.path || needs.attr
-    }
-
     /// Runs one operation: counts how it ends and how long it takes; tells that when asked.
     pub(super) fn run<T>(
         &self,
@@ -386,13 +377,7 @@ impl Mediator {
             }
             Subject::Node(_) | Subject::Name(..) | Subject::Handle(_) => case,
         };
-        let verdict = if self.is_watched() {
-            self.decide_watched::<O>(trail, case, ask)?
-        } else if let Some(verdict) = Self::decide_again::<O>(trail, case, ask) {
-            verdict
-        } else {
-            self.decide_anew::<O>(trail, case, ask)?
-        };
+        let verdict = self.verdict::<O>(trail, case, ask)?;
         let permit = verdict.map_err(|refusal| self.refuse(O::OP, trail, case, refusal))?;
         self.note_asides(trail, case, &permit);
         if permit.logs() && permit.pretended().is_empty() {
@@ -400,6 +385,41 @@ impl Mediator {
             self.audit.put(Record::Allowed(decided));
         }
         Ok(permit)
+    }
+
+    /// Asks the policy about what nobody has asked for yet. A refusal is nobody's answer: it is not
+    /// told, nor is anything given that would have to be told.
+    pub(super) fn offer<O: Judged>(
+        &self,
+        trail: &Trail,
+        case: &Case<'_>,
+        ask: O::Ask,
+    ) -> Act<Option<Permit<O>>> {
+        let before = trail.decisions.borrow().len();
+        let verdict = self.verdict::<O>(trail, case, ask)?;
+        let untold = |permit: &Permit<O>| {
+            !permit.logs() && permit.observed().is_none() && permit.pretended().is_empty()
+        };
+        let offered = verdict.ok().filter(untold);
+        if offered.is_none() {
+            trail.decisions.borrow_mut().truncate(before);
+        }
+        Ok(offered)
+    }
+
+    fn verdict<O: Judged>(
+        &self,
+        trail: &Trail,
+        case: &Case<'_>,
+        ask: O::Ask,
+    ) -> Act<Result<Permit<O>, Refusal>> {
+        if self.is_watched() {
+            self.decide_watched::<O>(trail, case, ask)
+        } else if let Some(verdict) = Self::decide_again::<O>(trail, case, ask) {
+            Ok(verdict)
+        } else {
+            self.decide_anew::<O>(trail, case, ask)
+        }
     }
 
     /// By what was decided before about the same file.

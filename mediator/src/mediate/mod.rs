@@ -41,7 +41,7 @@ mod xattrs;
 pub use asides::{Aside, Asides};
 pub use audit::{AuditTo, AuditWriter, Verbosity};
 pub use counters::{Count, Counters, Latency};
-pub use dirs::Plus;
+pub use dirs::{DirectoryBy, Plus};
 pub use event::{Decision, Ended, Event, Verdict};
 pub use funnel::{Mediator, Shown, ShownEntry};
 pub use gate::{Attached, Cause, Gate, HELD_MAX, Release, Stop, Told, holding};

@@ -53,6 +53,19 @@ impl Mediator {
         })
     }
 
+    /// OPENDIR, where READDIR asks what it would have been asked: ENOSYS tells the kernel so once
+    /// and for all (`fuse_file_open`, fs/fuse/file.c), and is counted as any other failure.
+    pub fn opendir_needless(&self, who: Requester) -> Errno {
+        let told: Result<(), Errno> = self.run(Op::Opendir, who, |_| Err(Errno::NOSYS.into()));
+        told.err().unwrap_or(Errno::NOSYS)
+    }
+
+    /// Whether FLUSH has nothing to tell, so that the kernel need not send it.
+    #[must_use]
+    pub fn closes_silently(&self) -> bool {
+        self.export.closes_silently()
+    }
+
     /// A descriptor of the client was closed: errors that the export tells only at close.
     ///
     /// # Errors
@@ -74,6 +87,24 @@ impl Mediator {
         self.run(Op::Fsync, who, |trail| {
             let permit = self.decide::<rows::Fsync>(trail, &Case::handle(handle), ())?;
             Ok(self.export.fsync(permit, handle, data_only)?)
+        })
+    }
+
+    /// Brings a directory that was not opened to disk.
+    ///
+    /// # Errors
+    ///
+    /// ENOTDIR, ESTALE, a refusal's errno, or what the export answers.
+    pub fn fsync_directory(
+        &self,
+        who: Requester,
+        node: NodeId,
+        data_only: bool,
+    ) -> Result<(), Errno> {
+        self.run(Op::Fsync, who, |trail| {
+            let pin = self.export.pin(node)?;
+            let permit = self.decide::<rows::Fsync>(trail, &Case::node(&pin), ())?;
+            Ok(self.export.fsync_directory(permit, &pin, data_only)?)
         })
     }
 

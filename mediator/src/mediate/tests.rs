@@ -8,6 +8,7 @@ use rustix::fs::{Mode as RawMode, OFlags, open};
 use rustix::io::Errno;
 use tempfile::TempDir;
 
+use super::DirectoryBy;
 use super::{Aside, AuditTo, Mediator, Verbosity, XattrReply};
 use crate::export::{Export, Settings, Submounts};
 use crate::ids::{GuestGid, GuestUid, Mode, NodeId};
@@ -100,7 +101,7 @@ impl World {
         let handle = self.mediator.opendir(self.who, NodeId::ROOT).unwrap();
         let mut names = Vec::new();
         self.mediator
-            .readdir(self.who, handle, 0, &mut |entry| {
+            .readdir(self.who, DirectoryBy::Handle(handle), 0, &mut |entry| {
                 names.push(String::from_utf8_lossy(entry.name).into_owned());
                 true
             })
@@ -108,6 +109,44 @@ impl World {
         names.retain(|name| name != "." && name != "..");
         names.sort();
         names
+    }
+}
+
+#[test]
+fn listing_by_node_is_refused_by_what_refuses_to_open_its_directory() {
+    for (rule, errno) in [
+        (
+            "do = \"opendir\"\naction = \"deny\"\nerrno = \"EBUSY\"",
+            Errno::BUSY,
+        ),
+        (
+            "do = \"readdir\"\naction = \"deny\"\nerrno = \"EPERM\"",
+            Errno::PERM,
+        ),
+        ("do = \"list\"\naction = \"deny\"", Errno::ACCESS),
+        // Its mode changed on the host after it was looked up.
+        (
+            "do = \"look\"\nwhen = { mode = { any = \"0001\" } }\naction = \"deny\"",
+            Errno::ACCESS,
+        ),
+    ] {
+        let text = format!("default = \"allow\"\n[[rule]]\npath = \"/d\"\n{rule}\n");
+        let world = World::over(&text, &[("d/x", b"")]);
+        let mode =
+            |mode| std::fs::set_permissions(world.path("d"), PermissionsExt::from_mode(mode));
+        mode(0o700).unwrap();
+        let node = world.walk("d").unwrap();
+        mode(0o701).unwrap();
+        let mut each = |_: crate::export::DirEntry<'_>| -> bool { panic!("{rule}") };
+        let by = DirectoryBy::Node(node);
+        let read = world.mediator.readdir(world.who, by, 0, &mut each);
+        assert_eq!(read, Err(errno), "{rule}");
+        // Behind the start too: the kernel may hold the first part.
+        let read = world.mediator.readdir(world.who, by, 77, &mut each);
+        assert_eq!(read, Err(errno), "{rule}");
+        let mut each = |_: super::Plus<'_>| -> bool { panic!("{rule}") };
+        let read = world.mediator.readdirplus(world.who, by, 0, &mut each);
+        assert_eq!(read, Err(errno), "{rule}");
     }
 }
 

@@ -329,6 +329,10 @@ impl super::KernelCaches for NoKernel {
         Ok(())
     }
 
+    fn wait_for_listings(&self, _: NodeId) -> std::io::Result<()> {
+        Ok(())
+    }
+
     fn forget_node(&self, _: NodeId) -> std::io::Result<()> {
         Ok(())
     }

@@ -116,10 +116,12 @@ fn forged_node_is_stale_and_forged_handle_bad() {
             "handle {forged}"
         );
         assert_eq!(view.write(node, forged, 0, b"x").errno, libc::EBADF);
-        assert_eq!(
-            view.readdir(op::READDIR, forged, 0, 4096).errno,
-            libc::EBADF
-        );
+        if forged != 0 {
+            assert_eq!(
+                view.readdir(op::READDIR, forged, 0, 4096).errno,
+                libc::EBADF
+            );
+        }
         let flush = Body::new().u64(forged).u32(0).u32(0).u64(0);
         assert_eq!(view.ask(op::FLUSH, node, flush).errno, libc::EBADF);
         let release = Body::new().u64(forged).u32(0).u32(0).u64(0);
@@ -198,24 +200,49 @@ fn offsets_at_the_end_of_the_range_are_refused() {
     view.end().unwrap();
 }
 
+/// Views whose directories are read through handles, and by their nodes.
+fn both_ways() -> [View; 2] {
+    let ways = [Cache::None, Cache::Auto].map(|cache| View::with(Policy::parity(), cache));
+    assert_eq!(
+        ways.each_ref().map(|view| view.open_root() == 0),
+        [false, true]
+    );
+    ways
+}
+
 #[test]
 fn forged_directory_cookies_do_not_crash() {
-    let view = View::start();
-    view.create(b"file");
-    let handle = view
-        .ask(op::OPENDIR, ROOT, Body::new().u32(0).u32(0))
-        .ok()
-        .u64_at(0);
-    for opcode in [op::READDIR, op::READDIRPLUS] {
-        for cookie in [1, 77, 1 << 62, 1 << 63, u64::MAX] {
-            let _any = view.readdir(opcode, handle, cookie, 4096);
+    for view in both_ways() {
+        view.create(b"file");
+        let handle = view.open_root();
+        for opcode in [op::READDIR, op::READDIRPLUS] {
+            for cookie in [1, 77, 1 << 62, 1 << 63, u64::MAX] {
+                let _any = view.readdir(opcode, handle, cookie, 4096);
+            }
+            assert!(
+                names(&view.readdir(opcode, handle, 0, 4096).ok().body, opcode)
+                    .contains(&b"file".to_vec())
+            );
+            assert!(view.readdir(opcode, handle, 0, 0).ok().body.is_empty());
         }
-        assert!(
-            names(&view.readdir(opcode, handle, 0, 4096).ok().body, opcode)
-                .contains(&b"file".to_vec())
-        );
-        assert!(view.readdir(opcode, handle, 0, 0).ok().body.is_empty());
+        view.end().unwrap();
     }
+}
+
+#[test]
+fn handle_zero_reads_and_syncs_directories_and_nothing_else() {
+    let view = View::start();
+    let (file, _handle) = view.create(b"file");
+    let page = Body::new().u64(0).u64(0).u32(4096).u32(0).u64(0).u64(0);
+    for opcode in [op::READDIR, op::READDIRPLUS] {
+        let read = view.ask(opcode, file, page.clone());
+        assert_eq!(read.errno, libc::ENOTDIR);
+        let read = view.ask(opcode, 12_345_678, page.clone());
+        assert_eq!(read.errno, libc::ESTALE);
+    }
+    let sync = Body::new().u64(0).u32(0).u32(0);
+    view.ask(op::FSYNCDIR, ROOT, sync.clone()).ok();
+    assert_eq!(view.ask(op::FSYNCDIR, file, sync).errno, libc::ENOTDIR);
     view.end().unwrap();
 }
 
@@ -232,41 +259,140 @@ fn names(mut body: &[u8], opcode: u32) -> Vec<Vec<u8>> {
     names
 }
 
+/// The cookie of the last entry of a reply that has one.
+fn last_cookie(body: &[u8], opcode: u32) -> Option<u64> {
+    let name = names(body, opcode).pop()?;
+    let before = if opcode == op::READDIRPLUS { 128 } else { 0 };
+    let entry = (before + 24 + name.len()).next_multiple_of(8);
+    let at = body.len() - entry + before + 8;
+    Some(u64::from_ne_bytes(body[at..at + 8].try_into().unwrap()))
+}
+
 #[test]
 fn directory_is_listed_whole_through_small_replies() {
-    let view = View::start();
-    for number in 0..50 {
-        std::fs::write(view.host(&format!("file-{number:02}")), "").unwrap();
-    }
-    for opcode in [op::READDIR, op::READDIRPLUS] {
-        let handle = view
-            .ask(op::OPENDIR, ROOT, Body::new().u32(0).u32(0))
-            .ok()
-            .u64_at(0);
-        let (mut seen, mut cookie) = (Vec::new(), 0);
-        loop {
-            let reply = view.readdir(opcode, handle, cookie, 512).ok();
-            let page = names(&reply.body, opcode);
-            let Some(last) = page.last() else { break };
-            let size = (24 + last.len()).next_multiple_of(8);
-            let size = if opcode == op::READDIRPLUS {
-                (152 + last.len()).next_multiple_of(8)
-            } else {
-                size
-            };
-            let offset_at = reply.body.len() - size
-                + if opcode == op::READDIRPLUS {
-                    128 + 8
-                } else {
-                    8
-                };
-            cookie = reply.u64_at(offset_at);
-            seen.extend(page);
+    for view in both_ways() {
+        for number in 0..50 {
+            std::fs::write(view.host(&format!("file-{number:02}")), "").unwrap();
         }
-        seen.sort();
-        seen.dedup();
-        assert_eq!(seen.len(), 52, "50 files, . and ..");
+        for opcode in [op::READDIR, op::READDIRPLUS] {
+            let handle = view.open_root();
+            let (mut seen, mut cookie) = (Vec::new(), 0);
+            loop {
+                let reply = view.readdir(opcode, handle, cookie, 512).ok();
+                let Some(next) = last_cookie(&reply.body, opcode) else {
+                    break;
+                };
+                cookie = next;
+                seen.extend(names(&reply.body, opcode));
+            }
+            seen.sort();
+            seen.dedup();
+            assert_eq!(seen.len(), 52, "50 files, . and ..");
+        }
+        view.end().unwrap();
     }
+}
+
+/// What may be listed and not looked at is a name without a file.
+#[test]
+fn entry_that_may_not_be_looked_at_is_listed_without_its_file() {
+    let rule =
+        "default = \"allow\"\n[[rule]]\npath = \"/private/**\"\ndo = \"look\"\naction = \"deny\"\n";
+    let view = View::with(crate::control::policy(rule), Cache::Auto);
+    std::fs::write(view.host("private"), "").unwrap();
+    std::fs::write(view.host("public"), "").unwrap();
+    let body = view.readdir(op::READDIRPLUS, 0, 0, 4096).ok().body;
+    let mut listed = names(&body, op::READDIRPLUS);
+    listed.sort();
+    assert_eq!(listed, [&b"."[..], b"..", b"private", b"public"]);
+    let mut at = 0;
+    while at < body.len() {
+        let word = |offset: usize| {
+            u64::from_ne_bytes(body[at + offset..at + offset + 8].try_into().unwrap())
+        };
+        let length = usize::try_from(word(128 + 16) & 0xffff_ffff).unwrap();
+        let name = &body[at + 152..at + 152 + length];
+        // fuse_entry_out: the node first, the attributes' size behind its 40 bytes and the number.
+        let (node, size, number) = (word(0), word(48), word(128));
+        assert_ne!(
+            number,
+            0,
+            "readers take {} for deleted",
+            name.escape_ascii()
+        );
+        match name {
+            b"private" => {
+                assert_eq!(size, u64::MAX, "no kernel makes an inode of that");
+                // What the kernel gives back is nobody's.
+                view.forget(node, 1);
+                assert_eq!(view.getattr(node).errno, libc::ESTALE);
+            }
+            b"public" => {
+                view.getattr(node).ok();
+            }
+            _ => {}
+        }
+        at += (152 + length).next_multiple_of(8);
+    }
+    assert_eq!(view.lookup(ROOT, b"private").errno, libc::EACCES);
+    view.end().unwrap();
+}
+
+#[test]
+fn readers_of_one_directory_go_on_each_at_its_own_place() {
+    // More than streams are kept, so that some are evicted between two pages.
+    const READERS: usize = 40;
+    let view = View::start();
+    for number in 0..200 {
+        std::fs::write(view.host(&format!("file-{number:03}")), "").unwrap();
+    }
+    let mut readers = vec![(0, Vec::new(), false); READERS];
+    let mut round: usize = 0;
+    while readers.iter().any(|(.., ended)| !ended) {
+        for (at, (cookie, seen, ended)) in readers.iter_mut().enumerate() {
+            // Each at another pace, with pages of another size, by either opcode.
+            if *ended || !round.is_multiple_of(at % 3 + 1) {
+                continue;
+            }
+            let opcode = [op::READDIR, op::READDIRPLUS][at % 2];
+            let size = 512 + 64 * u32::try_from(at).unwrap();
+            let reply = view.readdir(opcode, 0, *cookie, size).ok();
+            seen.extend(names(&reply.body, opcode));
+            match last_cookie(&reply.body, opcode) {
+                Some(next) => *cookie = next,
+                None => *ended = true,
+            }
+        }
+        round += 1;
+    }
+    for (_, seen, _) in &readers {
+        assert_eq!(seen.len(), 202, "each once");
+        assert_eq!(seen, &readers[0].1, "in the same order");
+    }
+    view.end().unwrap();
+}
+
+/// Of an open for writing, on a file system where close(2) never fails and on one that is not known
+/// for that.
+#[test]
+fn close_is_asked_only_where_it_may_tell_something() {
+    const FOPEN_NOFLUSH: u32 = 1 << 5;
+    let flags = u32::try_from(libc::O_WRONLY).unwrap();
+    let open = |view: &View, node| {
+        let reply = view.ask(op::OPEN, node, Body::new().u32(flags).u32(0)).ok();
+        reply.u32_at(8) & FOPEN_NOFLUSH != 0
+    };
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    std::fs::write(memory.path().join("file"), "").unwrap();
+    let view = View::over(memory.path());
+    let file = view.lookup(ROOT, b"file").node();
+    assert!(open(&view, file));
+    view.end().unwrap();
+
+    let own = format!("/proc/{}", std::process::id());
+    let view = View::over(std::path::Path::new(&own));
+    let file = view.lookup(ROOT, b"comm").node();
+    assert!(!open(&view, file));
     view.end().unwrap();
 }
 

@@ -38,6 +38,10 @@ impl KernelCaches for NoKernel {
         Ok(())
     }
 
+    fn wait_for_listings(&self, _: NodeId) -> std::io::Result<()> {
+        Ok(())
+    }
+
     fn forget_node(&self, _: NodeId) -> std::io::Result<()> {
         Ok(())
     }

@@ -27,6 +27,7 @@ const SOURCES: &[&str] = &[
     include_str!("../../mediate/ledger.rs"),
     include_str!("../../mediate/tests.rs"),
     include_str!("../../mediate/tests_totals.rs"),
+    include_str!("../../../tests/it/protocol.rs"),
 ];
 
 /// The lines of a section, its subsections included.

@@ -105,7 +105,12 @@ pub(super) const TESTS: &[(&str, &[&str])] = &[
             "refusal_has_the_errno_of_its_class",
             "name_of_a_request_speaks_of_it_alone_unless_it_is_a_word",
             "mistake_is_told_with_its_place",
+            "close_is_asked_only_where_it_may_tell_something",
         ],
+    ),
+    (
+        "W5",
+        &["listing_by_node_is_refused_by_what_refuses_to_open_its_directory"],
     ),
     ("C1", &["conditions_hold_by_their_facts_and_fail_closed"]),
     (

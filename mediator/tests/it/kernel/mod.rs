@@ -38,6 +38,7 @@ pub(crate) mod op {
     pub(crate) const INIT: u32 = 26;
     pub(crate) const OPENDIR: u32 = 27;
     pub(crate) const READDIR: u32 = 28;
+    pub(crate) const FSYNCDIR: u32 = 30;
     pub(crate) const CREATE: u32 = 35;
     pub(crate) const BMAP: u32 = 37;
     pub(crate) const DESTROY: u32 = 38;
@@ -122,6 +123,17 @@ impl View {
 
     pub(crate) fn with(policy: Policy, cache: Cache) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().to_owned();
+        Self::of(dir, &root, policy, cache)
+    }
+
+    /// Of a directory that was there before.
+    pub(crate) fn over(root: &Path) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::of(dir, root, Policy::parity(), Cache::Auto)
+    }
+
+    fn of(dir: TempDir, root: &Path, policy: Policy, cache: Cache) -> Self {
         let run = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(run.path().join("control")).unwrap();
         let (socket, device) = socketpair(
@@ -139,7 +151,7 @@ impl View {
         };
         let service = Service {
             device,
-            root: path(dir.path()),
+            root: path(root),
             proc_fd: path(Path::new("/proc/self/fd")),
             control: Some(listener.into()),
             policy,
@@ -286,6 +298,16 @@ impl View {
         self.ask(op::READ, node, body)
     }
 
+    /// The root's handle, or 0 where READDIR does without.
+    pub(crate) fn open_root(&self) -> u64 {
+        let reply = self.ask(op::OPENDIR, ROOT, Body::new().u32(0).u32(0));
+        if reply.errno == libc::ENOSYS {
+            return 0;
+        }
+        reply.ok().u64_at(0)
+    }
+
+    /// Part of the root's listing.
     pub(crate) fn readdir(&self, opcode: u32, handle: u64, cookie: u64, size: u32) -> Reply {
         let body = Body::new()
             .u64(handle)

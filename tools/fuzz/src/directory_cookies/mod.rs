@@ -31,7 +31,7 @@ const ROOM: u32 = 512;
 struct World {
     scratch: Scratch,
     policies: Vec<Policy>,
-    views: [Option<View>; 2],
+    views: [Option<View>; 4],
 }
 
 thread_local! {
@@ -49,25 +49,27 @@ pub fn run(data: &[u8]) {
 
 impl World {
     fn new() -> Self {
-        // Listed entry by entry, and (looks are judged) without READDIRPLUS being offered.
+        // Where nothing is asked of a name, and where each is judged.
         let hiding = "default = \"allow\"\n[[rule]]\npath = \"/**/*.key\"\naction = \"hide\"\n";
         let hiding = Policy::parse("policy", hiding, &Nobody).expect("a policy of ours");
         Self {
             scratch: Scratch::new(),
             policies: vec![Policy::parity(), hiding],
-            views: [None, None],
+            views: [const { None }; 4],
         }
     }
 
     fn run(&mut self, data: &[u8]) {
         let mut input = Input::new(data);
         let first = input.byte();
-        let which = usize::from(first & 1);
+        let (policy, by_node) = (usize::from(first & 1), first & 8 != 0);
+        let which = policy | usize::from(by_node) << 1;
         self.scratch.clear();
         let view = self.views[which].take().unwrap_or_else(|| {
             let setup = Setup {
-                policy: self.policies[which].clone(),
-                cache: Cache::Auto,
+                policy: self.policies[policy].clone(),
+                // Without caching, OPENDIR is answered.
+                cache: if by_node { Cache::Auto } else { Cache::None },
                 verbosity: Verbosity::Refusals,
                 max_descriptors: 48,
             };
@@ -86,6 +88,7 @@ impl World {
 }
 
 struct Open {
+    /// 0 where directories are read by their nodes.
     handle: u64,
     walk: Walk,
 }
@@ -96,6 +99,7 @@ struct Run<'w> {
     /// The directory's node; its one lookup is kept to the end.
     node: u64,
     hides: bool,
+    by_node: bool,
     long: bool,
     directory: Directory,
     open: Vec<Open>,
@@ -108,6 +112,7 @@ impl<'w> Run<'w> {
             view,
             node: ROOT,
             hides: first & 1 != 0,
+            by_node: first & 8 != 0,
             // More than one getdents64(2) brings.
             long: first & 2 != 0,
             directory: Directory::new(scratch.is_tmpfs()),
@@ -176,7 +181,16 @@ impl<'w> Run<'w> {
             return;
         }
         let answer = self.ask(op::OPENDIR, self.node, &Body::new().u32(0).u32(0));
-        let handle = answer.u64_at(0).expect("a handle");
+        let handle = if self.by_node {
+            assert_eq!(
+                answer.errno,
+                rustix::io::Errno::NOSYS.raw_os_error(),
+                "OPENDIR"
+            );
+            0
+        } else {
+            answer.u64_at(0).expect("a handle")
+        };
         self.open.push(Open {
             handle,
             walk: Walk::start(&self.directory),
@@ -188,6 +202,9 @@ impl<'w> Run<'w> {
             return;
         }
         let open = self.open.swap_remove(input.choose(self.open.len()));
+        if self.by_node {
+            return;
+        }
         self.release(open.handle);
         let page = self.page(op::READDIR, open.handle, 0, 4096);
         assert!(page.is_none(), "a closed directory is listed");
@@ -350,7 +367,12 @@ impl<'w> Run<'w> {
                 true,
             ),
             6 => (op::FSYNCDIR, fh.u32(0).u32(0), false),
-            _ => (op::GETATTR, Body::new().u32(1).u32(0).u64(handle), false),
+            // No kernel asks that of a directory that it has not opened.
+            _ => (
+                op::GETATTR,
+                Body::new().u32(1).u32(0).u64(handle),
+                self.by_node,
+            ),
         };
         let answer = self.ask(opcode, self.node, &body);
         assert_eq!(
@@ -472,8 +494,16 @@ impl<'w> Run<'w> {
             while !self.read(which, op::READDIR, 8192, &[]) {}
         }
         for open in std::mem::take(&mut self.open) {
-            self.release(open.handle);
+            if !self.by_node {
+                self.release(open.handle);
+            }
         }
+        // As when the time of what was listed is over: what was read ahead is of this run's names.
+        self.view
+            .mediator
+            .close_streams(virtfs_mediator_core::ids::NodeId(self.node));
+        let held = self.view.mediator.descriptors();
+        assert!(held.held <= held.budget, "{held:?}");
         if self.node != ROOT {
             let sent = self
                 .view

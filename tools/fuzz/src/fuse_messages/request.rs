@@ -198,17 +198,21 @@ impl Maker<'_, '_> {
         made
     }
 
-    /// The handle's own node goes into the header, as the kernel has it.
+    /// The handle's own node goes into the header, as the kernel has it; where a node is read by itself (0), any.
     fn by_handle(
         &mut self,
         opcode: u32,
         body: impl FnOnce(&mut Input<'_>, u64) -> Body,
     ) -> Request {
         let handle = self.known.pick_handle(self.input);
+        let by_node = matches!(opcode, op::READDIR | op::READDIRPLUS | op::FSYNCDIR);
+        let any = (handle == 0 && by_node).then(|| self.node());
+        let own = self.known.by_handle(handle).map(|open| open.node);
         Request {
             opcode,
-            node: self.known.by_handle(handle).map_or(1, |open| open.node),
+            node: any.or(own).unwrap_or(1),
             body: body(self.input, handle),
+            nodes: any.into_iter().collect(),
             handles: vec![handle],
             ..Request::default()
         }
