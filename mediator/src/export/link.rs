@@ -124,7 +124,7 @@ impl Export {
         to: (&Pin, &Name),
     ) -> Result<(), Fault> {
         let how = permit.grant();
-        let source = Before::of(self.child(from.0, from.1)?);
+        let source = self.glance(from.0, from.1)?.seen.identity;
         let target = match self.child(to.0, to.1) {
             Ok(child) => Some(Before::of(child)),
             Err(fault) if fault.errno == Errno::NOENT => None,
@@ -145,28 +145,27 @@ impl Export {
         .call("renameat2")?;
         if let Some(target) = &target {
             // rename(2): two names of one inode are left as they are.
-            if target.identity == source.identity {
+            if target.identity == source {
                 return Ok(());
             }
             if how != RenameHow::Exchange {
                 self.lost(to.0, to.1, target);
             }
         }
-        self.moved(&source, from, to);
+        self.moved(source, from, to);
         if let Some(target) = target.filter(|_| how == RenameHow::Exchange) {
-            self.moved(&target, to, from);
+            self.moved(target.identity, to, from);
         }
         Ok(())
     }
 
-    fn moved(&self, before: &Before, from: (&Pin, &Name), to: (&Pin, &Name)) {
+    fn moved(&self, moved: Identity, from: (&Pin, &Name), to: (&Pin, &Name)) {
         self.with(|table| {
-            let slot = table.nodes.find(&before.identity);
+            let slot = table.nodes.find(&moved);
             let parents = (table.slot(from.0.node), table.slot(to.0.node));
             if let (Some(slot), (Ok(old), Ok(new))) = (slot, parents) {
                 let (old, new) = ((old, from.1.as_bytes()), (new, to.1.as_bytes()));
                 table.nodes.move_name(slot, old, new);
-                table.hold(slot, before.fd.clone());
             }
         });
     }

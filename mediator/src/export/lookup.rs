@@ -90,6 +90,11 @@ impl<F> Child<F> {
         Inode(self.seen.identity)
     }
 
+    /// Whether it can outlive this name: then it is worth a descriptor from the first.
+    fn has_other_names(&self) -> bool {
+        self.seen.attr.nlink > 1 && self.seen.attr.kind != FileKind::Directory
+    }
+
     /// Its node, if it is known already.
     #[must_use]
     pub fn node(&self) -> Option<NodeId> {
@@ -351,24 +356,6 @@ impl Export {
         })
     }
 
-    /// Tells the kernel of a child: it is known from now on.
-    ///
-    /// # Errors
-    ///
-    /// ESTALE if the parent was forgotten, or the host moved directories so that the names that
-    /// are known contradict each other: the client looks again from the top.
-    pub fn lookup(
-        &self,
-        permit: Permit<rows::Lookup>,
-        parent: &Pin,
-        name: &Name,
-        child: Child,
-    ) -> Result<Entry, Fault> {
-        let entry = self.enter(parent, name, child)?;
-        self.remember_entry(&entry, parent, name, permit.standing());
-        Ok(entry)
-    }
-
     fn remember_entry(&self, entry: &Entry, parent: &Pin, name: &Name, standing: Standing) {
         if standing.is_none() {
             return;
@@ -397,21 +384,37 @@ impl Export {
         });
     }
 
-    /// Tells the kernel of what was only glanced at.
+    /// Tells the kernel of what a name leads to: it is known from now on.
     ///
     /// # Errors
     ///
-    /// As [`Export::lookup`].
-    pub fn lookup_glance(
+    /// ESTALE if the parent was forgotten, the name leads elsewhere by now, or the host moved
+    /// directories so that the names that are known contradict each other: the client looks again
+    /// from the top.
+    pub fn lookup(
         &self,
         permit: Permit<rows::Lookup>,
         parent: &Pin,
         name: &Name,
         glance: &Glance,
     ) -> Result<Entry, Fault> {
-        let entry = self.enter_seen(parent, name, &glance.seen, glance.submount, None)?;
+        let fd = if glance.has_other_names() && glance.node.is_none() {
+            Some(Arc::new(self.child_again(parent, name, glance)?.fd))
+        } else {
+            None
+        };
+        let entry = self.enter_seen(parent, name, &glance.seen, glance.submount, fd)?;
         self.remember_entry(&entry, parent, name, permit.standing());
         Ok(entry)
+    }
+
+    fn child_again(&self, parent: &Pin, name: &Name, glance: &Glance) -> Result<Child, Fault> {
+        let child = self.child(parent, name)?;
+        if child.seen.identity == glance.seen.identity {
+            Ok(child)
+        } else {
+            Err((Errno::STALE, "openat").into())
+        }
     }
 
     /// Enters a child; the lookup count goes up by one.

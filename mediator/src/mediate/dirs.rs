@@ -192,7 +192,7 @@ impl Mediator {
         let Some(permit) = self.offer::<rows::Lookup>(trail, &case, ())? else {
             return Ok(None);
         };
-        let entry = self.export.lookup_glance(permit, dir, name, &child)?;
+        let entry = self.export.lookup(permit, dir, name, &child)?;
         Ok(Some(self.show_entry(entry)))
     }
 }

@@ -29,7 +29,7 @@ impl Mediator {
     }
 
     pub(super) fn lookup_in(&self, trail: &Trail, parent: &Pin, name: &Name) -> Act<ShownEntry> {
-        let child = self.export.child(parent, name);
+        let child = self.export.glance(parent, name);
         let child = child.map_err(|fault| self.misspelt(trail, (parent, name), fault))?;
         let case = Case {
             attr: Some(child.attr()),
@@ -38,7 +38,7 @@ impl Mediator {
             ..Case::name(parent, name)
         };
         let permit = self.decide::<rows::Lookup>(trail, &case, ())?;
-        let entry = self.export.lookup(permit, parent, name, child)?;
+        let entry = self.export.lookup(permit, parent, name, &child)?;
         Ok(self.show_entry(entry))
     }
 

@@ -104,8 +104,8 @@ impl World {
 
     fn lookup(&self, parent: &Pin, child: &str) -> Result<Entry, Fault> {
         let child_name = name(child);
-        let child = self.export.child(parent, &child_name)?;
-        self.export.lookup(allow(), parent, &child_name, child)
+        let child = self.export.glance(parent, &child_name)?;
+        self.export.lookup(allow(), parent, &child_name, &child)
     }
 
     /// Looks up a path, component by component.
