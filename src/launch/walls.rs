@@ -37,7 +37,8 @@ pub(crate) fn for_mediator(readonly: bool, set_id: bool) -> Vec<Capability> {
     MEDIATOR.iter().copied().filter(|one| keeps(*one)).collect()
 }
 
-/// Room for a mediator's threads: its workers, the writer of its log, the control socket with what
+/// Room for a mediator's threads: its workers, the writer of its log, the one that ends listings, the
+/// control socket with what
 /// goes on there, and a stepping console's (24 in all), and some more.
 const THREADS: u64 = 32;
 

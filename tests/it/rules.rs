@@ -131,8 +131,8 @@ impl Coverage {
     }
 }
 
-/// The one that starts the others, the log's, the control socket's, and two workers.
-const MEDIATOR_THREADS: usize = 5;
+/// The one that starts the others, the log's, the listings', the control socket's, and two workers.
+const MEDIATOR_THREADS: usize = 6;
 
 /// What a test says that needs it.
 pub(crate) const STRACE_MISSING: &str =
