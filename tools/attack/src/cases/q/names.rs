@@ -305,10 +305,8 @@ fn far_off() -> Result<Attempt, String> {
     let raw = Raw::start(&place.export(), &[], "")?;
     let node = raw.lookup(ROOT, b"inside")?.node()?;
     let handle = raw.open(node, libc::O_RDWR)?.ok()?.u64_at(0);
-    let dir = raw
-        .ask(op::OPENDIR, ROOT, &Body::new().u64(0))?
-        .ok()?
-        .u64_at(0);
+    // By its node, as a kernel that opens directories by itself.
+    let dir = 0;
     for far in FAR {
         let io = |size: u32| {
             let body = Body::new().u64(handle).u64(far).u32(size).u32(0);
