@@ -3,12 +3,15 @@
 use std::fs;
 use std::io::{BufRead as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use rustix::fs::{Dir, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use crate::common::{Export, LIMIT, Running, Start, await_that, ours, shown, stderr};
+use crate::common::{
+    CLIENT_GID, CLIENT_UID, Export, LIMIT, Running, Start, assert_nothing_left, await_that, ours,
+    program, shown, stderr, stdout, within_as,
+};
 use crate::workload;
 
 /// Tells [`client`] that it is one.
@@ -192,6 +195,49 @@ fn reload_is_seen_by_whoever_has_the_directory_open() {
             assert_eq!(lister.ask(word, &dir), "a b secret", "{cache} {word}");
         }
     }
+}
+
+/// What a request of the older policy was answered may still be on its way into the kernel's cache
+/// when `reload` drops the pages.
+#[test]
+fn reload_while_others_list_leaves_nothing_of_the_older_listing() {
+    let (export, dir, policy) = site(ALLOW);
+    // A directory of several pages, so that a listing is under way most of the time.
+    for number in 0..2_000 {
+        fs::write(dir.join(format!("file-{number}")), "").unwrap();
+    }
+    let start = start(&export, &policy, "exclusive");
+    let view = start.mount();
+    let at = shown(&dir);
+    // A change makes the kernel list anew.
+    let script =
+        format!("while :; do ls -f {at} >/dev/null; : > {at}/new-$$; rm -f {at}/new-$$; done");
+    let noise: Vec<Child> = (0..3)
+        .map(|_| {
+            Command::new(program())
+                .args(["enter", &view.name, "--", "sh", "-c", &script])
+                .stdin(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for round in 0..15 {
+        for (text, listed) in [(HIDES, false), (ALLOW, true)] {
+            fs::write(&policy, text).unwrap();
+            let output = ours(["reload", &view.name]);
+            assert!(output.status.success(), "{}", stderr(&output));
+            let found = within_as(&view.name, CLIENT_UID, CLIENT_GID, &["ls", "-f", &at]);
+            let names = stdout(&found);
+            let there = names.lines().any(|name| name == "secret");
+            assert_eq!(there, listed, "round {round}: {}", stderr(&found));
+        }
+    }
+    drop(view);
+    for mut child in noise {
+        child.wait().unwrap();
+    }
+    assert_nothing_left(start.name());
 }
 
 /// Who unpacks an archive sets a directory's time back, so that the kernel, which looks at nothing
