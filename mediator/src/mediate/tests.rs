@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::DirectoryBy;
-use super::{Aside, AuditTo, Mediator, Verbosity, XattrReply};
+use super::{Aside, AuditTo, Mediator, Selector, Verbosity, XattrReply};
 use crate::export::{Export, Settings, Submounts};
 use crate::ids::{GuestGid, GuestUid, Mode, NodeId};
 use crate::op::{ChangesAsk, Op, SetTime};
@@ -147,6 +147,42 @@ fn listing_by_node_is_refused_by_what_refuses_to_open_its_directory() {
         let mut each = |_: super::Plus<'_>| -> bool { panic!("{rule}") };
         let read = world.mediator.readdirplus(world.who, by, 0, &mut each);
         assert_eq!(read, Err(errno), "{rule}");
+    }
+}
+
+/// READDIRPLUS looks ahead of who asks. What would be refused, or would have to be told, is left to
+/// the lookup of its own.
+#[test]
+fn nothing_is_told_of_names_that_are_listed_and_not_looked_at() {
+    let rules = "[[rule]]\npath = \"/secret\"\ndo = \"look\"\naction = \"deny\"\nerrno = \"ENOENT\"\n\
+                 [[rule]]\npath = \"/logged\"\ndo = \"look\"\naction = \"allow\"\nlog = \"all\"\n";
+    for (mode, watched) in [("enforce", false), ("enforce", true), ("observe", false)] {
+        let text = format!("default = \"allow\"\nmode = \"{mode}\"\n{rules}");
+        let files: [(&str, &[u8]); 3] = [("secret", b""), ("logged", b""), ("open", b"")];
+        let world = World::over(&text, &files);
+        let refusals = Selector {
+            refused: true,
+            ..Selector::default()
+        };
+        let watch = watched.then(|| world.mediator.watch(refusals.compile(&Nobody).unwrap()));
+        let mut listed = Vec::new();
+        let by = DirectoryBy::Node(NodeId::ROOT);
+        let mut each = |plus: super::Plus<'_>| {
+            let name = String::from_utf8_lossy(plus.name).into_owned();
+            listed.push((name, plus.entry.is_some()));
+            true
+        };
+        let read = world.mediator.readdirplus(world.who, by, 0, &mut each);
+        read.unwrap();
+        listed.retain(|(name, _)| name != "." && name != "..");
+        listed.sort();
+        let expected = [("logged", false), ("open", true), ("secret", false)];
+        let expected = expected.map(|(name, seen)| (name.to_owned(), seen));
+        assert_eq!(listed, expected, "{mode}");
+        assert_eq!(world.aside(Op::Lookup).would_refuse, 0, "{mode}");
+        let told = watch.map(|watch| watch.events.try_iter().count());
+        assert_eq!(told.unwrap_or_default(), 0, "{mode}");
+        assert_eq!(world.mediator.known_nodes(), 2, "the root and `open`");
     }
 }
 

@@ -192,7 +192,8 @@ operations! {
     /// A descriptor of the client was closed.
     Flush "flush" [] () => ();
     /// Open a directory: part of finding names (a client opens the directory before each use of a
-    /// name in it). The handle tells nothing; every READDIR through it needs `list`.
+    /// name in it). That tells nothing: every READDIR needs `list`, and where no OPENDIR is sent,
+    /// what it would have been asked is asked then too.
     Opendir "opendir" [Look] () => ();
     /// Read a directory's entries.
     Readdir "readdir" [List] () => ();
