@@ -11,10 +11,10 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyBmap,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
 };
 use rustix::io::Errno;
 
@@ -24,7 +24,7 @@ use super::convert::{
 use super::init::{Lifetimes, negotiate};
 use super::listings::Listings;
 use super::pool::Pool;
-use super::serve::{Cache, ViewMode};
+use super::serve::{Cache, ViewMode, drop_pages};
 use crate::ids::{FileKind, GuestGid, GuestUid, HandleId, Mode, NodeId};
 use crate::mediate::{DirectoryBy, Mediator, Plus, Shown, ShownEntry, Turn, XattrReply};
 use crate::op::{ChangesAsk, OpenAs};
@@ -45,7 +45,7 @@ pub(super) struct Inner {
     mode: ViewMode,
     lifetimes: Lifetimes,
     /// Where listings end that the kernel holds.
-    listings: OnceLock<Arc<Listings>>,
+    listings: OnceLock<(Arc<Listings>, Notifier)>,
     /// The kernel can be made to forget names that it knows to be missing.
     forgets_missing: AtomicBool,
 }
@@ -118,9 +118,28 @@ impl Inner {
     }
 
     /// Where it is told from now on that a directory was listed.
-    pub(super) fn listings_end_in(&self, listings: Arc<Listings>) {
+    pub(super) fn listings_end_in(&self, listings: Arc<Listings>, notifier: Notifier) {
         // Set once, before the first request.
-        let _first = self.listings.set(listings);
+        let _first = self.listings.set((listings, notifier));
+    }
+
+    /// A directory was changed, for a request that still holds its lock in the kernel: what that
+    /// and readers remember of it is over.
+    fn changed(&self, directory: NodeId) {
+        if let Some((listings, notifier)) = self.listings.get()
+            && listings.changes(directory)
+        {
+            self.mediator.close_streams(directory);
+            drop_pages(notifier, directory);
+        }
+    }
+
+    /// The same if it was.
+    fn changed_by<T>(&self, directory: NodeId, result: Result<T, Errno>) -> Result<T, Errno> {
+        if result.is_ok() {
+            self.changed(directory);
+        }
+        result
     }
 
     /// Whether OPENDIR decides nothing, here and for as long as the view lives: what READDIR tells
@@ -129,14 +148,11 @@ impl Inner {
         self.mode == ViewMode::Client && self.cache != Cache::None
     }
 
-    fn directory(&self, node: NodeId, fh: FileHandle) -> DirectoryBy {
-        if fh.0 != 0 {
-            return DirectoryBy::Handle(handle(fh));
-        }
-        if let Some(listings) = self.listings.get() {
+    /// A directory was read, and the kernel is about to be told.
+    fn listed(&self, directory: DirectoryBy) {
+        if let (DirectoryBy::Node(node), Some((listings, _))) = (directory, self.listings.get()) {
             listings.told(node);
         }
-        DirectoryBy::Node(node)
     }
 
     fn missing_names_are_kept(&self) -> bool {
@@ -182,6 +198,13 @@ impl Inner {
             flags |= FopenFlags::FOPEN_NOFLUSH;
         }
         flags
+    }
+}
+
+fn directory(node: NodeId, fh: FileHandle) -> DirectoryBy {
+    match fh.0 {
+        0 => DirectoryBy::Node(node),
+        _ => DirectoryBy::Handle(handle(fh)),
     }
 }
 
@@ -297,7 +320,8 @@ impl Filesystem for Adapter {
     ) {
         let (who, parent) = (requester(req), node(parent));
         self.serve(name.as_bytes(), move |to, name| {
-            to.entry(to.mediator.mknod(who, parent, name, mode), reply);
+            let made = to.mediator.mknod(who, parent, name, mode);
+            to.entry(to.changed_by(parent, made), reply);
         });
     }
 
@@ -312,21 +336,24 @@ impl Filesystem for Adapter {
     ) {
         let (who, parent) = (requester(req), node(parent));
         self.serve(name.as_bytes(), move |to, name| {
-            to.entry(to.mediator.mkdir(who, parent, name, mode), reply);
+            let made = to.mediator.mkdir(who, parent, name, mode);
+            to.entry(to.changed_by(parent, made), reply);
         });
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (who, parent) = (requester(req), node(parent));
         self.serve(name.as_bytes(), move |to, name| {
-            empty(to.mediator.unlink(who, parent, name), reply);
+            let gone = to.mediator.unlink(who, parent, name);
+            empty(to.changed_by(parent, gone), reply);
         });
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (who, parent) = (requester(req), node(parent));
         self.serve(name.as_bytes(), move |to, name| {
-            empty(to.mediator.rmdir(who, parent, name), reply);
+            let gone = to.mediator.rmdir(who, parent, name);
+            empty(to.changed_by(parent, gone), reply);
         });
     }
 
@@ -341,7 +368,8 @@ impl Filesystem for Adapter {
         let (who, parent) = (requester(req), node(parent));
         let names = [link_name.as_bytes(), target.as_os_str().as_bytes()];
         self.serve_two(names, move |to, [name, target]| {
-            to.entry(to.mediator.symlink(who, parent, name, target), reply);
+            let made = to.mediator.symlink(who, parent, name, target);
+            to.entry(to.changed_by(parent, made), reply);
         });
     }
 
@@ -360,7 +388,9 @@ impl Filesystem for Adapter {
         let names = [name.as_bytes(), newname.as_bytes()];
         self.serve_two(names, move |to, [name, newname]| {
             let (from, to_name) = ((parent, name), (newparent, newname));
-            empty(to.mediator.rename(who, from, to_name, flags), reply);
+            let moved = to.mediator.rename(who, from, to_name, flags);
+            let moved = to.changed_by(newparent, moved);
+            empty(to.changed_by(parent, moved), reply);
         });
     }
 
@@ -374,7 +404,8 @@ impl Filesystem for Adapter {
     ) {
         let (who, ino, newparent) = (requester(req), node(ino), node(newparent));
         self.serve(newname.as_bytes(), move |to, name| {
-            to.entry(to.mediator.link(who, ino, newparent, name), reply);
+            let made = to.mediator.link(who, ino, newparent, name);
+            to.entry(to.changed_by(newparent, made), reply);
         });
     }
 
@@ -490,7 +521,7 @@ impl Filesystem for Adapter {
     ) {
         let (who, ino) = (requester(req), node(ino));
         self.serve(&(), move |to, ()| {
-            let directory = to.directory(ino, fh);
+            let directory = directory(ino, fh);
             let result = to.mediator.readdir(who, directory, offset, &mut |entry| {
                 // The kernel takes an unknown type for a hint (DT_UNKNOWN); fuser cannot say it,
                 // and a wrong hint that claims a regular file is corrected by the first lookup.
@@ -498,6 +529,7 @@ impl Filesystem for Adapter {
                 let name = OsStr::from_bytes(entry.name);
                 !reply.add(INodeNo(entry.ino), entry.cookie, kind, name)
             });
+            to.listed(directory);
             match result {
                 Ok(()) => reply.ok(),
                 Err(error) => reply.error(errno(error)),
@@ -516,8 +548,10 @@ impl Filesystem for Adapter {
         let (who, ino) = (requester(req), node(ino));
         self.serve(&(), move |to, ()| {
             let mut add = |plus: Plus<'_>| !to.add_plus(&mut reply, &plus);
-            let directory = to.directory(ino, fh);
-            match to.mediator.readdirplus(who, directory, offset, &mut add) {
+            let directory = directory(ino, fh);
+            let result = to.mediator.readdirplus(who, directory, offset, &mut add);
+            to.listed(directory);
+            match result {
                 Ok(()) => reply.ok(),
                 Err(error) => reply.error(errno(error)),
             }
@@ -621,7 +655,8 @@ impl Filesystem for Adapter {
     ) {
         let (who, parent) = (requester(req), node(parent));
         self.serve(name.as_bytes(), move |to, name| {
-            match to.mediator.create(who, parent, name, mode, flags) {
+            let made = to.mediator.create(who, parent, name, mode, flags);
+            match to.changed_by(parent, made) {
                 Ok((entry, opened, open)) => reply.created(
                     &to.attr_ttl(&entry.shown),
                     &entry_attr(&entry),

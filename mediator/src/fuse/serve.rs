@@ -9,7 +9,7 @@ use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
 
 use super::adapter::{Adapter, Inner};
 use super::caches::Caches;
-use super::listings::Listings;
+use super::listings::{Listings, Over};
 use crate::control::{ControlServer, Facts, View};
 use crate::export::{Export, Fault, Settings, Submounts};
 use crate::ids::NodeId;
@@ -17,8 +17,9 @@ use crate::mediate::{AuditTo, KernelCaches as _, Mediator, Verbosity};
 use crate::policy::Policy;
 
 /// How long a listing may be kept where the host may change the export, and a reader's place in a
-/// directory everywhere: as long as a name in [`Cache::Auto`].
-const LISTED: Duration = Duration::from_secs(1);
+/// directory everywhere. What was read ahead may enter the kernel's cache at its end: both together
+/// last as long as a name in [`Cache::Auto`].
+const LISTED: Duration = Duration::from_millis(500);
 
 /// How long the client's kernel may remember what it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,15 +156,11 @@ pub fn serve(service: Service, ready: impl FnOnce()) -> Result<(), ServeError> {
     if caches.forget_names().is_ok_and(|can| can) {
         inner.forgets_missing();
     }
-    let listings = Arc::new(Listings::new(LISTED));
-    inner.listings_end_in(Arc::clone(&listings));
+    let listings = Arc::new(Listings::new(LISTED, service.cache == Cache::Auto));
+    inner.listings_end_in(Arc::clone(&listings), session.notifier());
     drop(inner);
     let ending = listings
-        .start(end_listings(
-            Arc::downgrade(&mediator),
-            session.notifier(),
-            service.cache,
-        ))
+        .start(end_listings(Arc::downgrade(&mediator), session.notifier()))
         .map_err(thread("listings"))?;
     let view = View {
         facts,
@@ -193,21 +190,23 @@ pub fn serve(service: Service, ready: impl FnOnce()) -> Result<(), ServeError> {
 }
 
 /// What is done when a listing is over.
-fn end_listings(
-    mediator: Weak<Mediator>,
-    notifier: Notifier,
-    cache: Cache,
-) -> impl FnMut(NodeId) + Send {
-    move |node| {
+fn end_listings(mediator: Weak<Mediator>, notifier: Notifier) -> impl FnMut(Over) + Send {
+    move |over| {
+        let (Over::Streams(node) | Over::Pages(node)) = over;
         if let Some(mediator) = mediator.upgrade() {
             mediator.close_streams(node);
         }
-        if cache == Cache::Auto {
-            // What the kernel does not know any more (ENOENT) is over too; any other error is the
-            // connection's end.
-            let _known = notifier.inval_inode(INodeNo(node.0), 0, 0);
+        if matches!(over, Over::Pages(_)) {
+            drop_pages(&notifier, node);
         }
     }
+}
+
+/// Drops a directory's pages, and its attributes.
+pub(super) fn drop_pages(notifier: &Notifier, node: NodeId) {
+    // What the kernel does not know any more (ENOENT) has none; any other error is the
+    // connection's end.
+    let _known = notifier.inval_inode(INodeNo(node.0), 0, 0);
 }
 
 /// Serves a mediator that the caller made and keeps a share of, without control socket and log.
