@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
@@ -52,6 +53,7 @@ fn obey(word: &str, path: &Path, kept: &mut Option<Dir>) -> Result<String, Errno
             list(dir).map(shown)
         }
         "afresh" => list(&mut open(path)?).map(shown),
+        "changers" => Ok(several_changers(path)),
         "readers" => several_readers(path).map(|count| format!("{count} each")),
         other => panic!("'{other}' is no word of ours"),
     }
@@ -110,6 +112,44 @@ fn several_readers(path: &Path) -> Result<usize, Errno> {
     Ok(count)
 }
 
+/// Threads that each make and remove names of their own in one directory, and list it: one's listing
+/// has the names that were there when it began, and no others. What was wrong, or `fine`.
+fn several_changers(path: &Path) -> String {
+    let wrong = std::thread::scope(|scope| {
+        let start = |who: u32| scope.spawn(move || changer(path, who));
+        let all: Vec<_> = (0..4).map(start).collect();
+        all.into_iter().find_map(|one| one.join().unwrap().err())
+    });
+    wrong.unwrap_or_else(|| "fine".to_owned())
+}
+
+fn changer(path: &Path, who: u32) -> Result<(), String> {
+    let own = format!("own-{who}-");
+    let mut there = std::collections::BTreeSet::new();
+    for round in 0..60 {
+        for number in 0..8 {
+            let name = format!("{own}{round}-{number}");
+            fs::write(path.join(&name), "").unwrap();
+            there.insert(name);
+        }
+        // An old one and a new one go, one becomes another.
+        let first = there.pop_first().unwrap();
+        fs::remove_file(path.join(first)).unwrap();
+        let last = there.pop_last().unwrap();
+        fs::remove_file(path.join(last)).unwrap();
+        let old = there.pop_last().unwrap();
+        let new = format!("{own}{round}-moved");
+        fs::rename(path.join(old), path.join(&new)).unwrap();
+        there.insert(new);
+        let mut listed = list(&mut open(path).unwrap()).unwrap();
+        listed.retain(|name| name.starts_with(&own));
+        if listed != Vec::from_iter(there.iter().cloned()) {
+            return Err(format!("round {round}: {listed:?} instead of {there:?}"));
+        }
+    }
+    Ok(())
+}
+
 /// A client that lists, in a view of its own.
 struct Lister {
     running: Running,
@@ -165,6 +205,21 @@ fn every_reader_of_a_large_directory_sees_every_entry_once() {
         assert_eq!(lister.ask("readers", &dir), whole, "{cache}");
         // And once more, from what the kernel remembers.
         assert_eq!(lister.ask("readers", &dir), whole, "{cache}");
+    }
+}
+
+/// The kernel alone does not do that: it lets a reader go on in what another has cached before him.
+#[test]
+fn listing_has_what_was_there_when_it_began_whoever_else_lists() {
+    for cache in ["exclusive", "auto", "none"] {
+        let (export, dir, policy) = site(ALLOW);
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
+        // More than one reply takes.
+        for number in 0..700 {
+            fs::write(dir.join(format!("file-{number}")), "").unwrap();
+        }
+        let mut lister = Lister::start(&export, &start(&export, &policy, cache));
+        assert_eq!(lister.ask("changers", &dir), "fine", "{cache}");
     }
 }
 
