@@ -11,17 +11,17 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyBmap,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
 };
 use rustix::io::Errno;
 
 use super::convert::{
     attr, bare_attr, entry_attr, errno, file_type, node, requester, set_time, unseen_attr,
 };
-use super::init::{Lifetimes, negotiate};
+use super::init::{Lifetimes, negotiate, offer_passthrough};
 use super::listings::Listings;
 use super::pool::Pool;
 use super::serve::{Cache, ViewMode};
@@ -48,6 +48,8 @@ pub(super) struct Inner {
     listings: OnceLock<Arc<Listings>>,
     /// The kernel can be made to forget names that it knows to be missing.
     forgets_missing: AtomicBool,
+    /// Where the kernel is told what to forget; none before the session is made.
+    notifier: OnceLock<Notifier>,
 }
 
 impl Adapter {
@@ -59,6 +61,7 @@ impl Adapter {
             lifetimes: Lifetimes::of(cache),
             listings: OnceLock::new(),
             forgets_missing: AtomicBool::new(false),
+            notifier: OnceLock::new(),
         });
         Self {
             inner,
@@ -139,13 +142,31 @@ impl Inner {
         DirectoryBy::Node(node)
     }
 
+    /// The session is made.
+    pub(super) fn notify_by(&self, notifier: Notifier) {
+        // Once for each view: a second one would be another's.
+        let _first = self.notifier.set(notifier);
+    }
+
+    pub(super) fn notifier(&self) -> Option<&Notifier> {
+        self.notifier.get()
+    }
+
+    pub(super) fn mediator(&self) -> &Mediator {
+        &self.mediator
+    }
+
+    pub(super) fn keeps_data(&self) -> bool {
+        self.lifetimes.keeps_data
+    }
+
     fn missing_names_are_kept(&self) -> bool {
         !self.lifetimes.negative.is_zero() && self.forgets_missing.load(Ordering::Relaxed)
     }
 
     /// How long attributes may be remembered. Not at all where a write may change them behind the
     /// kernel's back.
-    fn attr_ttl(&self, shown: &Shown) -> Duration {
+    pub(super) fn attr_ttl(&self, shown: &Shown) -> Duration {
         if shown.mode_may_change_on_write() {
             Duration::ZERO
         } else {
@@ -172,7 +193,7 @@ impl Inner {
         }
     }
 
-    fn open_flags(&self, open: OpenAs) -> FopenFlags {
+    pub(super) fn open_flags(&self, open: OpenAs) -> FopenFlags {
         let mut flags = FopenFlags::empty();
         if self.lifetimes.keeps_data {
             flags |= FopenFlags::FOPEN_KEEP_CACHE;
@@ -215,7 +236,12 @@ fn xattr(result: Result<XattrReply, Errno>, reply: ReplyXattr) {
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let inner = &self.inner;
-        negotiate(config, inner.cache, inner.mode)
+        negotiate(config, inner.cache, inner.mode)?;
+        let backings = inner.mediator.backings();
+        if backings.can_register() {
+            backings.kernel_agreed(offer_passthrough(config));
+        }
+        Ok(())
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -382,7 +408,7 @@ impl Filesystem for Adapter {
         let (who, ino) = (requester(req), node(ino));
         self.serve(&(), move |to, ()| {
             match to.mediator.open(who, ino, flags.0) {
-                Ok((opened, open)) => reply.opened(FileHandle(opened.0), to.open_flags(open)),
+                Ok(opened) => to.opened(opened, reply),
                 Err(error) => reply.error(errno(error)),
             }
         });
@@ -449,7 +475,7 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.inner.mediator.release(handle(fh));
+        self.inner.close_file(handle(fh));
         reply.ok();
     }
 
@@ -622,13 +648,7 @@ impl Filesystem for Adapter {
         let (who, parent) = (requester(req), node(parent));
         self.serve(name.as_bytes(), move |to, name| {
             match to.mediator.create(who, parent, name, mode, flags) {
-                Ok((entry, opened, open)) => reply.created(
-                    &to.attr_ttl(&entry.shown),
-                    &entry_attr(&entry),
-                    Generation(entry.generation),
-                    FileHandle(opened.0),
-                    to.open_flags(open),
-                ),
+                Ok((entry, opened)) => to.created(&entry, opened, reply),
                 Err(error) => reply.error(errno(error)),
             }
         });
