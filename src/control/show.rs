@@ -102,6 +102,9 @@ fn processes(state: &State) -> Vec<(String, i32, Role)> {
             found.push(("mediator".to_owned(), pid, Role::Mediator));
         }
     }
+    if let Some(registrar) = state.registrar {
+        found.push(("registrar".to_owned(), registrar, Role::Registrar));
+    }
     for pid in clients(state) {
         found.push((format!("client {pid}"), pid, Role::Client));
     }
