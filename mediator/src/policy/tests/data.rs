@@ -55,7 +55,7 @@ fn data_is_judged_each_time_where_an_open_does_not_say_all() {
             false,
         ),
         (
-            "do = \"WRITE\"\naction = \"deny\"\nwhen = { offset = { max = 9 } }",
+            "do = \"change\"\naction = \"deny\"\nwhen = { offset = { max = 9 } }",
             true,
             false,
         ),
@@ -169,7 +169,7 @@ fn rule() -> impl Strategy<Value = String> {
     let words = prop_oneof![
         Just("do = [\"read\"]\n"),
         Just("do = [\"write\"]\n"),
-        Just("do = [\"READ\", \"WRITE\"]\n"),
+        Just("do = [\"read\", \"change\"]\n"),
         Just("do = \"any\"\n"),
         Just("do = [\"owner\"]\n"),
     ];

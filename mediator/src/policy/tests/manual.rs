@@ -25,7 +25,7 @@ const SOURCES: &[&str] = &[
     include_str!("../paths.rs"),
     include_str!("../props.rs"),
     include_str!("../props_language.rs"),
-    include_str!("../../mediate/data.rs"),
+    include_str!("../../mediate/tests_data.rs"),
     include_str!("../../mediate/ledger.rs"),
     include_str!("../../mediate/tests.rs"),
     include_str!("../../mediate/tests_totals.rs"),
