@@ -25,6 +25,10 @@ impl KernelCaches for Forgetful {
     fn forget_node(&self, _: NodeId) -> std::io::Result<()> {
         Ok(())
     }
+
+    fn wait_for_listings(&self, _: NodeId) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 fn world(mode: DataMode, policy: &str) -> (World, Fake) {
