@@ -342,8 +342,6 @@ fn real(number: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use virtfs_mediator_core::control::Data;
-
     use super::*;
 
     fn status() -> Status {
@@ -362,7 +360,7 @@ mod tests {
             open_handles: 1,
             descriptors: 4,
             descriptor_budget: u64::MAX,
-            data: Data::default(),
+            data: Box::default(),
             audit_records_written: 5,
             audit_records_dropped: 6,
             operations: vec![OpCount {

@@ -265,13 +265,13 @@ fn receive(socket: &OwnedFd) -> std::result::Result<Option<Asked>, Errno> {
     let mut came = None;
     let mut too_many = message.flags.contains(ReturnFlags::CTRUNC);
     for part in rights.drain() {
-        match part {
-            RecvAncillaryMessage::ScmRights(files) => {
-                for file in files {
-                    too_many |= came.replace(file).is_some();
-                }
-            }
-            _ => too_many = true,
+        // Credentials come only to a socket that asked for them.
+        let RecvAncillaryMessage::ScmRights(files) = part else {
+            too_many = true;
+            continue;
+        };
+        for file in files {
+            too_many |= came.replace(file).is_some();
         }
     }
     if message.bytes == 0 && came.is_none() && !too_many {

@@ -79,7 +79,7 @@ fn ask(socket: &OwnedFd, file: BorrowedFd<'_>) -> Result<Result<u32, Errno>, Err
 fn send(socket: &OwnedFd, question: Question, file: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut rights = SendAncillaryBuffer::new(&mut space);
-    let files = file.as_ref().map(std::slice::from_ref).unwrap_or_default();
+    let files = file.as_slice();
     if !files.is_empty() && !rights.push(SendAncillaryMessage::ScmRights(files)) {
         return Err(Errno::MSGSIZE);
     }

@@ -204,7 +204,7 @@ pub struct Status {
     pub descriptor_budget: u64,
     /// How file data goes.
     #[serde(default)]
-    pub data: Data,
+    pub data: Box<Data>,
     /// Audit records written.
     #[serde(default)]
     pub audit_records_written: u64,

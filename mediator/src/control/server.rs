@@ -282,7 +282,7 @@ fn status(facts: &Facts, uptime: Duration, mediator: &Mediator) -> Status {
         open_handles: count(mediator.open_handles()),
         descriptors: count(descriptors.held),
         descriptor_budget: count(descriptors.budget),
-        data: data(mediator.data_use()),
+        data: Box::new(data(mediator.data_use())),
         audit_records_written: mediator.records_written(),
         audit_records_dropped: mediator.records_dropped(),
         operations: operations.collect(),

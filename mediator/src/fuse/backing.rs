@@ -78,7 +78,7 @@ impl Inner {
             Way::Cached => flags,
             // The kernel's pages are not used: nothing of them is to be kept.
             Way::Passthrough(_) => flags - FopenFlags::FOPEN_KEEP_CACHE,
-            Way::Watched(_) => flags - FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_DIRECT_IO,
+            Way::Watched(_) => (flags - FopenFlags::FOPEN_KEEP_CACHE) | FopenFlags::FOPEN_DIRECT_IO,
         }
     }
 }

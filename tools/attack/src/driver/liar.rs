@@ -178,7 +178,7 @@ fn status() -> Answer {
         open_handles: most,
         descriptors: most,
         descriptor_budget: 0,
-        data: Data {
+        data: Box::new(Data {
             asked: words.clone(),
             passthrough: true,
             why_not: Some(words.clone()),
@@ -186,7 +186,7 @@ fn status() -> Answer {
             open: most,
             opened: most,
             registrations: most,
-        },
+        }),
         audit_records_written: most,
         audit_records_dropped: most,
         operations: vec![OpCount {
