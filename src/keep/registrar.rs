@@ -76,6 +76,8 @@ pub(crate) struct Common<'a> {
     pub(crate) verdict: Verdict,
     /// Whose child it is.
     pub(crate) keeper: Pid,
+    /// Whether what comes in is looked at.
+    pub(crate) looks: bool,
 }
 
 /// Runs in the process that the keeper forked; never returns. It ends when its mediator is gone. A
@@ -89,7 +91,11 @@ pub(crate) fn registrar(start: Start<'_>, walled: OwnedFd) -> ! {
             registered: [0; IDS_MAX],
             count: 0,
         };
-        serve(&start.socket, &mut connection, export);
+        serve(
+            &start.socket,
+            &mut connection,
+            start.common.looks.then_some(export),
+        );
         Ok(())
     });
     // Nothing is dropped on the way: `close` is allowed for what comes in alone.
@@ -218,8 +224,8 @@ impl Kernel for Connection<'_> {
     }
 }
 
-/// Answers until the other end is closed, or speaks in a way that no mediator does.
-fn serve(socket: &OwnedFd, kernel: &mut impl Kernel, device: u64) {
+/// Registers files of this device, if it is to look at that. Answers until the other end is closed, or speaks in a way that no mediator does.
+fn serve(socket: &OwnedFd, kernel: &mut impl Kernel, device: Option<u64>) {
     loop {
         let asked = match receive(socket) {
             Ok(Some(asked)) => asked,
@@ -228,7 +234,9 @@ fn serve(socket: &OwnedFd, kernel: &mut impl Kernel, device: u64) {
             Err(_) => return,
         };
         let answer = match asked {
-            Asked::Open(file) => is_file_of(&file, device).and_then(|()| kernel.open(file.as_fd())),
+            Asked::Open(file) => device
+                .map_or(Ok(()), |device| is_file_of(&file, device))
+                .and_then(|()| kernel.open(file.as_fd())),
             Asked::Close(id) => {
                 kernel.close(id);
                 continue;

@@ -14,6 +14,7 @@ use crate::cli::CacheOption;
 use crate::error::{Class, Error, Result};
 use crate::keep::{init, registrar};
 use crate::launch::child::Child;
+use crate::launch::inside::Wall;
 use crate::launch::seccomp::Verdict;
 use crate::launch::{fusemount, isolate, mediator, namespace};
 use crate::pipes::{await_byte, pipe};
@@ -177,6 +178,7 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
         reporter: &given.reporter,
         verdict: Verdict::of(plan.debug),
         keeper: nix::unistd::getpid(),
+        looks: plan.inside.walls().has(Wall::Registrar),
     };
     for ((view, prepared), control) in sources {
         let (ready_end, ready_tx) = pipe()?;

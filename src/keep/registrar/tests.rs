@@ -42,7 +42,7 @@ fn told(
     }
     rustix::net::shutdown(&ours, rustix::net::Shutdown::Write).unwrap();
     let mut ids = Ids::default();
-    serve(&theirs, &mut ids, device);
+    serve(&theirs, &mut ids, Some(device));
     drop(theirs);
     let mut answers = Vec::new();
     let mut bytes = [0; 64];
