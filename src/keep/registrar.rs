@@ -4,7 +4,7 @@
 //! `FUSE_DEV_IOC_BACKING_OPEN` needs CAP_SYS_ADMIN in the first user namespace, so this process has
 //! it, and nothing else: no other capability, no file but the view's device and one end of a socket,
 //! and no system call but those of [`calls::REGISTRAR`]. It takes a descriptor, looks at what
-//! fstat(2) says of it, and asks the kernel. It reads no file and sees no name.
+//! statx(2) says of it, and asks the kernel. It reads no file and sees no name.
 //!
 //! The kernel reads and writes a file that was registered with the credentials of whoever registered
 //! it (`backing_file_open`, fs/backing-file.c), hence these: not fsuid 0, which may use the blocks
@@ -20,7 +20,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use nix::sys::time::TimeVal;
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags};
 use virtfs_mediator_core::backing::protocol::{self, QUESTION, Question};
@@ -102,13 +102,13 @@ pub(crate) fn registrar(start: Start<'_>, walled: OwnedFd) -> ! {
     sys::exit_now(ended.map_or_else(|error| error.class().status(), |()| 0))
 }
 
-/// Everything that it gives up; the export's device number.
+/// Everything that it gives up; the id of the view's own mount of the export.
 fn raise_walls(start: &Start<'_>, walled: &OwnedFd) -> Result<u64> {
     let raised = give_up(start);
     if let Err(error) = &raised {
         start.common.reporter.fail(error);
     }
-    let device = raised?;
+    let mount = raised?;
     let keep = [
         start.socket.as_raw_fd(),
         start.device.as_raw_fd(),
@@ -116,7 +116,7 @@ fn raise_walls(start: &Start<'_>, walled: &OwnedFd) -> Result<u64> {
     ];
     sys::close_all_but(&keep)
         .map_err(|error| Error::step(Class::Confinement, "close_range", error))?;
-    Ok(device)
+    Ok(mount)
 }
 
 fn give_up(start: &Start<'_>) -> Result<u64> {
@@ -124,7 +124,7 @@ fn give_up(start: &Start<'_>) -> Result<u64> {
         |call: &'static str| move |errno: Errno| Error::step(Class::Confinement, call, errno);
     nix::unistd::setsid().map_err(|errno| Error::step(Class::Confinement, "setsid", errno))?;
     sys::forget_environment();
-    let device = rustix::fs::fstat(start.tree).map_err(failed("fstat(export)"))?;
+    let (_, mount) = look(start.tree).map_err(failed("statx(export)"))?;
     let root = namespace::empty_root()?;
     namespace::enter_empty(&root)?;
     take_ids(start.common.ids)?;
@@ -144,7 +144,7 @@ fn give_up(start: &Start<'_>) -> Result<u64> {
     }
     // What this kernel lacks, the mediator tells.
     landlock::restrict_to(Room::Backing(start.tree), &root)?;
-    Ok(device.st_dev)
+    Ok(mount)
 }
 
 /// The last wall, around what is left.
@@ -224,8 +224,8 @@ impl Kernel for Connection<'_> {
     }
 }
 
-/// Registers files of this device, if it is to look at that. Answers until the other end is closed, or speaks in a way that no mediator does.
-fn serve(socket: &OwnedFd, kernel: &mut impl Kernel, device: Option<u64>) {
+/// Registers files of this mount, if it is to look at that. Answers until the other end is closed, or speaks in a way that no mediator does.
+fn serve(socket: &OwnedFd, kernel: &mut impl Kernel, mount: Option<u64>) {
     loop {
         let asked = match receive(socket) {
             Ok(Some(asked)) => asked,
@@ -234,8 +234,8 @@ fn serve(socket: &OwnedFd, kernel: &mut impl Kernel, device: Option<u64>) {
             Err(_) => return,
         };
         let answer = match asked {
-            Asked::Open(file) => device
-                .map_or(Ok(()), |device| is_file_of(&file, device))
+            Asked::Open(file) => mount
+                .map_or(Ok(()), |mount| is_file_of(&file, mount))
                 .and_then(|()| kernel.open(file.as_fd())),
             Asked::Close(id) => {
                 kernel.close(id);
@@ -295,19 +295,28 @@ fn receive(socket: &OwnedFd) -> std::result::Result<Option<Asked>, Errno> {
 }
 
 /// EBADF for a descriptor that was opened by name only (`O_PATH`), EINVAL for anything but a regular
-/// file, EXDEV for one of another file system than the export's.
-fn is_file_of(file: &OwnedFd, device: u64) -> std::result::Result<(), Errno> {
+/// file, EXDEV for one that was not opened on the view's own mount of the export, be it of the same
+/// file system.
+fn is_file_of(file: &OwnedFd, mount: u64) -> std::result::Result<(), Errno> {
     if rustix::fs::fcntl_getfl(file)?.contains(OFlags::PATH) {
         return Err(Errno::BADF);
     }
-    let stat = rustix::fs::fstat(file)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Errno::INVAL);
+    match look(file.as_fd())? {
+        (FileType::RegularFile, its) if its == mount => Ok(()),
+        (FileType::RegularFile, _) => Err(Errno::XDEV),
+        _ => Err(Errno::INVAL),
     }
-    if stat.st_dev != device {
-        return Err(Errno::XDEV);
+}
+
+/// Type and mount of what is open. ENOSYS before Linux 5.8.
+fn look(fd: BorrowedFd<'_>) -> std::result::Result<(FileType, u64), Errno> {
+    let wanted = StatxFlags::TYPE | StatxFlags::MNT_ID;
+    let found = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, wanted)?;
+    if found.stx_mask & wanted.bits() != wanted.bits() {
+        return Err(Errno::NOSYS);
     }
-    Ok(())
+    let kind = FileType::from_raw_mode(found.stx_mode.into());
+    Ok((kind, found.stx_mnt_id))
 }
 
 #[cfg(test)]

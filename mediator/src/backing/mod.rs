@@ -177,13 +177,13 @@ impl Backings {
         self.agreed.load(Ordering::Relaxed)
     }
 
-    /// Why a view cannot start that was to pass data through, whatever it takes.
-    #[must_use]
-    pub fn failed(&self) -> Option<String> {
-        let why_not = self.why_not();
-        why_not
-            .clone()
-            .filter(|_| self.mode == DataMode::Passthrough)
+    /// Registers a file and lets go of it again: [`DataUse::why_not`] tells what came of it.
+    pub fn try_out(&self, file: BorrowedFd<'_>) {
+        if self.counts()
+            && let Some(id) = self.register(file)
+        {
+            self.close(id);
+        }
     }
 
     /// Whether an inode's data goes past this process.
@@ -291,9 +291,12 @@ impl Backings {
             // The file system is stacked too deep, or no file of it can be registered by us: the
             // next one will be no better.
             Err(Failed::Refused(errno @ (Errno::LOOP | Errno::PERM | Errno::OPNOTSUPP))) => {
-                self.give_up(&format!(
-                    "the kernel does not register the export's files ({errno})"
-                ));
+                let why = if errno == Errno::LOOP {
+                    "file systems are stacked too deep below the export (overlayfs on overlayfs)"
+                } else {
+                    "the kernel does not register the export's files"
+                };
+                self.give_up(&format!("{why}: {errno}"));
                 registrar.dismiss();
                 None
             }

@@ -71,6 +71,12 @@ impl Export {
         self.with(|table| table.handle(id)).call("handle")
     }
 
+    /// A file without a name, to try something on; `None` where none can be made.
+    pub(crate) fn nameless_file(&self) -> Option<OwnedFd> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.root, ".", flags, RawMode::RUSR | RawMode::WUSR).ok()
+    }
+
     /// Lends an open file's descriptor to whoever makes it known to the kernel.
     ///
     /// # Errors

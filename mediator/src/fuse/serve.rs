@@ -113,7 +113,7 @@ pub enum ServeError {
     #[error("the FUSE connection cannot be set up: {0}")]
     Handshake(io::Error),
     /// `passthrough` was asked for, and cannot be had.
-    #[error("file data cannot go past the mediator: {0}")]
+    #[error("--data passthrough: {0}; start with --data auto, or mediated")]
     Data(String),
     /// The connection broke.
     #[error("the FUSE connection failed: {0}")]
@@ -160,7 +160,7 @@ pub fn serve(service: Service, ready: impl FnOnce()) -> Result<(), ServeError> {
         service.mode,
         service.threads,
     )?;
-    if let Some(why) = mediator.backings().failed() {
+    if let Some(why) = mediator.cannot_pass() {
         return Err(ServeError::Data(why));
     }
     let caches = Caches::new(session.notifier(), device.into());

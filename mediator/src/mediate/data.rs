@@ -1,7 +1,7 @@
 //! Which way an open file's data goes: what the policy, whoever watches and the file's size make
 //! of it.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::io::Errno;
 
@@ -28,6 +28,19 @@ impl Mediator {
     /// From now on data may go past this process. Before the first request.
     pub fn pass_data(&mut self, backings: Backings) {
         self.backings = backings;
+    }
+
+    /// Why data cannot go past this process although it must: what the kernel said to its offer, or
+    /// to a file of the export's, where one can be made to try.
+    #[must_use]
+    pub fn cannot_pass(&self) -> Option<String> {
+        if self.backings.mode() != DataMode::Passthrough {
+            return None;
+        }
+        if let Some(file) = self.export.nameless_file() {
+            self.backings.try_out(file.as_fd());
+        }
+        self.data_use().why_not
     }
 
     /// Passthrough.

@@ -24,10 +24,7 @@ impl Kernel for Ids {
 }
 
 /// Asks all of it, one after the other, and hangs up; the answers, and what is still out.
-fn told(
-    asked: &[(&[u8], &[RawFd])],
-    device: u64,
-) -> (Vec<std::result::Result<u32, i32>>, Vec<u32>) {
+fn told(asked: &[(&[u8], &[RawFd])], mount: u64) -> (Vec<std::result::Result<u32, i32>>, Vec<u32>) {
     let (ours, theirs) = channel().unwrap();
     for (bytes, files) in asked {
         let rights = [ControlMessage::ScmRights(files)];
@@ -42,7 +39,7 @@ fn told(
     }
     rustix::net::shutdown(&ours, rustix::net::Shutdown::Write).unwrap();
     let mut ids = Ids::default();
-    serve(&theirs, &mut ids, Some(device));
+    serve(&theirs, &mut ids, Some(mount));
     drop(theirs);
     let mut answers = Vec::new();
     let mut bytes = [0; 64];
@@ -58,8 +55,8 @@ fn close(id: u8) -> [u8; QUESTION] {
     [2, 0, 0, 0, id, 0, 0, 0]
 }
 
-fn device_of(fd: &impl AsFd) -> u64 {
-    rustix::fs::fstat(fd).unwrap().st_dev
+fn mount_of(fd: &impl AsFd) -> u64 {
+    look(fd.as_fd()).unwrap().1
 }
 
 #[test]
@@ -74,7 +71,7 @@ fn regular_file_of_the_export_is_registered_and_given_back() {
         // Nobody's.
         (&close(9), &[]),
     ];
-    let (answers, out) = told(&asked, device_of(&file));
+    let (answers, out) = told(&asked, mount_of(&file));
     assert_eq!(answers, [Ok(1), Ok(2)]);
     assert_eq!(out, [2]);
 }
@@ -83,7 +80,7 @@ fn regular_file_of_the_export_is_registered_and_given_back() {
 fn what_is_no_open_regular_file_of_the_export_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let place = std::fs::File::open(directory.path()).unwrap();
-    let device = device_of(&place);
+    let mount = mount_of(&place);
     let file = std::fs::File::create(directory.path().join("file")).unwrap();
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let by_name = rustix::fs::open(
@@ -103,9 +100,9 @@ fn what_is_no_open_regular_file_of_the_export_is_refused() {
         ("a pipe's other end", writing.as_raw_fd(), Errno::INVAL),
         ("a socket", socket.as_raw_fd(), Errno::INVAL),
         ("a device", null.as_raw_fd(), Errno::INVAL),
-        ("another file system's", elsewhere.as_raw_fd(), Errno::XDEV),
+        ("another mount's", elsewhere.as_raw_fd(), Errno::XDEV),
     ] {
-        let (answers, out) = told(&[(&OPEN, &[fd])], device);
+        let (answers, out) = told(&[(&OPEN, &[fd])], mount);
         assert_eq!(answers, [Err(errno.raw_os_error())], "{what}");
         assert!(out.is_empty(), "{what}");
     }
@@ -120,7 +117,7 @@ fn what_is_no_open_regular_file_of_the_export_is_refused() {
         ("another kind", &[3, 0, 0, 0, 0, 0, 0, 0][..], &[good][..]),
         ("very long", &[1; 4096][..], &[good][..]),
     ] {
-        let (answers, out) = told(&[(bytes, files), (&OPEN, &[good])], device);
+        let (answers, out) = told(&[(bytes, files), (&OPEN, &[good])], mount);
         // And it goes on.
         assert_eq!(answers, [nonsense, Ok(1)], "{what}");
         assert_eq!(out, [1], "{what}");

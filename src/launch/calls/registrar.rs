@@ -10,6 +10,7 @@ pub(crate) const BACKING_CLOSE: u64 = 0x4004_e502;
 const MSG_CMSG_CLOEXEC: u64 = 0x4000_0000;
 const MSG_NOSIGNAL: u64 = 0x4000;
 const F_GETFL: u64 = 3;
+const AT_EMPTY_PATH: u64 = 0x1000;
 
 const DEVICE: Value = Value::Also(1);
 const CAME_IN: Value = Value::Also(2);
@@ -33,9 +34,9 @@ const OWN: &[Rule] = &[
         "whether the file is open at all (O_PATH)",
     ),
     only(
-        libc::SYS_fstat,
-        &[arg(0, CAME_IN)],
-        "whether it is a regular file of the export's file system",
+        libc::SYS_statx,
+        &[arg(0, CAME_IN), arg(2, Value::Is(AT_EMPTY_PATH))],
+        "whether it is a regular file on the view's own mount of the export",
     ),
     only(
         libc::SYS_ioctl,

@@ -367,6 +367,48 @@ fn opens_in_mixed_modes_never_fail_while_policies_and_watchers_come_and_go() {
     }
 }
 
+/// Two file systems on each other are one too many for the kernel.
+#[test]
+fn export_whose_files_cannot_be_registered_is_mediated_or_refused_if_that_is_asked_for() {
+    let export = Export::new();
+    for (mode, code, told) in [
+        ("passthrough", 71, "stacked too deep"),
+        ("auto", 0, "mediated from now on"),
+    ] {
+        let how = Start::new(&export).option(format!("--data={mode}"));
+        let layers = export.beside(mode);
+        let place = shown(export.path());
+        let script = format!(
+            "set -e; mkdir {0}; cd {0}; mkdir l u v w x one\n\
+             mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w one\n\
+             head -c 100000 /dev/zero >one/large; mount -t overlay o -o \
+             lowerdir=l:one,upperdir=v,workdir=x {place}\n\
+             cd /; exec {1} cat {place}/large",
+            shown(&layers),
+            how.run_words().join(" "),
+        );
+        // The mounts go with their namespace.
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-c", &script])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{mode}: {}",
+            stderr(&output)
+        );
+        assert!(
+            stderr(&output).contains(told),
+            "{mode}: {}",
+            stderr(&output)
+        );
+        assert_eq!(output.stdout.len(), if code == 0 { 100_000 } else { 0 });
+        assert_nothing_left(how.name());
+    }
+}
+
 #[test]
 fn guest_reads_and_writes_128k_past_the_mediator() {
     let export = Export::new();
