@@ -295,6 +295,9 @@ pub(crate) struct ViewOptions {
     /// How long the kernel may remember names and attributes; default: as the policy says, or auto.
     #[arg(long, value_enum)]
     pub(crate) cache: Option<CacheOption>,
+    /// Which way the data of open files goes; see the README.
+    #[arg(long, value_enum, default_value_t = DataOption::Auto)]
+    pub(crate) data: DataOption,
     /// Refuse every change.
     #[arg(long)]
     pub(crate) readonly: bool,
@@ -323,6 +326,17 @@ pub(crate) enum CacheOption {
     None,
     /// As long as it likes: nothing but this view changes the export.
     Exclusive,
+}
+
+/// Which way the data of open files goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DataOption {
+    /// Past the mediator for files of 64 KiB and more, where kernel and policy allow it.
+    Auto,
+    /// Past the mediator wherever the policy allows it; an error where the kernel cannot.
+    Passthrough,
+    /// Through the mediator.
+    Mediated,
 }
 
 /// How log lines look.

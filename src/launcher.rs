@@ -154,6 +154,8 @@ fn describe(plan: &Plan, view: &ViewPlan) -> State {
         walls: None,
         init: None,
         warden: None,
+        registrar: None,
+        data: view.data.word().to_owned(),
     }
 }
 
@@ -270,10 +272,19 @@ impl Launcher {
                     state.walls = Some(found);
                 }
             }
-            Some((Report::Ready { init, wardens }, _)) => {
-                for (state, warden) in self.states.iter_mut().zip(wardens) {
+            Some((
+                Report::Ready {
+                    init,
+                    wardens,
+                    registrars,
+                },
+                _,
+            )) => {
+                let started = wardens.into_iter().zip(registrars);
+                for (state, (warden, registrar)) in self.states.iter_mut().zip(started) {
                     state.init = Some(init);
                     state.warden = Some(warden);
+                    state.registrar = registrar;
                     rundir::record(state)?;
                     tracing::debug!(view = state.view, "answers");
                 }

@@ -6,11 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
+use virtfs_mediator_core::DataMode;
 use virtfs_mediator_core::ids::{HostGid, HostOwner, HostUid};
-use virtfs_mediator_core::policy::{CacheWord, IdSpan, Policy};
+use virtfs_mediator_core::policy::{CacheWord, DataJudgement, IdSpan, Policy};
 
 use crate::audit::Sinks;
-use crate::cli::{CacheOption, ViewOptions};
+use crate::cli::{CacheOption, DataOption, ViewOptions};
 use crate::control::rundir;
 use crate::error::{Class, Error, Result};
 use crate::identity::{self, Ids};
@@ -69,6 +70,8 @@ pub(crate) struct ViewPlan {
     pub(crate) policy: Policy,
     /// How long the kernel may remember: the command line's word, else the policy's.
     pub(crate) cache: CacheOption,
+    /// Which way file data goes.
+    pub(crate) data: DataMode,
     pub(crate) policy_file: Option<PathBuf>,
     /// What was in it.
     pub(crate) policy_text: Option<String>,
@@ -306,6 +309,17 @@ fn refuse_unmapped_root(path: &Path, export: &OwnedFd, policy: &Policy) -> Resul
     ))
 }
 
+/// Both are asked for on purpose, and one would be without effect.
+fn refuse_strict_passthrough(data: DataOption, policy: &Policy) -> Result<()> {
+    if data == DataOption::Passthrough && policy.judges_data() == DataJudgement::Always {
+        return Err(config(
+            "--data passthrough, but `strict = true` in the policy has every read and write judged",
+            "leave out one of them",
+        ));
+    }
+    Ok(())
+}
+
 /// Every command but `policy` needs root.
 pub(crate) fn require_root() -> Result<()> {
     if nix::unistd::geteuid().is_root() {
@@ -380,6 +394,7 @@ fn view(
     }
     refuse_other_export(&path, &policy)?;
     refuse_unmapped_root(&path, &export_fd, &policy)?;
+    refuse_strict_passthrough(options.data, &policy)?;
     warn_of_overflow_ids(&policy);
     warn_of_observing(&path, &policy);
     let cache = options.cache.unwrap_or(match policy.settings().cache {
@@ -401,6 +416,7 @@ fn view(
         at,
         policy,
         cache,
+        data: options.data.into(),
         policy_file,
         policy_text,
         readonly: options.readonly,
@@ -604,6 +620,23 @@ fn refuse_pidfile_of_qemu(argv: &[OsString]) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+impl From<DataOption> for DataMode {
+    fn from(option: DataOption) -> Self {
+        match option {
+            DataOption::Auto => Self::Auto,
+            DataOption::Passthrough => Self::Passthrough,
+            DataOption::Mediated => Self::Mediated,
+        }
+    }
+}
+
+impl ViewPlan {
+    /// Whether file data may go past the mediator at all.
+    pub(crate) fn wants_registrar(&self) -> bool {
+        self.data != DataMode::Mediated && self.policy.judges_data() != DataJudgement::Always
+    }
 }
 
 fn config(what: impl Into<String>, cure: impl Into<String>) -> Error {

@@ -19,7 +19,12 @@ pub(crate) enum Report {
     /// A mediator stands behind its walls; told before it reads anything that a client chose.
     Walls { view: String, found: Found },
     /// Every view answers. Process ids as the host numbers them.
-    Ready { init: i32, wardens: Vec<i32> },
+    Ready {
+        init: i32,
+        wardens: Vec<i32>,
+        /// Of views that have one.
+        registrars: Vec<Option<i32>>,
+    },
     /// The client runs; a pidfd comes along.
     ClientStarted,
     /// The client's first process ended well and left others behind: it went to the background.

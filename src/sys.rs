@@ -265,6 +265,56 @@ pub(crate) fn landlock_abi() -> io::Result<i32> {
     }
 }
 
+/// Makes an open file known to a FUSE connection (`FUSE_DEV_IOC_BACKING_OPEN`), which then has it
+/// until [`backing_close`]; tells its id.
+///
+/// # Errors
+///
+/// EPERM without SYS_ADMIN in the first user namespace, or where the connection has not agreed to
+/// passthrough; EINVAL for no regular file; ELOOP where file systems are stacked too deep.
+pub(crate) fn backing_open(
+    device: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+) -> rustix::io::Result<u32> {
+    /// `struct fuse_backing_map` (include/uapi/linux/fuse.h).
+    #[repr(C)]
+    struct BackingMap {
+        fd: i32,
+        flags: u32,
+        padding: u64,
+    }
+    let map = BackingMap {
+        fd: file.as_raw_fd(),
+        flags: 0,
+        padding: 0,
+    };
+    // SAFETY: the kernel reads one `fuse_backing_map` from the pointer, which lives through the call.
+    let id = unsafe { libc::ioctl(device.as_raw_fd(), BACKING_OPEN, &raw const map) };
+    u32::try_from(id).map_err(|_negative| last_errno())
+}
+
+/// A FUSE connection lets go of a file (`FUSE_DEV_IOC_BACKING_CLOSE`); open files keep it.
+///
+/// # Errors
+///
+/// ENOENT for an id that it does not know; EPERM as [`backing_open`].
+pub(crate) fn backing_close(device: BorrowedFd<'_>, id: u32) -> rustix::io::Result<()> {
+    // SAFETY: the kernel reads one number of 32 bits from the pointer, which lives through the call.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), BACKING_CLOSE, &raw const id) };
+    if result >= 0 {
+        Ok(())
+    } else {
+        Err(last_errno())
+    }
+}
+
+const BACKING_OPEN: libc::Ioctl = crate::launch::calls::BACKING_OPEN as libc::Ioctl;
+const BACKING_CLOSE: libc::Ioctl = crate::launch::calls::BACKING_CLOSE as libc::Ioctl;
+
+fn last_errno() -> rustix::io::Errno {
+    rustix::io::Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO)
+}
+
 /// `prctl(PR_GET_SECCOMP)`: 2 with a filter.
 ///
 /// # Errors

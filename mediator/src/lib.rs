@@ -7,6 +7,7 @@
 //! * [`op`]: the table of operations, one row each.
 //! * [`policy`]: decides; pure, no I/O, no clock, no FUSE.
 //! * [`recording`]: requests and their answers in a file, to be judged again.
+//! * [`backing`]: which open files the kernel reads and writes past this process.
 //! * [`export`]: acts, by descriptor, and only with a [`policy::Permit`].
 //! * [`mediate`]: the one way from a request to an act: facts, decision, act.
 //! * [`control`]: what a running view answers to root's commands.
@@ -15,6 +16,7 @@
 //! Nothing in this crate is privileged: the process that runs it is handed its descriptors and
 //! has already given up everything else.
 
+pub mod backing;
 pub mod control;
 pub mod export;
 pub mod fuse;
@@ -30,6 +32,7 @@ pub mod weak;
 #[cfg(not(feature = "attack"))]
 mod weak;
 
+pub use backing::DataMode;
 pub use mediate::AuditTo;
 
 pub use fuse::{Cache, OLDEST_PROTOCOL, ServeError, Service, ViewMode, serve};

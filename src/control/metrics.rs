@@ -203,6 +203,16 @@ impl View {
                 self.status.audit_records_dropped,
             ),
             (
+                "passthrough_opened",
+                "Files opened whose data goes past the mediator",
+                self.status.data.opened,
+            ),
+            (
+                "passthrough_registrations",
+                "Files registered with the kernel",
+                self.status.data.registrations,
+            ),
+            (
                 "policy_reloads",
                 "How often the policy was replaced",
                 self.status.epoch,
@@ -227,6 +237,7 @@ impl View {
             readonly,
             stepping,
             held,
+            data,
             ..
         } = &self.status;
         for (name, what, unit, number) in [
@@ -259,6 +270,24 @@ impl View {
                 "Descriptors that may be held",
                 None,
                 *descriptor_budget,
+            ),
+            (
+                "passthrough",
+                "Whether files are registered for their data to go past the mediator",
+                None,
+                u64::from(data.passthrough),
+            ),
+            (
+                "passthrough_open",
+                "Open files whose data goes past the mediator",
+                None,
+                data.open,
+            ),
+            (
+                "passthrough_backing_ids",
+                "Files that are registered with the kernel",
+                None,
+                data.backing_ids,
             ),
             ("rules", "Rules of the policy", None, *rules),
             (
@@ -331,6 +360,7 @@ mod tests {
             open_handles: 1,
             descriptors: 4,
             descriptor_budget: u64::MAX,
+            data: Box::default(),
             audit_records_written: 5,
             audit_records_dropped: 6,
             operations: vec![OpCount {

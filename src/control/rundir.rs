@@ -44,6 +44,12 @@ pub(crate) struct State {
     /// Absent while the view starts.
     pub(crate) init: Option<i32>,
     pub(crate) warden: Option<i32>,
+    /// Of a view whose file data may go past its mediator.
+    #[serde(default)]
+    pub(crate) registrar: Option<i32>,
+    /// `--data`.
+    #[serde(default)]
+    pub(crate) data: String,
 }
 
 /// A process that is not mistaken for a later one with the same number.

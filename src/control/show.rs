@@ -102,6 +102,11 @@ fn processes(state: &State) -> Vec<(String, i32, Role)> {
             found.push(("mediator".to_owned(), pid, Role::Mediator));
         }
     }
+    // It may have ended before the view; its number may be another's then.
+    let registrar = state.registrar;
+    if let Some(registrar) = registrar.filter(|one| children(state.keeper.pid).contains(one)) {
+        found.push(("registrar".to_owned(), registrar, Role::Registrar));
+    }
     for pid in clients(state) {
         found.push((format!("client {pid}"), pid, Role::Client));
     }

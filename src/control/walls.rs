@@ -44,6 +44,8 @@ pub(crate) enum Role {
     Mediator,
     /// Keeper, warden and init: uid 0 without a capability.
     Helper(Helper),
+    /// Holds SYS_ADMIN alone.
+    Registrar,
     /// The client, and whatever it started.
     Client,
 }
@@ -80,6 +82,16 @@ pub(crate) fn around(pid: i32, role: Role, state: &State) -> Vec<Wall> {
             if helper == Helper::Keeper {
                 walls.push(empty_root(pid));
             }
+            walls.push(seccomp(&status));
+        }
+        Role::Registrar => {
+            walls.push(empty_root(pid));
+            walls.push(not_dumpable(pid));
+            walls.push(limits(
+                pid,
+                &["core file size", "locked memory", "open files"],
+            ));
+            walls.push(descriptors(pid));
             walls.push(seccomp(&status));
         }
         Role::Client => {}
@@ -127,6 +139,17 @@ fn ids(status: &Status, role: Role, state: &State) -> Wall {
             ("own user and group", own && groups.is_empty())
         }
         Role::Helper(_) => ("uid 0 without power", all(&uid, 0)),
+        Role::Registrar => {
+            // Backing I/O has the second and the last; the keeper may kill it for the others' sake.
+            let ids: Vec<&str> = uid.split(' ').collect();
+            let apart = matches!(ids.as_slice(), ["0", effective, "0", file_system]
+                if *effective != "0" && effective == file_system);
+            let no_root = !gid.is_empty() && gid.split(' ').all(|gid| gid != "0");
+            (
+                "the mediator's ids for files",
+                apart && no_root && groups.is_empty(),
+            )
+        }
         Role::Client => {
             let own = all(&uid, state.client_uid) && all(&gid, state.client_gid);
             ("the client's ids", own)
@@ -154,9 +177,12 @@ fn ids(status: &Status, role: Role, state: &State) -> Wall {
 fn capabilities(status: &Status, role: Role) -> Wall {
     // CHOWN (0), DAC_OVERRIDE (1), FOWNER (3), FSETID (4): capabilities(7).
     const MEDIATOR: u64 = 0x1b;
+    // SYS_ADMIN (21).
+    const REGISTRAR: u64 = 1 << 21;
     let set = |name: &str| u64::from_str_radix(&status.field(name), 16).ok();
     let most = match role {
         Role::Mediator => MEDIATOR,
+        Role::Registrar => REGISTRAR,
         Role::Helper(_) | Role::Client => 0,
     };
     let bounded = |name: &str| set(name).is_some_and(|set| set & !most == 0);
@@ -178,7 +204,7 @@ fn namespaces(pid: i32, role: Role, isolated: bool) -> Wall {
         Role::Helper(Helper::Warden) => &ALL[..6],
         Role::Helper(Helper::Init) | Role::Client if isolated => &ALL[..3],
         Role::Helper(Helper::Init) | Role::Client => &ALL[..2],
-        Role::Helper(Helper::Keeper) => &ALL[..1],
+        Role::Helper(Helper::Keeper) | Role::Registrar => &ALL[..1],
     };
     let link = |who: &str, kind: &str| fs::read_link(format!("/proc/{who}/ns/{kind}")).ok();
     let own: BTreeSet<&str> = ALL
@@ -302,7 +328,7 @@ fn limits(pid: i32, names: &[&str]) -> Wall {
     Wall::new("limits", stands, shown.join(", "))
 }
 
-/// What a mediator may hold open besides files of the export: each is named by what it is.
+/// What a mediator or registrar may hold open besides files of the export: each is named by what it is.
 fn descriptors(pid: i32) -> Wall {
     let mut channels = 0;
     let mut strange = Vec::new();

@@ -127,6 +127,9 @@ problems! {
     /// The protocol is too old.
     OldFuse: "fuse.protocol", Fail,
         NotProvoked("takes an older kernel: the version is the kernel's own greeting");
+    /// The kernel cannot read and write files past the mediator.
+    NoPassthrough: "fuse.passthrough", Note,
+        NotProvoked("takes an older kernel, or one built without: it is the kernel's own greeting");
     /// fusermount3 is not installed.
     NoFusermount: "fuse.fusermount3", Warn, Provoked;
     /// fusermount3 is there without its set-user-id bit.

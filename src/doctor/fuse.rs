@@ -40,6 +40,7 @@ pub(super) fn check(findings: &mut Findings, root: bool) {
     } else {
         findings.untried(Problem::FuseMount, NEEDS_ROOT);
         findings.untried(Problem::OldFuse, NEEDS_ROOT);
+        findings.untried(Problem::NoPassthrough, NEEDS_ROOT);
     }
     fusermount(findings);
 }
@@ -63,7 +64,8 @@ fn registered(findings: &mut Findings) {
 fn protocol(findings: &mut Findings) {
     // In a child: a kernel that never says hello must not hold us.
     match child::run(0, |_| greeting()).result() {
-        Ok((major, minor)) => {
+        Ok((major, minor, offers)) => {
+            passthrough(findings, offers);
             findings.ok(Problem::FuseMount, "a view can be mounted");
             let shown = format!("{major}.{minor}");
             if (major, minor) >= OLDEST_PROTOCOL {
@@ -84,7 +86,24 @@ fn protocol(findings: &mut Findings) {
                 "start from the host; in a container, it needs CAP_SYS_ADMIN and /dev/fuse",
             );
             findings.untried(Problem::OldFuse, "there is no mount to ask");
+            findings.untried(Problem::NoPassthrough, "there is no mount to ask");
         }
+    }
+}
+
+/// Without it, every view works, and all data is mediated.
+fn passthrough(findings: &mut Findings, offered: bool) {
+    if offered {
+        findings.ok(
+            Problem::NoPassthrough,
+            "file data can go past the mediator (--data)",
+        );
+    } else {
+        findings.tell(
+            Problem::NoPassthrough,
+            "this kernel has no FUSE passthrough: all file data goes through the mediator",
+            "for speed, take Linux 6.9 or later with CONFIG_FUSE_PASSTHROUGH",
+        );
     }
 }
 
@@ -94,8 +113,9 @@ fn device() -> rustix::io::Result<OwnedFd> {
 }
 
 /// Mounts, attached nowhere, and reads the INIT request that the kernel sends at once: the
-/// protocol's major and minor. The connection ends with the descriptors.
-fn greeting() -> Result<(u32, u32)> {
+/// protocol's major and minor, and whether it offers passthrough. The connection ends with the
+/// descriptors.
+fn greeting() -> Result<(u32, u32, bool)> {
     let device = device().map_err(|errno| step("open(/dev/fuse)", errno))?;
     let context = rustix::mount::fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)
         .map_err(|errno| step("fsopen(fuse)", errno))?;
@@ -126,14 +146,21 @@ fn greeting() -> Result<(u32, u32)> {
 }
 
 /// `fuse_in_header` is 40 bytes, its second word the opcode; `fuse_init_in` starts with major and
-/// minor (include/uapi/linux/fuse.h). In the byte order of the host.
-fn parse_init(request: &[u8]) -> Option<(u32, u32)> {
+/// minor, read-ahead, and two words of flags (include/uapi/linux/fuse.h). In the byte order of the
+/// host.
+fn parse_init(request: &[u8]) -> Option<(u32, u32, bool)> {
     const INIT: u32 = 26;
+    const INIT_EXT: u32 = 1 << 30;
+    /// Bit 37 of both words.
+    const PASSTHROUGH: u32 = 1 << (37 - 32);
     let word = |at: usize| {
         let bytes = request.get(at..at + 4)?;
         Some(u32::from_ne_bytes(bytes.try_into().ok()?))
     };
-    (word(4)? == INIT).then_some((word(40)?, word(44)?))
+    // Older kernels have no second word.
+    let extended = word(52).is_some_and(|flags| flags & INIT_EXT != 0);
+    let offers = extended && word(56).is_some_and(|flags| flags & PASSTHROUGH != 0);
+    (word(4)? == INIT).then_some((word(40)?, word(44)?, offers))
 }
 
 fn fusermount(findings: &mut Findings) {
@@ -169,8 +196,12 @@ mod tests {
         request[4..8].copy_from_slice(&26_u32.to_ne_bytes());
         request[40..44].copy_from_slice(&7_u32.to_ne_bytes());
         request[44..48].copy_from_slice(&45_u32.to_ne_bytes());
-        assert_eq!(parse_init(&request), Some((7, 45)));
+        assert_eq!(parse_init(&request), Some((7, 45, false)));
         assert_eq!(parse_init(&request[..46]), None);
+        request[56..60].copy_from_slice(&(1_u32 << 5).to_ne_bytes());
+        assert_eq!(parse_init(&request), Some((7, 45, false)), "no second word");
+        request[52..56].copy_from_slice(&(1_u32 << 30).to_ne_bytes());
+        assert_eq!(parse_init(&request), Some((7, 45, true)));
         request[4] = 3;
         assert_eq!(parse_init(&request), None);
     }

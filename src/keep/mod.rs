@@ -3,6 +3,7 @@
 //! is [`crate::launch::calls::KEEPER`].
 
 pub(crate) mod init;
+pub(crate) mod registrar;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -119,6 +120,11 @@ fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, Si
                 .iter()
                 .map(|view| view.warden.pid().as_raw())
                 .collect(),
+            registrars: spawned
+                .views
+                .iter()
+                .map(|view| Some(view.registrar.as_ref()?.pid().as_raw()))
+                .collect(),
         },
         None,
     );
@@ -165,6 +171,10 @@ impl Keeper {
         // cannot be killed.
         for view in &self.views {
             view.warden.end();
+            // It holds the device as well.
+            if let Some(registrar) = &view.registrar {
+                registrar.end();
+            }
         }
         let init = self.init.end();
         let names: Vec<String> = self.views.iter().map(|view| view.name.clone()).collect();

@@ -36,6 +36,8 @@ pub enum Wall {
     Landlock,
     /// seccomp.
     Seccomp,
+    /// The registrar looks at what it is to register.
+    Registrar,
 }
 
 /// A set of walls.

@@ -4,7 +4,7 @@
 //! The mediator's root directory is the export already, and theirs is empty. This wall holds where
 //! those do not: a directory outside that leaked in as a descriptor leads nowhere.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, LandlockStatus,
@@ -38,6 +38,8 @@ const NEVER: [AccessFs; 4] = [
 pub(crate) enum Room<'a> {
     /// A mediator's: what is below the directory, but for [`NEVER`].
     Export(&'a OwnedFd),
+    /// A registrar's: the kernel opens files below the directory in its name; it opens none.
+    Backing(BorrowedFd<'a>),
     /// Removing what is below the directory; for the keeper, which has processes to kill.
     Removal(&'a OwnedFd),
     /// Nothing.
@@ -45,11 +47,15 @@ pub(crate) enum Room<'a> {
 }
 
 impl Room<'_> {
-    fn rule(&self) -> Option<(&OwnedFd, BitFlags<AccessFs>)> {
+    fn rule(&self) -> Option<(BorrowedFd<'_>, BitFlags<AccessFs>)> {
         match self {
-            Self::Export(root) => Some((root, allowed(AccessFs::from_all(NEWEST)))),
+            Self::Export(root) => Some((root.as_fd(), allowed(AccessFs::from_all(NEWEST)))),
+            Self::Backing(root) => Some((
+                *root,
+                AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate,
+            )),
             Self::Removal(root) => Some((
-                root,
+                root.as_fd(),
                 AccessFs::ReadDir | AccessFs::RemoveDir | AccessFs::RemoveFile,
             )),
             Self::Nothing => None,
@@ -60,7 +66,7 @@ impl Room<'_> {
     fn scope(&self) -> BitFlags<Scope> {
         match self {
             Self::Removal(_) => Scope::AbstractUnixSocket.into(),
-            Self::Export(_) | Self::Nothing => Scope::from_all(NEWEST),
+            Self::Export(_) | Self::Backing(_) | Self::Nothing => Scope::from_all(NEWEST),
         }
     }
 }

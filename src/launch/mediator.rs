@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
-use virtfs_mediator_core::AuditTo;
 use virtfs_mediator_core::policy::{IdSpan, Policy};
+use virtfs_mediator_core::{AuditTo, DataMode};
 
 use crate::cli::CacheOption;
 use crate::error::{Class, Error, Result};
@@ -38,6 +38,9 @@ pub(crate) struct Start<'a> {
     pub(crate) reporter: &'a Reporter,
     pub(crate) shared: bool,
     pub(crate) cache: CacheOption,
+    pub(crate) data: DataMode,
+    /// Its end of the socket to its registrar.
+    pub(crate) registrar: Option<OwnedFd>,
     pub(crate) debug: bool,
     /// Where refusals are told.
     pub(crate) audit: AuditTo,
@@ -75,6 +78,7 @@ fn raise(start: Start<'_>) -> Result<init::Warden> {
         start.log.as_raw_fd(),
     ];
     keep.extend(start.audit.lines().map(|fd| fd.as_raw_fd()));
+    keep.extend(start.registrar.iter().map(AsRawFd::as_raw_fd));
     sys::close_all_but(&keep)
         .map_err(|error| Error::step(Class::Confinement, "close_range", error))?;
     // Out of the caller's session: its terminal can neither signal us nor be typed into.
@@ -104,7 +108,7 @@ fn raise(start: Start<'_>) -> Result<init::Warden> {
             // A copy of the device here would outlive the mediator and keep the client waiting.
             drop(sys::own(start.log.as_raw_fd()));
             drop((start.device, start.tree, start.control, start.ready));
-            drop(start.audit);
+            drop((start.audit, start.registrar));
             // The mediator's pivot_root has made the export our root directory, too: that goes here.
             init::Warden::new(mediator, start.life, Verdict::of(start.debug))
         }

@@ -106,6 +106,8 @@ fn raise_walls(start: &Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<Rai
         Named::new("the way to the launcher", start.reporter, Kind::Socket),
     ];
     let audit = start.audit.lines();
+    let registrar = start.registrar.iter();
+    named.extend(registrar.map(|fd| Named::new("the registrar", fd, Kind::Socket)));
     named.extend(audit.map(|fd| Named::new("the audit records", &fd, Kind::Pipe)));
     if has(Wall::Descriptors) {
         let keep: Vec<_> = named.iter().map(Named::number).collect();
@@ -140,7 +142,11 @@ fn raise_walls(start: &Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<Rai
         let verdict = Verdict::of(start.debug);
         // First: the list, once it stands, allows no further filter.
         seccomp::refuse_set_id(start.policy.set_id_bits(), verdict)?;
-        seccomp::confine(&calls::MEDIATOR, &proc_fd, verdict)?;
+        let given = std::iter::once(proc_fd.as_raw_fd());
+        let given: Vec<_> = given
+            .chain(start.registrar.as_ref().map(AsRawFd::as_raw_fd))
+            .collect();
+        seccomp::confine_around(&calls::MEDIATOR, &given, verdict)?;
     }
     Ok(Raised {
         proc_fd,
@@ -176,6 +182,8 @@ fn serve(start: Start<'_>, raised: Raised) -> ! {
         // Room for open handles besides: a node's descriptor can be re-opened, a handle cannot.
         max_descriptors: usize::try_from(files / 2).unwrap_or(1024).max(64),
         threads: 2,
+        data: start.data,
+        registrar: start.registrar,
     };
     let mut ready = Some(ready);
     let served = start.inside.serve(service, &mut || {

@@ -40,6 +40,15 @@ impl Verdict {
 ///
 /// Confinement: the kernel has no seccomp filters, or the processor is none that is known.
 pub(crate) fn confine(list: &List, given: &impl AsRawFd, verdict: Verdict) -> Result<()> {
+    confine_around(list, &[given.as_raw_fd()], verdict)
+}
+
+/// As [`confine`], with the further descriptors that the list knows.
+///
+/// # Errors
+///
+/// As [`confine`].
+pub(crate) fn confine_around(list: &List, given: &[RawFd], verdict: Verdict) -> Result<()> {
     let failed = |error: &dyn std::fmt::Display| {
         Error::step(
             Class::Confinement,
@@ -57,7 +66,7 @@ pub(crate) fn confine(list: &List, given: &impl AsRawFd, verdict: Verdict) -> Re
     let absent = absent(list).map_err(|error| failed(&error))?;
     let rules = list.allowed.iter().copied().flatten();
     let rules = rules.chain(list.absent).chain(telling);
-    let allowed = allowed(rules, given.as_raw_fd(), action).map_err(|error| failed(&error))?;
+    let allowed = allowed(rules, given, action).map_err(|error| failed(&error))?;
     if let Some(absent) = absent {
         seccompiler::apply_filter_all_threads(&absent).map_err(|error| failed(&error))?;
     }
@@ -123,14 +132,15 @@ fn absent(list: &List) -> std::result::Result<Option<BpfProgram>, BackendError> 
 /// [`List::allowed`] as a program; those of [`List::absent`] pass here and get ENOSYS there.
 fn allowed<'a>(
     rules: impl Iterator<Item = &'a Rule>,
-    given: RawFd,
+    given: &[RawFd],
     otherwise: SeccompAction,
 ) -> std::result::Result<BpfProgram, BackendError> {
     let mut ways: BTreeMap<libc::c_long, Vec<SeccompRule>> = BTreeMap::new();
     // A call with a row without conditions passes whatever its other rows say; for seccompiler
     // that is one without any rule.
     let mut free = BTreeSet::new();
-    for rule in rules {
+    let knows = |check: &Check| !matches!(check.value, Value::Also(at) if given.get(usize::from(at)).is_none());
+    for rule in rules.filter(|rule| rule.checks.iter().all(knows)) {
         let way = ways.entry(rule.call).or_default();
         if rule.checks.is_empty() {
             free.insert(rule.call);
@@ -147,20 +157,27 @@ fn allowed<'a>(
     compile(ways, otherwise, SeccompAction::Allow)
 }
 
-fn condition(check: &Check, given: RawFd) -> std::result::Result<SeccompCondition, BackendError> {
+fn condition(
+    check: &Check,
+    given: &[RawFd],
+) -> std::result::Result<SeccompCondition, BackendError> {
     let (length, operator, value) = match check.value {
         Value::Is(value) => (SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value),
         Value::AllOf(value) => (SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, value),
         Value::Masked(mask, value) => {
             (SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(mask), value)
         }
-        Value::Given => (
-            SeccompCmpArgLen::Dword,
-            SeccompCmpOp::Eq,
-            u64::from(given.unsigned_abs()),
-        ),
+        Value::Given => descriptor(given, 0),
+        Value::Also(at) => descriptor(given, at),
     };
     SeccompCondition::new(check.argument, length, operator, value)
+}
+
+/// One of the given descriptors; a number that no descriptor has if there is none.
+fn descriptor(given: &[RawFd], at: u8) -> (SeccompCmpArgLen, SeccompCmpOp, u64) {
+    let number = given.get(usize::from(at)).copied().unwrap_or(RawFd::MAX);
+    let number = u64::from(number.unsigned_abs());
+    (SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, number)
 }
 
 fn compile(

@@ -12,8 +12,10 @@ use virtfs_mediator_core::AuditTo;
 
 use crate::cli::CacheOption;
 use crate::error::{Class, Error, Result};
-use crate::keep::init;
+use crate::keep::{init, registrar};
 use crate::launch::child::Child;
+use crate::launch::inside::Wall;
+use crate::launch::seccomp::Verdict;
 use crate::launch::{fusemount, isolate, mediator, namespace};
 use crate::pipes::{await_byte, pipe};
 use crate::plan::{Plan, ViewPlan};
@@ -64,6 +66,8 @@ pub(crate) struct KeptView {
     pub(crate) name: String,
     /// Pid 1 of the mediator's pid namespace.
     pub(crate) warden: Child,
+    /// What registers its files with the kernel, if anything does.
+    pub(crate) registrar: Option<Child>,
     /// The view's mount in our namespace.
     pub(crate) mount_id: u64,
 }
@@ -168,6 +172,14 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
         .zip(given.controls.drain(..));
     let mut audits = given.audits.drain(..);
     let mut devices = Vec::new();
+    let common = registrar::Common {
+        ids: &plan.mediator,
+        log: given.log.as_fd(),
+        reporter: &given.reporter,
+        verdict: Verdict::of(plan.debug),
+        keeper: nix::unistd::getpid(),
+        looks: plan.inside.walls().has(Wall::Registrar),
+    };
     for ((view, prepared), control) in sources {
         let (ready_end, ready_tx) = pipe()?;
         let audit = match (audits.next(), plan.audit.stderr) {
@@ -176,6 +188,12 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
             (Some(lines), true) => AuditTo::Both(lines),
         };
         let maps = mediator::Maps::of(&view.policy, &plan.mediator)?;
+        let (registrar, to_registrar) = if view.wants_registrar() {
+            let (child, socket) = start_registrar(&prepared, &common)?;
+            (Some(child), Some(socket))
+        } else {
+            (None, None)
+        };
         let warden = sys::clone_process(
             libc::CLONE_NEWPID
                 | libc::CLONE_NEWNS
@@ -200,6 +218,8 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
                 reporter: &given.reporter,
                 shared: plan.shared,
                 cache: view.cache,
+                data: view.data,
+                registrar: to_registrar,
                 debug: plan.debug,
                 audit,
                 log: given.log.as_fd(),
@@ -210,6 +230,7 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
                 views.push(KeptView {
                     name: view.name,
                     warden: Child::hold(warden)?,
+                    registrar,
                     mount_id: prepared.mount_id,
                 });
                 devices.push(prepared.device);
@@ -268,6 +289,33 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
         client_end,
         mountinfo: mounted.mountinfo,
     })
+}
+
+/// Starts a view's registrar, and waits until its walls stand.
+fn start_registrar(
+    prepared: &Prepared,
+    common: &registrar::Common<'_>,
+) -> Result<(Child, OwnedFd)> {
+    let (ours, theirs) = registrar::channel()?;
+    let (stands, walled) = pipe()?;
+    let child = match sys::clone_process(0)
+        .map_err(|error| Error::step(Class::Confinement, "fork(registrar)", error))?
+    {
+        Forked::Child => registrar::registrar(
+            registrar::Start {
+                common,
+                tree: prepared.tree.as_fd(),
+                device: prepared.device.as_fd(),
+                socket: theirs,
+            },
+            walled,
+        ),
+        Forked::Parent(child) => Child::hold(child)?,
+    };
+    drop((theirs, walled));
+    await_byte(&stands)
+        .map_err(|why| Error::new(Class::Confinement, format!("the registrar {why}"), ""))?;
+    Ok((child, ours))
 }
 
 impl From<CacheOption> for virtfs_mediator_core::Cache {

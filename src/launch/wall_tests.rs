@@ -90,6 +90,12 @@ fn inside() {
     if wanted.contains('c') {
         walls::reduce_to(walls::MEDIATOR).unwrap();
     }
+    if wanted.contains('a') {
+        walls::reduce_to(&[caps::Capability::CAP_SYS_ADMIN]).unwrap();
+    }
+    if wanted.contains('b') {
+        landlock::restrict_to(Room::Backing(root.as_fd()), &proc_fd).unwrap();
+    }
     if wanted.contains('l') {
         landlock::restrict_to(Room::Export(&root), &proc_fd).unwrap();
     }
@@ -105,6 +111,7 @@ fn inside() {
         ('K', &calls::KEEPER, &root, Verdict::Kill),
         ('I', &calls::INIT, &root, Verdict::Kill),
         ('W', &calls::WARDEN, &root, Verdict::Kill),
+        ('R', &calls::REGISTRAR, &root, Verdict::Kill),
         ('T', &calls::WARDEN, &root, Verdict::Tell),
     ] {
         if wanted.contains(letter) {
@@ -220,7 +227,7 @@ fn calls_not_listed_succeed_without_seccomp_and_kill_with_it_alone() {
     let here = open(Path::new("/"));
     for (name, ..) in attacks(&here) {
         assert_eq!(run(name, "").0, End::Done, "{name}, without walls");
-        for list in ["s", "K", "I", "W"] {
+        for list in ["s", "K", "I", "W", "R"] {
             let end = run(name, list).0;
             assert_eq!(end, End::Signal(libc::SIGSYS), "{name}, list {list}");
         }
@@ -232,7 +239,7 @@ fn calls_with_other_arguments_succeed_without_seccomp_and_kill_keeper_warden_and
     let here = open(Path::new("/"));
     for (name, ..) in attacks_on_small_lists(&here, &here) {
         assert_eq!(run(name, "").0, End::Done, "{name}, without walls");
-        for list in ["K", "I", "W"] {
+        for list in ["K", "I", "W", "R"] {
             let end = run(name, list).0;
             assert_eq!(end, End::Signal(libc::SIGSYS), "{name}, list {list}");
         }
@@ -273,7 +280,7 @@ fn calls_not_listed_with_debug_are_told_by_number() {
 fn descriptor_leaked_from_outside_opens_nothing_with_landlock_alone() {
     assert_eq!(run("leak", "").0, End::Done);
     assert_eq!(run("leak", "s").0, End::Done);
-    for room in ["l", "r", "n"] {
+    for room in ["l", "r", "n", "b"] {
         assert_eq!(run("leak", room).0, End::Failed(libc::EACCES), "{room}");
     }
 }
@@ -303,6 +310,7 @@ fn panic_within_the_walls_aborts() {
 fn rows_have_reasons_and_none_makes_another_void() {
     for list in [
         &calls::MEDIATOR,
+        &calls::REGISTRAR,
         &calls::KEEPER,
         &calls::WARDEN,
         &calls::INIT,

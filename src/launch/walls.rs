@@ -199,6 +199,12 @@ pub(crate) fn limit_to_few_descriptors() -> Result<()> {
     limit(Resource::RLIMIT_NOFILE, "RLIMIT_NOFILE", 64)
 }
 
+/// No descriptor above this number, which is not below what is open.
+pub(crate) fn limit_descriptors_to(last: std::os::fd::RawFd) -> Result<()> {
+    let count = u64::from(last.unsigned_abs()) + 1;
+    limit(Resource::RLIMIT_NOFILE, "RLIMIT_NOFILE", count)
+}
+
 /// A handful of threads: the workers, the log, the control socket. The kernel counts them by user
 /// and user namespace (since Linux 5.14), so that views do not count each other's.
 pub(crate) fn limit_threads() -> Result<()> {

@@ -29,7 +29,11 @@ pub(crate) fn reload(view: &str, file: Option<PathBuf>, dry_run: bool) -> Result
     // The record outlives our working directory.
     let file = std::path::absolute(&file).unwrap_or(file);
     let text = Text::read(&file)?;
-    let Loaded { epoch, unfinished } = put_in_force(&mut state, &text, Some(&file), dry_run)?;
+    let Loaded {
+        epoch,
+        past,
+        unfinished,
+    } = put_in_force(&mut state, &text, Some(&file), dry_run)?;
     if let Some(why) = unfinished {
         return Err(Error::new(
             Class::Mount,
@@ -44,6 +48,12 @@ pub(crate) fn reload(view: &str, file: Option<PathBuf>, dry_run: bool) -> Result
             "view '{view}': {} is in force (reload {epoch})",
             file.display()
         );
+        if past > 0 {
+            println!(
+                "open files whose data goes past the mediator until they are closed, whatever this \
+                 policy says of it: {past}"
+            );
+        }
     }
     Ok(())
 }
@@ -52,6 +62,8 @@ pub(crate) fn reload(view: &str, file: Option<PathBuf>, dry_run: bool) -> Result
 pub(crate) struct Loaded {
     /// The how manieth reload it is.
     pub(crate) epoch: u64,
+    /// Open files whose data goes past the mediator.
+    pub(crate) past: u64,
     /// Answers from the one before may still come: why.
     pub(crate) unfinished: Option<String>,
 }
@@ -81,18 +93,29 @@ pub(crate) fn put_in_force(
         error.cure("the policy that was in force stays, unless this says otherwise; end the view and start it anew for what cannot be reloaded")
     })?;
     let Answer::Reloaded {
-        epoch, unfinished, ..
+        epoch,
+        past,
+        unfinished,
+        ..
     } = answer
     else {
         return Err(failed(&state.view, &"another answer"));
     };
     if dry_run {
         let unfinished = None;
-        return Ok(Loaded { epoch, unfinished });
+        return Ok(Loaded {
+            epoch,
+            past,
+            unfinished,
+        });
     }
     state.policy_text = Some(text.text.clone());
     state.policy = file.map(Path::to_path_buf).or_else(|| state.policy.take());
     rundir::rewrite(state)?;
     let unfinished = unfinished.map(|why| printable(&why));
-    Ok(Loaded { epoch, unfinished })
+    Ok(Loaded {
+        epoch,
+        past,
+        unfinished,
+    })
 }

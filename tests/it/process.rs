@@ -108,6 +108,8 @@ pub(crate) struct Family {
     pub(crate) wardens: Vec<Process>,
     pub(crate) mediators: Vec<Process>,
     pub(crate) init: Process,
+    /// Of views whose file data may go past their mediators.
+    pub(crate) registrars: Vec<Process>,
     /// The init's children, and theirs.
     pub(crate) clients: Vec<Process>,
     /// The pid namespaces that the start made: who is in one is one of ours, however young.
@@ -149,6 +151,10 @@ impl Family {
         let (wardens, inits): (Vec<_>, Vec<_>) = children
             .into_iter()
             .partition(|child| child.namespace("net") != host.namespace("net"));
+        // They stay in the keeper's own namespaces.
+        let (registrars, inits): (Vec<_>, Vec<_>) = inits
+            .into_iter()
+            .partition(|child| child.namespace("pid") == keeper.namespace("pid"));
         let [init] = inits.as_slice() else {
             panic!("not one init below the keeper: {inits:?}");
         };
@@ -168,6 +174,7 @@ impl Family {
             wardens,
             mediators,
             init: *init,
+            registrars,
             clients,
         }
     }
@@ -180,6 +187,7 @@ impl Family {
             wardens: Vec::new(),
             mediators: Vec::new(),
             init: launcher,
+            registrars: Vec::new(),
             clients: all,
             namespaces: Vec::new(),
         }
@@ -193,6 +201,11 @@ impl Family {
         self.mediators[0]
     }
 
+    /// What makes files known to the kernel.
+    pub(crate) fn registrar(&self) -> Process {
+        self.registrars[0]
+    }
+
     /// The client's first process.
     pub(crate) fn client(&self) -> Process {
         self.clients[0]
@@ -203,6 +216,7 @@ impl Family {
         let mut all = vec![self.keeper, self.init];
         all.extend(&self.wardens);
         all.extend(&self.mediators);
+        all.extend(&self.registrars);
         all.extend(&self.clients);
         all
     }
@@ -244,7 +258,8 @@ impl Family {
         if holds_within(END_LIMIT, || self.left().is_empty()) {
             return;
         }
-        for process in self.mediators.iter().chain(&self.wardens) {
+        let holders = self.mediators.iter().chain(&self.wardens);
+        for process in holders.chain(&self.registrars) {
             process.kill(Signal::SIGKILL);
         }
         for process in self.left() {

@@ -75,7 +75,7 @@ impl Made {
                     Value::AllOf(value) => found == value,
                     Value::Masked(mask, value) => found & mask == value,
                     // Which number that is, is not seen from here: the filter itself knows.
-                    Value::Given => true,
+                    Value::Given | Value::Also(_) => true,
                 }
             })
     }
@@ -89,8 +89,9 @@ struct Coverage {
     unlisted: BTreeSet<String>,
 }
 
-const LISTS: [&List; 6] = [
+const LISTS: [&List; 7] = [
     &calls::MEDIATOR,
+    &calls::REGISTRAR,
     &calls::KEEPER,
     &calls::WARDEN,
     &calls::INIT,
@@ -182,6 +183,7 @@ impl Trace {
             (&calls::WARDEN, family.wardens.clone()),
             (&calls::MEDIATOR, family.mediators.clone()),
             (&calls::INIT, vec![family.init]),
+            (&calls::REGISTRAR, family.registrars.clone()),
             (&calls::RELAY, relays),
             (&calls::AUDIT, audit),
         ];

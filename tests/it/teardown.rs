@@ -182,6 +182,51 @@ fn killed_mediator_ends_all() {
     }
 }
 
+/// A stopped registrar holds the view's device: whoever else dies, it is in nobody's way.
+#[test]
+fn stopped_registrar_is_in_the_way_of_no_end() {
+    for which in ["client", "keeper", "mediator", "warden", "init", "launcher"] {
+        for load in [Load::Busy, Load::Stuck] {
+            ends(load, |running| {
+                let family = running.family();
+                family.registrar().kill(Signal::SIGSTOP);
+                let victim = match which {
+                    "client" => family.client(),
+                    "keeper" => family.keeper,
+                    "mediator" => family.mediator(),
+                    "warden" => family.warden(),
+                    "init" => family.init,
+                    _ => running.launcher,
+                };
+                victim.kill(Signal::SIGKILL);
+            });
+        }
+    }
+}
+
+#[test]
+fn killed_registrar_ends_nothing_and_is_not_missed_at_the_end() {
+    for load in [Load::Busy, Load::Stuck] {
+        let ended = ends(load, |running| {
+            let family = running.family();
+            family.registrar().kill(Signal::SIGKILL);
+            await_that(LIMIT, "the keeper reaps it", || {
+                family
+                    .keeper
+                    .children()
+                    .iter()
+                    .all(|one| *one != family.registrar())
+            });
+            assert!(family.keeper.alive() && family.mediator().alive());
+            running.signal(Signal::SIGTERM);
+            if matches!(load, Load::Stuck) {
+                running.signal(Signal::SIGKILL);
+            }
+        });
+        assert!([143, 137].contains(&ended.code()), "{ended:?}");
+    }
+}
+
 #[test]
 fn killed_warden_ends_all() {
     for load in [Load::Busy, Load::Stuck] {

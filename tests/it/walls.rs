@@ -60,7 +60,7 @@ fn status_tells_every_wall_as_proc_does() {
     let running = Start::new(&export).shell_ready("echo ready; exec sleep 1000");
     let (family, told) = (running.family(), status(&running.name));
     let client = format!("client {}", family.client().pid);
-    for process in ["keeper", "init", "warden", "mediator", &client] {
+    for process in ["keeper", "init", "warden", "mediator", "registrar", &client] {
         for wall in walls(&told, process) {
             assert_eq!(wall["stands"], true, "{process}: {wall}");
         }

@@ -65,8 +65,9 @@ fn client() {
 type Step = fn(&Path) -> std::io::Result<()>;
 
 /// Each in a directory of its own.
-const STEPS: [(&str, Step); 9] = [
+const STEPS: [(&str, Step); 10] = [
     ("data", data),
+    ("past", past),
     ("space", space),
     ("nodes", nodes),
     ("names", names),
@@ -76,6 +77,19 @@ const STEPS: [(&str, Step); 9] = [
     ("nameless", nameless),
     ("refused", refused),
 ];
+
+/// A file that is large enough to be read and written past the mediator once it is opened again.
+fn past(at: &Path) -> std::io::Result<()> {
+    fs::create_dir(at)?;
+    let path = at.join("large");
+    create(&path)?.write_all(&[7; 128 << 10])?;
+    let file = fs::File::options().read(true).write(true).open(&path)?;
+    file.write_all_at(b"x", 4096)?;
+    let mut read = [0; 2];
+    file.read_exact_at(&mut read, 4095)?;
+    assert_eq!(&read, b"\x07x");
+    Ok(())
+}
 
 fn rw() -> Mode {
     Mode::RUSR | Mode::WUSR

@@ -8,5 +8,5 @@ pub mod lines;
 pub mod protocol;
 mod server;
 
-pub use protocol::{Answer, By, Line, Names, OpCount, Order, Question, Status, Wanted};
+pub use protocol::{Answer, By, Data, Line, Names, OpCount, Order, Question, Status, Wanted};
 pub use server::{ControlServer, Facts, View};

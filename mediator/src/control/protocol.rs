@@ -78,6 +78,9 @@ pub enum Answer {
         epoch: u64,
         /// Nodes whose kernel caches were dropped.
         nodes: u64,
+        /// Open files whose data goes past the mediator, and goes on to until they are closed.
+        #[serde(default)]
+        past: u64,
         /// It is in force, but answers from the old one may still come: why.
         unfinished: Option<String>,
     },
@@ -199,6 +202,9 @@ pub struct Status {
     /// How many of them may be held.
     #[serde(default)]
     pub descriptor_budget: u64,
+    /// How file data goes.
+    #[serde(default)]
+    pub data: Box<Data>,
     /// Audit records written.
     #[serde(default)]
     pub audit_records_written: u64,
@@ -207,6 +213,25 @@ pub struct Status {
     pub audit_records_dropped: u64,
     /// Operations that were asked at least once.
     pub operations: Vec<OpCount>,
+}
+
+/// How file data goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Data {
+    /// What was asked for: `auto`, `passthrough` or `mediated`.
+    pub asked: String,
+    /// Whether files are registered with the kernel to go past the mediator.
+    pub passthrough: bool,
+    /// Why not, if `auto` or `passthrough` was asked for.
+    pub why_not: Option<String>,
+    /// Files that are registered now.
+    pub backing_ids: u64,
+    /// Open files whose data goes past the mediator.
+    pub open: u64,
+    /// How many have been opened.
+    pub opened: u64,
+    /// How many registrations there have been.
+    pub registrations: u64,
 }
 
 /// One operation's counts since the view started.

@@ -13,7 +13,8 @@ use rustix::net::{Shutdown, shutdown};
 
 use super::console;
 use super::lines::{Lines, send};
-use super::protocol::{Answer, Names, OpCount, QUESTION_MAX, Question, Status};
+use super::protocol::{Answer, Data, Names, OpCount, QUESTION_MAX, Question, Status};
+use crate::backing::DataUse;
 use crate::mediate::{KernelCaches, Mediator, ReloadError};
 use crate::policy::Policy;
 
@@ -209,23 +210,42 @@ fn reload(
         return Ok(Answer::Reloaded {
             epoch,
             nodes: 0,
+            past: 0,
             unfinished: None,
         });
     }
     match mediator.reload(policy, view.caches.as_ref()) {
         Ok(done) => Ok(Answer::Reloaded {
             epoch: done.epoch,
-            nodes: u64::try_from(done.nodes).unwrap_or(u64::MAX),
+            nodes: count(done.nodes),
+            past: count(done.past),
             unfinished: None,
         }),
         Err(error @ (ReloadError::Unfinished(_) | ReloadError::Caches(_))) => {
             Ok(Answer::Reloaded {
                 epoch: mediator.epoch(),
                 nodes: 0,
+                past: count(mediator.data_use().open),
                 unfinished: Some(error.to_string()),
             })
         }
         Err(error @ (ReloadError::Misfit(_) | ReloadError::Spelling)) => Err(error.to_string()),
+    }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+fn data(told: DataUse) -> Data {
+    Data {
+        asked: told.asked.word().to_owned(),
+        passthrough: told.in_force,
+        why_not: told.why_not,
+        backing_ids: count(told.ids),
+        open: count(told.open),
+        opened: told.opened,
+        registrations: told.registrations,
     }
 }
 
@@ -247,7 +267,6 @@ fn status(facts: &Facts, uptime: Duration, mediator: &Mediator) -> Status {
         buckets: latency.buckets.to_vec(),
     });
     let descriptors = mediator.descriptors();
-    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     Status {
         view: facts.view.clone(),
         cache: facts.cache.to_owned(),
@@ -263,6 +282,7 @@ fn status(facts: &Facts, uptime: Duration, mediator: &Mediator) -> Status {
         open_handles: count(mediator.open_handles()),
         descriptors: count(descriptors.held),
         descriptor_budget: count(descriptors.budget),
+        data: Box::new(data(mediator.data_use())),
         audit_records_written: mediator.records_written(),
         audit_records_dropped: mediator.records_dropped(),
         operations: operations.collect(),

@@ -71,6 +71,29 @@ impl Export {
         self.with(|table| table.handle(id)).call("handle")
     }
 
+    /// A file without a name, to try something on; `None` where none can be made.
+    pub(crate) fn nameless_file(&self) -> Option<OwnedFd> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.root, ".", flags, RawMode::RUSR | RawMode::WUSR).ok()
+    }
+
+    /// Lends an open file's descriptor to whoever makes it known to the kernel.
+    ///
+    /// # Errors
+    ///
+    /// EBADF for a forged handle, EISDIR for a directory.
+    pub(crate) fn lend_file<T>(
+        &self,
+        handle: HandleId,
+        to: impl FnOnce(BorrowedFd<'_>) -> T,
+    ) -> Result<T, Fault> {
+        let handle = self.handle(handle)?;
+        match handle.open {
+            Kind::File(_) => Ok(to(handle.fd())),
+            Kind::Directory(_) => Err((Errno::ISDIR, "handle").into()),
+        }
+    }
+
     /// Reads at an offset in bytes; fewer bytes than asked at the end of the file.
     ///
     /// # Errors

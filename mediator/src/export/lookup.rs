@@ -319,6 +319,15 @@ impl Export {
         Ok(Self::shown(pin.node, seen.attr))
     }
 
+    /// Whether the file system lets the file be read and written past the page cache (`O_DIRECT`).
+    ///
+    /// # Errors
+    ///
+    /// What statx(2) says.
+    pub fn has_direct_io(&self, pin: &Pin) -> Result<bool, Fault> {
+        sys::has_direct_io(pin.fd()).call("statx")
+    }
+
     /// Whether the file was made through this view and not yet given both owner and mode.
     #[must_use]
     pub fn is_birth(&self, pin: &Pin) -> bool {

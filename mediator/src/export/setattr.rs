@@ -20,6 +20,17 @@ impl Export {
         self.stat(pin)
     }
 
+    /// Takes set-id bits and file capabilities away, as a write does: by a change of owner that
+    /// changes none (chown(2); notify_change, fs/attr.c), since an attribute of `security.*` cannot
+    /// be removed from inside a user namespace.
+    ///
+    /// # Errors
+    ///
+    /// What fchownat(2) says.
+    pub fn drop_privileges(&self, _permit: Permit<rows::Write>, pin: &Pin) -> Result<(), Fault> {
+        sys::chown(pin.fd(), None, None).call("fchownat")
+    }
+
     /// Changes size, owner, mode and times, in that order: truncation and chown(2) clear the
     /// set-id bits, and each of them changes times. Returns what came of it.
     ///

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use super::convert::{
     attr, bare_attr, entry_attr, errno, file_type, node, requester, set_time, unseen_attr,
 };
-use super::init::{Lifetimes, negotiate};
+use super::init::{Lifetimes, negotiate, offer_passthrough};
 use super::listings::Listings;
 use super::pool::Pool;
 use super::serve::{Cache, ViewMode, drop_pages};
@@ -45,9 +45,11 @@ pub(super) struct Inner {
     mode: ViewMode,
     lifetimes: Lifetimes,
     /// Where listings end that the kernel holds.
-    listings: OnceLock<(Arc<Listings>, Notifier)>,
+    listings: OnceLock<Arc<Listings>>,
     /// The kernel can be made to forget names that it knows to be missing.
     forgets_missing: AtomicBool,
+    /// Where the kernel is told what to forget; none before the session is made.
+    notifier: OnceLock<Notifier>,
 }
 
 impl Adapter {
@@ -59,6 +61,7 @@ impl Adapter {
             lifetimes: Lifetimes::of(cache),
             listings: OnceLock::new(),
             forgets_missing: AtomicBool::new(false),
+            notifier: OnceLock::new(),
         });
         Self {
             inner,
@@ -118,15 +121,15 @@ impl Inner {
     }
 
     /// Where it is told from now on that a directory was listed.
-    pub(super) fn listings_end_in(&self, listings: Arc<Listings>, notifier: Notifier) {
+    pub(super) fn listings_end_in(&self, listings: Arc<Listings>) {
         // Set once, before the first request.
-        let _first = self.listings.set((listings, notifier));
+        let _first = self.listings.set(listings);
     }
 
     /// A directory was changed, for a request that still holds its lock in the kernel: what that
     /// and readers remember of it is over.
     fn changed(&self, directory: NodeId) {
-        if let Some((listings, notifier)) = self.listings.get()
+        if let (Some(listings), Some(notifier)) = (self.listings.get(), self.notifier())
             && listings.changes(directory)
         {
             self.mediator.close_streams(directory);
@@ -150,9 +153,27 @@ impl Inner {
 
     /// A directory was read, and the kernel is about to be told.
     fn listed(&self, directory: DirectoryBy) {
-        if let (DirectoryBy::Node(node), Some((listings, _))) = (directory, self.listings.get()) {
+        if let (DirectoryBy::Node(node), Some(listings)) = (directory, self.listings.get()) {
             listings.told(node);
         }
+    }
+
+    /// The session is made.
+    pub(super) fn notify_by(&self, notifier: Notifier) {
+        // Once for each view: a second one would be another's.
+        let _first = self.notifier.set(notifier);
+    }
+
+    pub(super) fn notifier(&self) -> Option<&Notifier> {
+        self.notifier.get()
+    }
+
+    pub(super) fn mediator(&self) -> &Mediator {
+        &self.mediator
+    }
+
+    pub(super) fn keeps_data(&self) -> bool {
+        self.lifetimes.keeps_data
     }
 
     fn missing_names_are_kept(&self) -> bool {
@@ -161,7 +182,7 @@ impl Inner {
 
     /// How long attributes may be remembered. Not at all where a write may change them behind the
     /// kernel's back.
-    fn attr_ttl(&self, shown: &Shown) -> Duration {
+    pub(super) fn attr_ttl(&self, shown: &Shown) -> Duration {
         if shown.mode_may_change_on_write() {
             Duration::ZERO
         } else {
@@ -188,7 +209,7 @@ impl Inner {
         }
     }
 
-    fn open_flags(&self, open: OpenAs) -> FopenFlags {
+    pub(super) fn open_flags(&self, open: OpenAs) -> FopenFlags {
         let mut flags = FopenFlags::empty();
         if self.lifetimes.keeps_data {
             flags |= FopenFlags::FOPEN_KEEP_CACHE;
@@ -238,7 +259,12 @@ fn xattr(result: Result<XattrReply, Errno>, reply: ReplyXattr) {
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let inner = &self.inner;
-        negotiate(config, inner.cache, inner.mode)
+        negotiate(config, inner.cache, inner.mode)?;
+        let backings = inner.mediator.backings();
+        if backings.can_register() {
+            backings.kernel_agreed(offer_passthrough(config));
+        }
+        Ok(())
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -413,7 +439,7 @@ impl Filesystem for Adapter {
         let (who, ino) = (requester(req), node(ino));
         self.serve(&(), move |to, ()| {
             match to.mediator.open(who, ino, flags.0) {
-                Ok((opened, open)) => reply.opened(FileHandle(opened.0), to.open_flags(open)),
+                Ok(opened) => to.opened(opened, reply),
                 Err(error) => reply.error(errno(error)),
             }
         });
@@ -480,7 +506,7 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.inner.mediator.release(handle(fh));
+        self.inner.close_file(handle(fh));
         reply.ok();
     }
 
@@ -657,13 +683,7 @@ impl Filesystem for Adapter {
         self.serve(name.as_bytes(), move |to, name| {
             let made = to.mediator.create(who, parent, name, mode, flags);
             match to.changed_by(parent, made) {
-                Ok((entry, opened, open)) => reply.created(
-                    &to.attr_ttl(&entry.shown),
-                    &entry_attr(&entry),
-                    Generation(entry.generation),
-                    FileHandle(opened.0),
-                    to.open_flags(open),
-                ),
+                Ok((entry, opened)) => to.created(&entry, opened, reply),
                 Err(error) => reply.error(errno(error)),
             }
         });

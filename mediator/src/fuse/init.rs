@@ -98,6 +98,16 @@ pub(super) fn negotiate(config: &mut KernelConfig, cache: Cache, mode: ViewMode)
     Ok(())
 }
 
+/// How deep file systems may be stacked below the view (`FILESYSTEM_MAX_STACK_DEPTH`): an export
+/// on overlayfs can be passed through. Nothing can be stacked on the view in exchange.
+const STACK_DEPTH: u32 = 2;
+
+/// Asks the kernel to read and write files by itself; tells whether it agreed.
+pub(super) fn offer_passthrough(config: &mut KernelConfig) -> bool {
+    config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+        && config.set_max_stack_depth(STACK_DEPTH).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

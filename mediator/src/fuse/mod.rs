@@ -2,6 +2,7 @@
 //! and answers; what a request means is [`crate::mediate`]'s.
 
 mod adapter;
+mod backing;
 mod caches;
 mod convert;
 mod init;

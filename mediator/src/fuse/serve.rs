@@ -10,6 +10,7 @@ use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
 use super::adapter::{Adapter, Inner};
 use super::caches::Caches;
 use super::listings::{Listings, Over};
+use crate::backing::{Backings, DataMode};
 use crate::control::{ControlServer, Facts, View};
 use crate::export::{Export, Fault, Settings, Submounts};
 use crate::ids::NodeId;
@@ -88,6 +89,11 @@ pub struct Service {
     pub max_descriptors: usize,
     /// Worker threads; at least one runs.
     pub threads: usize,
+    /// Which way file data is to go.
+    pub data: DataMode,
+    /// One end of a `SOCK_SEQPACKET` pair, with a time limit on both directions, whose other end a
+    /// registrar reads ([`crate::backing`]). Without it all data is mediated.
+    pub registrar: Option<OwnedFd>,
 }
 
 /// Why a view could not be served, or ended other than by unmount or abort.
@@ -107,6 +113,9 @@ pub enum ServeError {
     /// The kernel's INIT could not be answered.
     #[error("the FUSE connection cannot be set up: {0}")]
     Handshake(io::Error),
+    /// `passthrough` was asked for, and cannot be had.
+    #[error("--data passthrough: {0}; start with --data auto, or mediated")]
+    Data(String),
     /// The connection broke.
     #[error("the FUSE connection failed: {0}")]
     Session(io::Error),
@@ -139,8 +148,9 @@ pub fn serve(service: Service, ready: impl FnOnce()) -> Result<(), ServeError> {
         mode: service.mode.word(),
     };
     let thread = |thread| move |source| ServeError::Thread { thread, source };
-    let (mediator, log) =
+    let (mut mediator, log) =
         Mediator::new(export, service.policy, verbosity, service.audit).map_err(thread("audit"))?;
+    mediator.pass_data(Backings::new(service.data, service.registrar));
     let mediator = Arc::new(mediator);
     // Another descriptor of the same connection, for notifications.
     let device = service.device.try_clone().map_err(ServeError::Handshake)?;
@@ -151,13 +161,17 @@ pub fn serve(service: Service, ready: impl FnOnce()) -> Result<(), ServeError> {
         service.mode,
         service.threads,
     )?;
+    if let Some(why) = mediator.cannot_pass() {
+        return Err(ServeError::Data(why));
+    }
     let caches = Caches::new(session.notifier(), device.into());
     // On a kernel that cannot, a reload could not undo that a name is remembered as missing.
     if caches.forget_names().is_ok_and(|can| can) {
         inner.forgets_missing();
     }
+    inner.notify_by(session.notifier());
     let listings = Arc::new(Listings::new(LISTED, service.cache == Cache::Auto));
-    inner.listings_end_in(Arc::clone(&listings), session.notifier());
+    inner.listings_end_in(Arc::clone(&listings));
     drop(inner);
     let ending = listings
         .start(end_listings(Arc::downgrade(&mediator), session.notifier()))

@@ -19,6 +19,7 @@ use super::scratch::with_paths;
 use super::select::Selection;
 use super::turns::{Turn, Turns};
 use super::watch::{Watch, Watchers};
+use crate::backing::{Backings, DataMode};
 use crate::export::{Attr, DescriptorUse, Entry, Export, Fault, Inode, Pin};
 use crate::ids::{FileKind, GuestGid, GuestOwner, GuestUid, HandleId, NodeId};
 use crate::name::Name;
@@ -43,6 +44,7 @@ pub struct Mediator {
     pub(super) audit: Audit,
     counters: Counters,
     pub(super) asides: Asides,
+    pub(super) backings: Backings,
 }
 
 /// Attributes as the view shows them: the owner in guest ids.
@@ -188,6 +190,7 @@ impl Mediator {
             audit,
             counters: Counters::default(),
             asides: Asides::default(),
+            backings: Backings::new(DataMode::Mediated, None),
         };
         Ok((mediator, writer))
     }

@@ -2,12 +2,13 @@
 
 use rustix::io::Errno;
 
+use super::data::Opened;
 use super::funnel::{Act, Case, Mediator, ShownEntry, Stop, Trail, as_owner};
 use super::ledger::Used;
 use super::names::kind_asked;
 use super::open::open_as;
 use crate::export::Pin;
-use crate::ids::{FileKind, HandleId, Mode, NodeId};
+use crate::ids::{FileKind, Mode, NodeId};
 use crate::name::Name;
 use crate::op::{BirthAsk, Op, OpenAs, rows};
 use crate::policy::Requester;
@@ -34,7 +35,7 @@ impl Mediator {
         name: &[u8],
         mode: u32,
         flags: i32,
-    ) -> Result<(ShownEntry, HandleId, OpenAs), Errno> {
+    ) -> Result<(ShownEntry, Opened), Errno> {
         self.run(Op::Create, who, |trail| {
             let open = open_as(flags)?;
             let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
@@ -47,10 +48,10 @@ impl Mediator {
                     Ok(_) | Err(_) => false,
                 };
                 if !may_be_there {
-                    return made.map(|(entry, handle)| (entry, handle, open));
+                    return made;
                 }
-                if let Some((entry, handle)) = self.open_existing(trail, &parent, &name, open)? {
-                    return Ok((entry, handle, open));
+                if let Some(opened) = self.open_existing(trail, &parent, &name, open)? {
+                    return Ok(opened);
                 }
                 if let Err(full @ Stop::Refused(_)) = made {
                     return Err(full);
@@ -67,7 +68,7 @@ impl Mediator {
         name: &Name,
         mode: u32,
         open: OpenAs,
-    ) -> Act<(ShownEntry, HandleId)> {
+    ) -> Act<(ShownEntry, Opened)> {
         let ask = BirthAsk {
             requester: as_owner(trail.who),
             kind: FileKind::Regular,
@@ -82,7 +83,13 @@ impl Mediator {
         let permit = self.decide::<rows::Create>(trail, &case, ask)?;
         self.grow((trail, &case), permit, Used::NAME, |permit| {
             let (entry, handle) = self.export.create(permit, parent, name)?;
-            Ok((self.show_entry(entry), handle))
+            let entry = self.show_entry(entry);
+            let opened = self.enter_new_file(trail, (handle, open));
+            if opened.is_err() {
+                // The kernel never learns of the entry, so its lookup is given back.
+                self.export.forget(entry.node, 1);
+            }
+            Ok((entry, opened?))
         })
     }
 
@@ -93,7 +100,7 @@ impl Mediator {
         parent: &Pin,
         name: &Name,
         open: OpenAs,
-    ) -> Act<Option<(ShownEntry, HandleId)>> {
+    ) -> Act<Option<(ShownEntry, Opened)>> {
         let entry = match self.lookup_in(trail, parent, name) {
             Ok(entry) => entry,
             Err(Stop::Failed(Errno::NOENT)) => return Ok(None),
@@ -105,7 +112,7 @@ impl Mediator {
             Err(Errno::STALE.into())
         };
         match opened {
-            Ok(handle) => Ok(Some((entry, handle))),
+            Ok(opened) => Ok(Some((entry, opened))),
             Err(stop) => {
                 // The kernel never learns of the entry, so its lookup is given back.
                 self.export.forget(entry.node, 1);

@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 
+use super::data::Opened;
 use super::funnel::{Act, Case, Mediator, Trail};
 use crate::ids::{HandleId, NodeId};
 use crate::op::{Op, OpenAs, rows};
@@ -12,24 +13,20 @@ impl Mediator {
     ///
     /// # Errors
     ///
-    /// EINVAL for flags that make no sense; ESTALE, a refusal's errno, or what the export answers.
-    pub fn open(
-        &self,
-        who: Requester,
-        node: NodeId,
-        flags: i32,
-    ) -> Result<(HandleId, OpenAs), Errno> {
+    /// EINVAL for flags that make no sense, or O_DIRECT where the export has none and the file is
+    /// open past this process; EBUSY if it is and its data is judged; ESTALE, a refusal's errno, or what the export answers.
+    pub fn open(&self, who: Requester, node: NodeId, flags: i32) -> Result<Opened, Errno> {
         self.run(Op::Open, who, |trail| {
             let open = OpenAs {
                 // O_EXCL without O_CREAT says nothing about a regular file (open(2)).
                 exclusive: false,
                 ..open_as(flags)?
             };
-            Ok((self.open_node(trail, node, open)?, open))
+            self.open_node(trail, node, open)
         })
     }
 
-    pub(super) fn open_node(&self, trail: &Trail, node: NodeId, open: OpenAs) -> Act<HandleId> {
+    pub(super) fn open_node(&self, trail: &Trail, node: NodeId, open: OpenAs) -> Act<Opened> {
         let pin = self.export.pin(node)?;
         let case = Case {
             words: Some(open.words()),
@@ -37,7 +34,9 @@ impl Mediator {
             ..Case::node(&pin)
         };
         let permit = self.decide::<rows::Open>(trail, &case, open)?;
-        Ok(self.export.open_file(permit, &pin)?)
+        let wish = self.wish(trail, &pin, open)?;
+        let handle = self.export.open_file(permit, &pin)?;
+        self.enter_file(trail, (handle, open), wish)
     }
 
     /// Opens a directory.
@@ -110,6 +109,10 @@ impl Mediator {
 
     /// Closes a file or directory; a forged handle closes nothing.
     pub fn release(&self, handle: HandleId) {
+        // While the handle keeps the node's number from being given to another file.
+        if self.backings.counts() {
+            self.backings.leave(handle);
+        }
         self.export.release(handle);
     }
 }

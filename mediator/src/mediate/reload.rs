@@ -55,6 +55,8 @@ pub struct Reloaded {
     pub epoch: u64,
     /// Nodes whose caches were dropped.
     pub nodes: usize,
+    /// Open files whose data goes past this process, and goes on to until they are closed.
+    pub past: usize,
 }
 
 /// Why a reload failed.
@@ -126,8 +128,9 @@ impl Mediator {
         if !all_over {
             return Err(ReloadError::Unfinished(PATIENCE));
         }
-        tracing::info!(epoch, nodes, "another policy is in force");
-        Ok(Reloaded { epoch, nodes })
+        let past = self.backings.usage().open;
+        tracing::info!(epoch, nodes, past, "another policy is in force");
+        Ok(Reloaded { epoch, nodes, past })
     }
 
     fn forget_all(&self, caches: &dyn KernelCaches) -> io::Result<usize> {

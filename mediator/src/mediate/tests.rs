@@ -336,7 +336,8 @@ fn file_larger_than_its_limit_can_be_made_in_no_way() {
     let create = |name: &[u8], flags: i32| {
         let flags = flags | libc::O_RDWR | libc::O_CREAT;
         let made = mediator.create(who, NodeId::ROOT, name, 0o600, flags);
-        let (entry, handle, _) = made.unwrap();
+        let (entry, opened) = made.unwrap();
+        let handle = opened.handle;
         (entry.node, handle)
     };
     let (node, handle) = create(b"a", 0);
@@ -357,7 +358,7 @@ fn file_larger_than_its_limit_can_be_made_in_no_way() {
     let insert = libc::FALLOC_FL_INSERT_RANGE;
     assert_eq!(allocate(insert, (0, 4096)), Err(Errno::DQUOT));
     let source = world.walk("source").unwrap();
-    let (source, _) = mediator.open(who, source, libc::O_RDONLY).unwrap();
+    let source = mediator.open(who, source, libc::O_RDONLY).unwrap().handle;
     let copy = |length| mediator.copy_file_range(who, (source, 0), (handle, 0), length);
     assert_eq!(copy(9), Err(Errno::DQUOT));
 
@@ -403,7 +404,7 @@ fn denied_file_is_refused_by_every_link_and_at_once_when_the_host_changes_names(
     let (mediator, who) = (&world.mediator, world.who);
     let open = |node| {
         let opened = mediator.open(who, node, libc::O_RDONLY);
-        opened.map(|(handle, _)| handle)
+        opened.map(|opened| opened.handle)
     };
     let node = world.walk("open").unwrap();
     assert_eq!(open(node), Err(Errno::ACCESS));

@@ -9,7 +9,7 @@ const SECRET: &str = "default = \"allow\"\n[[rule]]\npath = \"/secret/**\"\n\
                       do = \"read\"\naction = \"deny\"\n";
 
 fn opens(world: &World, node: NodeId) -> Result<(), Errno> {
-    let (handle, _) = world.mediator.open(world.who, node, libc::O_RDONLY)?;
+    let handle = world.mediator.open(world.who, node, libc::O_RDONLY)?.handle;
     world.mediator.release(handle);
     Ok(())
 }

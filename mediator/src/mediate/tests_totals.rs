@@ -22,7 +22,7 @@ impl World {
     fn create(&self, parent: NodeId, name: &[u8]) -> Result<(NodeId, HandleId), Errno> {
         let flags = libc::O_RDWR | libc::O_CREAT;
         let made = self.mediator.create(self.who, parent, name, 0o600, flags);
-        made.map(|(entry, handle, _)| (entry.node, handle))
+        made.map(|(entry, opened)| (entry.node, opened.handle))
     }
 
     fn write(&self, handle: HandleId, offset: u64, len: usize) -> Result<usize, Errno> {
@@ -81,7 +81,8 @@ fn bytes_are_limited_with_what_was_there_and_given_back_when_it_goes() {
     let behind = allocate(keep, (40 * K as u64, 4096));
     assert_eq!(behind, Err(Errno::OPNOTSUPP), "room that no size tells");
     let old = world.walk("d/old").unwrap();
-    let (old, _) = world.mediator.open(world.who, old, libc::O_RDONLY).unwrap();
+    let old = world.mediator.open(world.who, old, libc::O_RDONLY);
+    let old = old.unwrap().handle;
     let to = (handle, 40 * K as u64);
     let copied = world.mediator.copy_file_range(world.who, (old, 0), to, 10);
     assert_eq!(copied, Err(Errno::DQUOT));
@@ -148,7 +149,8 @@ fn limit_of_a_rule_is_for_its_paths_alone() {
     assert_eq!(world.write(free, 0, 100 * K), Ok(100 * K));
     // `/tmp/**` is /tmp too: with `a` and `a2` that makes three, if the walk saw the second.
     let a = world.walk("tmp/a").unwrap();
-    let (a, _) = world.mediator.open(world.who, a, libc::O_RDWR).unwrap();
+    let a = world.mediator.open(world.who, a, libc::O_RDWR);
+    let a = a.unwrap().handle;
     in_time("room for 6 KiB", || world.write(a, 0, 10 * K));
     assert_eq!(world.write(a, 10 * K as u64, 1), Err(Errno::DQUOT));
     std::fs::remove_file(world.path("tmp/a2")).unwrap();

@@ -16,6 +16,9 @@ pub enum XattrReply {
     Bytes(Vec<u8>),
 }
 
+/// File capabilities (capabilities(7)).
+const CAPABILITY: &[u8] = b"security.capability";
+
 impl Mediator {
     /// Sets an extended attribute.
     ///
@@ -91,11 +94,18 @@ impl Mediator {
     ///
     /// # Errors
     ///
-    /// ENODATA; ENOTSUP if a rule says so; or what the export answers.
+    /// ENODATA; ENOTSUP if a rule says so; or what the export answers. File capabilities
+    /// go with set-id bits, and are judged, as by a write.
     pub fn removexattr(&self, who: Requester, node: NodeId, name: &[u8]) -> Result<(), Errno> {
         self.run(Op::Removexattr, who, |trail| {
             let ask = XattrName::new(name).ok_or(Errno::RANGE)?;
             let pin = self.export.pin(node)?;
+            if name == CAPABILITY {
+                // The kernel's own before a write (file_remove_privs): the host's kernel asks for
+                // more to remove it than a client of ours has.
+                let permit = self.decide::<rows::Write>(trail, &Case::node(&pin), ())?;
+                return Ok(self.export.drop_privileges(permit, &pin)?);
+            }
             let case = Case {
                 xattr: Some((name, 0)),
                 ..Case::node(&pin)

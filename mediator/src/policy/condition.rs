@@ -166,27 +166,6 @@ impl Condition {
         Some(name.is_some_and(|name| globs.iter().any(|glob| glob.matches(name))))
     }
 
-    /// Whether the condition can hold for a READ or WRITE and not for the OPEN before it, or the
-    /// other way round.
-    pub(super) fn may_change_after_open(&self) -> bool {
-        match self {
-            Self::Mode { asked, .. } => !asked,
-            Self::Owner { whose, .. } => *whose != Whose::Asked,
-            Self::Within { what, .. } => match what {
-                Number::Size | Number::Nlink | Number::Offset | Number::Length => true,
-                Number::NewSize | Number::XattrSize => false,
-            },
-            Self::Birth(_) | Self::Name(_) => true,
-            Self::Kind(_)
-            | Self::Xattr(_)
-            | Self::Target(_)
-            | Self::Submount(_)
-            | Self::Flags { .. }
-            | Self::Rename(_)
-            | Self::Second(_) => false,
-        }
-    }
-
     /// Whether the condition looks at the target's attributes, which must be gathered first.
     pub(super) fn needs_attr(&self) -> bool {
         match self {

@@ -8,6 +8,7 @@
 mod areas;
 mod carry;
 mod condition;
+mod data;
 mod engine;
 mod explain;
 mod facts;
@@ -30,6 +31,7 @@ mod witness;
 mod xattrs;
 
 pub use areas::{Area, Areas, Totals};
+pub use data::DataJudgement;
 pub use explain::{
     Answer, Effect, Explanation, Fit, Outcome, Role, RuleRef, Step, Tried, WouldBe, word_names,
 };

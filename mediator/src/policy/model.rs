@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use super::areas::{Area, Totals};
 pub(super) use super::condition::{Condition, Flags, Number, Whose};
+use super::data::DataJudgement;
 use super::facts::Needs;
 use super::index::Index;
 use super::owners::{Bounds, IdSpan, Owners};
@@ -23,6 +24,8 @@ pub struct Policy {
     pub(super) readonly: bool,
     /// What rules and default refuse is told, and let through.
     pub(super) observe: bool,
+    /// Reads and writes are judged one by one, whatever the rules ask about.
+    pub(super) strict: bool,
     pub(super) set_id: SetId,
     /// Whether a directory may be given set-group-id.
     pub(super) setgid_directories: bool,
@@ -43,6 +46,8 @@ pub struct Policy {
     pub(super) by_op: Vec<ByOp>,
     /// The rules by place.
     pub(super) index: Index,
+    /// Worked out from the rules.
+    pub(super) data: DataJudgement,
 }
 
 /// What a policy file says of the view as a whole; the caller puts it to use.
@@ -288,6 +293,7 @@ impl Policy {
             default_allow: true,
             readonly: false,
             observe: false,
+            strict: false,
             set_id: SetId::Allow,
             setgid_directories: true,
             owners: Owners::default(),
@@ -300,6 +306,7 @@ impl Policy {
             followed: Vec::new(),
             by_op: Vec::new(),
             index: Index::default(),
+            data: DataJudgement::default(),
         }
         .compiled()
     }
@@ -313,6 +320,7 @@ impl Policy {
         self.index = Index::new(&self.rules);
         let by_op = Op::ALL.iter().map(|op| self.work_out(*op)).collect();
         self.by_op = by_op;
+        self.data = self.work_out_data();
         self
     }
 
@@ -492,17 +500,6 @@ impl Policy {
     #[must_use]
     pub fn followed(&self) -> &[Vec<u8>] {
         &self.followed
-    }
-
-    /// Whether some READ or WRITE can be judged otherwise than the OPEN before it, or must be seen
-    /// for the log: then data may not go past this process. Names aside, which can change too.
-    #[must_use]
-    pub fn judges_each_io(&self) -> bool {
-        let io = Words::of(Word::Read).with(Words::of(Word::Write));
-        let looks =
-            |rule: &Rule| rule.log || rule.when.iter().any(Condition::may_change_after_open);
-        let rules = self.rules.iter().filter(|rule| rule.words.meets(io));
-        self.limits_file_size() || rules.into_iter().any(looks)
     }
 
     /// How many rules there are.

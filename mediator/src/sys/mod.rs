@@ -54,6 +54,13 @@ pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Resul
     )
 }
 
+/// Whether statx(2) tells of alignments for `O_DIRECT` (`STATX_DIOALIGN`, Linux 6.1): no file
+/// system does that has none.
+pub(crate) fn has_direct_io(fd: BorrowedFd<'_>) -> Result<bool> {
+    let st = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)?;
+    Ok(st.stx_mask & StatxFlags::DIOALIGN.bits() != 0 && st.stx_dio_mem_align != 0)
+}
+
 /// A descriptor that names what `name` is, and opens nothing (open(2), `O_PATH`).
 pub(crate) fn open_path(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -115,6 +115,7 @@ fn reloaded(epoch: u64, nodes: u64) -> Answer {
     Answer::Reloaded {
         epoch,
         nodes,
+        past: 0,
         unfinished: None,
     }
 }

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which floor a module is on; a module may use only lower floors and itself.
-const FLOORS: [(&str, u32); 11] = [
+const FLOORS: [(&str, u32); 12] = [
     ("weak", 0),
     ("ids", 0),
     ("name", 1),
     ("op", 2),
     ("sys", 2),
+    ("backing", 2),
     ("policy", 3),
     ("recording", 4),
     ("export", 4),

@@ -40,11 +40,13 @@ const S_IFSOCK: u64 = 0o140_000;
 const F_DUPFD_CLOEXEC: u64 = 1030;
 const FIONBIO: u64 = 0x5421;
 const PR_SET_NAME: u64 = 15;
+const MSG_NOSIGNAL: u64 = 0x4000;
 const SOL_SOCKET: u64 = 1;
 const SO_RCVTIMEO: u64 = 20;
 const SO_SNDTIMEO: u64 = 21;
 
-/// Given: the detached `/proc/self/fd`.
+/// Given: the detached `/proc/self/fd`; also, where file data may go past the mediator, the socket to
+/// its registrar.
 pub(crate) const MEDIATOR: List = List {
     name: "the mediator",
     allowed: &[OWN, HEAP, PANIC, READ_BACK],
@@ -160,6 +162,12 @@ const OWN: &[Rule] = &[
         libc::SYS_ioctl,
         &[arg(1, Value::Is(FIONBIO))],
         "std's set_nonblocking on the control socket; the audit records' pipe",
+    ),
+    // No recvmsg: no descriptor comes in.
+    only(
+        libc::SYS_sendmsg,
+        &[arg(0, Value::Also(1)), arg(2, Value::Is(MSG_NOSIGNAL))],
+        "hands an open file to the registrar; to nobody else",
     ),
     // Memory, besides the heap.
     only(

@@ -11,11 +11,13 @@
 mod init;
 mod keeper;
 mod mediator;
+mod registrar;
 mod relay;
 
 pub(crate) use init::{INIT, WARDEN};
 pub(crate) use keeper::KEEPER;
 pub(crate) use mediator::{MEDIATOR, set_id_rules};
+pub(crate) use registrar::{BACKING_CLOSE, BACKING_OPEN, REGISTRAR};
 pub(crate) use relay::{AUDIT, RELAY};
 
 /// What one kind of process may call.
@@ -69,6 +71,8 @@ pub(crate) enum Value {
     Masked(u64, u64),
     /// The one descriptor that the list is built around.
     Given,
+    /// A further one, from 1. A row about one that the process does not have is left out.
+    Also(u8),
 }
 
 /// With `--debug`, for every list: the number of a call that is not listed is told.

@@ -29,6 +29,8 @@ fn desk() -> (Desk, UnixStream, crossbeam_channel::Sender<Line>) {
         walls: None,
         init: None,
         warden: None,
+        registrar: None,
+        data: String::new(),
     };
     let (here, there) = UnixStream::pair().unwrap();
     let (send, answers) = crossbeam_channel::bounded(ANSWERS_MAX);

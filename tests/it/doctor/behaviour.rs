@@ -75,6 +75,7 @@ fn doctor_as_a_user_says_what_it_could_not_try() {
         Problem::Privileges,
         Problem::FuseMount,
         Problem::OldFuse,
+        Problem::NoPassthrough,
         Problem::NoWay,
         Problem::Reach,
         Problem::Owners,

@@ -96,6 +96,7 @@ fn enter(task: Task) -> Result<Scene, Failure> {
         task,
         root,
         proc_fd,
+        registrar: None,
         planted,
     })
 }

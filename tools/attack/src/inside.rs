@@ -12,7 +12,7 @@ use crate::raw;
 use crate::task::{self, Failure, Line, Plant, Task};
 
 /// Every wall, in the order in which a bit of [`Task::walls`] stands for it.
-pub(crate) const WALLS: [Wall; 11] = [
+pub(crate) const WALLS: [Wall; 12] = [
     Wall::Root,
     Wall::UserNamespace,
     Wall::NamespaceLimits,
@@ -24,6 +24,7 @@ pub(crate) const WALLS: [Wall; 11] = [
     Wall::DescriptorTest,
     Wall::Landlock,
     Wall::Seccomp,
+    Wall::Registrar,
 ];
 
 /// All bits.
@@ -67,6 +68,7 @@ impl Inside for Payload {
             task: TASK.get().cloned().unwrap_or_default(),
             root: service.root,
             proc_fd: service.proc_fd,
+            registrar: service.registrar.map(|socket| (socket, service.device)),
             planted: (planted >= 0).then_some(planted),
         };
         let ended = acts::run(&scene);

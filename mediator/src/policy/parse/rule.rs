@@ -227,11 +227,12 @@ impl Reader<'_, '_> {
         follows
     }
 
-    /// Every READ and WRITE is judged as it is.
-    pub(super) fn check_strict(&mut self, table: &DeTable<'_>) {
+    /// Passthrough is a file's: two rules can speak of one file.
+    fn check_strict(&mut self, table: &DeTable<'_>) {
         if let Some((key, _)) = table.get_key_value("strict") {
-            let what = "`strict` would say nothing: every read and write is judged by itself";
-            self.report.add(&key.span(), what, "drop it");
+            let what = "`strict` is for the view as a whole";
+            let hint = "write `strict = true` before the first `[[rule]]`";
+            self.report.add(&key.span(), what, hint);
         }
     }
 

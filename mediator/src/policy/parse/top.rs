@@ -3,6 +3,7 @@
 use toml::de::DeTable;
 
 use super::super::areas::AREAS_MAX;
+use super::super::data::DataJudgement;
 use super::super::index::Index;
 use super::super::model::{CacheWord, Policy, SetId, Settings, XattrAction, XattrRule};
 use super::super::owners::{IdRange, NO_ID, Owners, Who};
@@ -56,6 +57,8 @@ impl Reader<'_, '_> {
         let modes = [("enforce", false), ("observe", true)];
         let observe = file.get("mode");
         let observe = observe.and_then(|at| read::choice(at, "mode", &modes, &mut self.report));
+        let strict = file.get("strict");
+        let strict = strict.and_then(|at| read::boolean(at, "strict", &mut self.report));
         let limits = file.get("limit").and_then(|at| self.limit(at));
         let limits = limits.unwrap_or_default();
         let owners = self.owners(file);
@@ -63,7 +66,6 @@ impl Reader<'_, '_> {
         for (table, span) in self.tables(file, "rule") {
             rules.push((self.rule(table, &span), span));
         }
-        self.check_strict(file);
         let followed = rules.iter().filter_map(|(rule, span)| {
             let rule = rule.as_ref().filter(|rule| rule.follows)?;
             Some((rule.paths.len(), span.clone()))
@@ -90,6 +92,7 @@ impl Reader<'_, '_> {
             default_allow: default_allow?,
             readonly,
             observe: observe.unwrap_or(false),
+            strict: strict.unwrap_or(false),
             set_id: set_id.unwrap_or(SetId::Strip),
             setgid_directories: directories.unwrap_or(true),
             owners,
@@ -105,6 +108,7 @@ impl Reader<'_, '_> {
             followed: Vec::new(),
             by_op: Vec::new(),
             index: Index::default(),
+            data: DataJudgement::default(),
         })
     }
 

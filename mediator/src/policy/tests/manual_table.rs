@@ -361,5 +361,25 @@ pub(super) const TESTS: &[(&str, &[&str])] = &[
             "rename_that_would_leave_its_rules_or_replace_is_done_and_told_under_observe",
         ],
     ),
+    (
+        "D1",
+        &[
+            "data_is_judged_each_time_where_an_open_does_not_say_all",
+            "settings_of_the_view_count_where_they_can_say_no",
+            "file_whose_data_is_not_judged_has_one_answer_to_every_read_and_write",
+        ],
+    ),
+    (
+        "D2",
+        &[
+            "data_is_judged_each_time_where_an_open_does_not_say_all",
+            "earlier_rule_that_decides_alone_spares_the_question",
+        ],
+    ),
+    ("D3", &["strict_is_for_the_view_as_a_whole"]),
+    (
+        "D4",
+        &["file_that_goes_past_a_policy_that_judges_it_is_not_opened_again"],
+    ),
     ("G1", &["floor_holds_whatever_is_allowed"]),
 ];

@@ -2,6 +2,7 @@
 
 mod cases;
 mod conditions;
+mod data;
 pub(crate) mod explain;
 mod follow;
 mod grants;

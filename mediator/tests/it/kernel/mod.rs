@@ -13,7 +13,7 @@ use rustix::net::{
 };
 use tempfile::TempDir;
 use virtfs_mediator_core::policy::Policy;
-use virtfs_mediator_core::{AuditTo, Cache, ServeError, Service, ViewMode, serve};
+use virtfs_mediator_core::{AuditTo, Cache, DataMode, ServeError, Service, ViewMode, serve};
 
 /// Opcodes (`enum fuse_opcode`).
 pub(crate) mod op {
@@ -162,6 +162,8 @@ impl View {
             view: "test".to_owned(),
             max_descriptors: 64,
             threads: 1,
+            data: DataMode::Mediated,
+            registrar: None,
         };
         let served = std::thread::spawn(move || serve(service, || ()));
         let view = Self {

@@ -7,6 +7,7 @@ mod calls;
 mod escape;
 mod files;
 mod processes;
+mod registrar;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ pub(crate) struct Scene {
     pub(crate) root: OwnedFd,
     /// `/proc/self/fd`: in the product a detached clone.
     pub(crate) proc_fd: OwnedFd,
+    /// In the product: the socket to the registrar, and the FUSE device.
+    pub(crate) registrar: Option<(OwnedFd, OwnedFd)>,
     /// What should have been closed.
     pub(crate) planted: Option<i32>,
 }
@@ -78,7 +81,7 @@ pub(crate) fn run(scene: &Scene) -> Outcome {
     if let Some(call) = calls::named(name) {
         return calls::run(call, scene);
     }
-    [escape::ACTS, files::ACTS, processes::ACTS]
+    [escape::ACTS, files::ACTS, processes::ACTS, registrar::ACTS]
         .into_iter()
         .flatten()
         .find(|(known, _)| *known == name)

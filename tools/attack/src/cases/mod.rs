@@ -16,6 +16,7 @@ const LISTS: &[&[Case]] = &[
     m::files::CASES,
     m::calls::CASES,
     m::answers::CASES,
+    m::registrar::CASES,
     q::CASES,
     g::CASES,
     r::CASES,

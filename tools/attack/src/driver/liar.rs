@@ -10,7 +10,7 @@ use serde::Serialize;
 use virtfs_mediator::attack::Inside;
 use virtfs_mediator_core::control::lines::{Lines, send};
 use virtfs_mediator_core::control::protocol::QUESTION_MAX;
-use virtfs_mediator_core::control::{Answer, Line, OpCount, Order, Question, Status};
+use virtfs_mediator_core::control::{Answer, Data, Line, OpCount, Order, Question, Status};
 use virtfs_mediator_core::mediate::{Cause, Decision, Ended, Event, Told, Verdict};
 use virtfs_mediator_core::op::{AnyAsk, Op};
 use virtfs_mediator_core::policy::{Facts, Request, Requester};
@@ -178,6 +178,15 @@ fn status() -> Answer {
         open_handles: most,
         descriptors: most,
         descriptor_budget: 0,
+        data: Box::new(Data {
+            asked: words.clone(),
+            passthrough: true,
+            why_not: Some(words.clone()),
+            backing_ids: most,
+            open: most,
+            opened: most,
+            registrations: most,
+        }),
         audit_records_written: most,
         audit_records_dropped: most,
         operations: vec![OpCount {

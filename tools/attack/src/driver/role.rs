@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags, open};
 use virtfs_mediator::attack::Inside;
 use virtfs_mediator_core::policy::{Policy, Users};
 use virtfs_mediator_core::weak::{Wall, switch_off};
-use virtfs_mediator_core::{AuditTo, Cache, ServeError, Service, ViewMode, serve};
+use virtfs_mediator_core::{AuditTo, Cache, DataMode, ServeError, Service, ViewMode, serve};
 
 use super::OrTell as _;
 use super::liar::{LIES, Liar, Lie};
@@ -141,6 +141,8 @@ fn core(words: Vec<OsString>) -> Result<(), String> {
         view: "core".to_owned(),
         max_descriptors: 64,
         threads: 1,
+        data: DataMode::Mediated,
+        registrar: None,
     };
     serve(service, || ()).map_err(|error| error.to_string())
 }

@@ -181,6 +181,7 @@ pub(crate) struct View {
     pub(crate) init: i32,
     pub(crate) warden: i32,
     pub(crate) mediator: i32,
+    registrars: Vec<i32>,
     /// The client's process.
     pub(crate) client: i32,
 }
@@ -204,6 +205,11 @@ impl View {
         let (inits, wardens): (Vec<i32>, Vec<i32>) = children(keeper)
             .into_iter()
             .partition(|pid| net(*pid) == own);
+        // Where data may go past the mediator; it stays in the keeper's own namespaces.
+        let own = namespace(keeper, "pid");
+        let (registrars, inits): (Vec<i32>, Vec<i32>) = inits
+            .into_iter()
+            .partition(|pid| namespace(*pid, "pid") == own);
         let ([init], [warden]) = (inits.as_slice(), wardens.as_slice()) else {
             return Err(format!("keeper's children: {inits:?} {wardens:?}"));
         };
@@ -213,6 +219,7 @@ impl View {
             keeper,
             init: *init,
             warden: *warden,
+            registrars,
             mediator: one(*warden, "mediator")?,
             client: one(*init, "client")?,
             spawned,
@@ -253,6 +260,7 @@ impl View {
             && holds_within(limit, || {
                 of_it
                     .iter()
+                    .chain(&self.registrars)
                     .all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
             })
     }

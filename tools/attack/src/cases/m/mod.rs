@@ -6,6 +6,7 @@ pub(super) mod escape;
 pub(super) mod files;
 pub(super) mod namespaces;
 pub(super) mod processes;
+pub(super) mod registrar;
 
 use std::path::PathBuf;
 

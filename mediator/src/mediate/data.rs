@@ -1,0 +1,183 @@
+//! Which way an open file's data goes: what the policy, whoever watches and the file's size make
+//! of it.
+
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use rustix::io::Errno;
+
+use super::funnel::{Act, Case, Mediator, Stop, Trail};
+use super::scratch::with_paths;
+use crate::backing::{Backings, DataMode, DataUse, WORTH_IT, Way, Wish};
+use crate::export::Pin;
+use crate::ids::{HandleId, NodeId};
+use crate::op::OpenAs;
+use crate::policy::{DataJudgement, Refusal};
+
+/// A file that was opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened {
+    /// Its handle.
+    pub handle: HandleId,
+    /// What it was opened for.
+    pub open: OpenAs,
+    /// How its data goes.
+    pub way: Way,
+}
+
+impl Mediator {
+    /// From now on data may go past this process. Before the first request.
+    pub fn pass_data(&mut self, backings: Backings) {
+        self.backings = backings;
+    }
+
+    /// Why data cannot go past this process although it must: what the kernel said to its offer, or
+    /// to a file of the export's, where one can be made to try.
+    #[must_use]
+    pub fn cannot_pass(&self) -> Option<String> {
+        if self.backings.mode() != DataMode::Passthrough {
+            return None;
+        }
+        if let Some(file) = self.export.nameless_file() {
+            self.backings.try_out(file.as_fd());
+        }
+        self.data_use().why_not
+    }
+
+    /// Passthrough.
+    #[must_use]
+    pub fn backings(&self) -> &Backings {
+        &self.backings
+    }
+
+    /// What is told of passthrough.
+    #[must_use]
+    pub fn data_use(&self) -> DataUse {
+        self.backings.usage()
+    }
+
+    /// What is wanted for an open of a file that is there; `None` where nothing goes past this
+    /// process. Asked before the open, which may truncate: one that could not be answered is
+    /// refused here.
+    pub(super) fn wish(&self, trail: &Trail, pin: &Pin, open: OpenAs) -> Act<Option<Wish>> {
+        if !self.backings.counts() {
+            return Ok(None);
+        }
+        let wish = if self.judges_data_of(trail, pin)? {
+            if self.backings.is_past(pin.node()) {
+                return Err(self.busy(trail, pin));
+            }
+            Wish::Judged
+        } else if self.is_watched() || self.audit.is_verbose() {
+            Wish::Watched
+        } else if open.direct && !self.export.has_direct_io(pin)? {
+            // The kernel would find out only after our answer, and make EIO of it.
+            if self.backings.is_past(pin.node()) {
+                return Err(Errno::INVAL.into());
+            }
+            Wish::Either
+        } else if self.is_worth_it(pin, open)? {
+            Wish::Passthrough
+        } else {
+            Wish::Either
+        };
+        Ok(Some(wish))
+    }
+
+    /// Enters a file that was opened; one whose way cannot be is closed again.
+    pub(super) fn enter_file(
+        &self,
+        trail: &Trail,
+        (handle, open): (HandleId, OpenAs),
+        wish: Option<Wish>,
+    ) -> Act<Opened> {
+        let opened = |way| Opened { handle, open, way };
+        let Some(wish) = wish else {
+            return Ok(opened(Way::Cached));
+        };
+        let entered = self.export.pin_handle(handle).and_then(|pin| {
+            let node = pin.node();
+            let enter =
+                |file: BorrowedFd<'_>| self.backings.enter((node, handle), wish, file, open.write);
+            Ok(self.export.lend_file(handle, enter)?.map_err(|_busy| pin))
+        });
+        let stop = match entered {
+            Ok(Ok(way)) => return Ok(opened(way)),
+            Ok(Err(pin)) => self.busy(trail, &pin),
+            Err(fault) => fault.into(),
+        };
+        self.export.release(handle);
+        Err(stop)
+    }
+
+    /// The same for a file that has just been made.
+    pub(super) fn enter_new_file(
+        &self,
+        trail: &Trail,
+        (handle, open): (HandleId, OpenAs),
+    ) -> Act<Opened> {
+        if !self.backings.counts() {
+            return self.enter_file(trail, (handle, open), None);
+        }
+        let wish = self.export.pin_handle(handle).map_err(Into::into);
+        match wish.and_then(|pin| self.wish(trail, &pin, open)) {
+            Ok(wish) => self.enter_file(trail, (handle, open), wish),
+            Err(stop) => {
+                self.export.release(handle);
+                Err(stop)
+            }
+        }
+    }
+
+    /// Where the client's kernel has to forget what it knows of a file that is about to be closed;
+    /// see [`Backings::went_past_for_writing`].
+    #[must_use]
+    pub fn outdated_by(&self, handle: HandleId) -> Option<NodeId> {
+        self.backings
+            .counts()
+            .then(|| self.backings.went_past_for_writing(handle))?
+    }
+
+    fn is_worth_it(&self, pin: &Pin, open: OpenAs) -> Act<bool> {
+        match self.backings.mode() {
+            DataMode::Passthrough => Ok(true),
+            DataMode::Auto if open.truncate => Ok(false),
+            DataMode::Auto => Ok(self.export.stat(pin)?.size >= WORTH_IT),
+            DataMode::Mediated => Ok(false),
+        }
+    }
+
+    fn judges_data_of(&self, trail: &Trail, pin: &Pin) -> Act<bool> {
+        let policy = trail.policy.borrow();
+        match policy.judges_data() {
+            DataJudgement::Never => return Ok(false),
+            DataJudgement::Always => return Ok(true),
+            DataJudgement::ByName => {}
+        }
+        // Names that are looked for on the host each time, not known.
+        if !policy.followed().is_empty() && self.export.stat(pin)?.nlink > 1 {
+            return Ok(true);
+        }
+        Ok(with_paths(|scratch| {
+            self.export.write_path(pin, &mut scratch.first);
+            let others = self.export.other_names(pin);
+            let first = scratch.first.as_slice();
+            let names: Vec<&[u8]> = std::iter::once(first)
+                .chain(others.iter().map(Vec::as_slice))
+                .collect();
+            policy.judges_data_of(&names)
+        }))
+    }
+
+    fn busy(&self, trail: &Trail, pin: &Pin) -> Stop {
+        let refusal = Refusal {
+            errno: Errno::BUSY,
+            rule: None,
+            why: "its reads and writes are judged, but it is open past the mediator",
+        };
+        self.refuse(trail.op, trail, &Case::node(pin), refusal)
+    }
+}
+
+#[cfg(test)]
+#[path = "tests_data.rs"]
+mod tests;
