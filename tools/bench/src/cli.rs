@@ -1,0 +1,53 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Measures virtfs-mediator against native access, bindfs, libfuse's passthrough_hp, QEMU as root
+/// and virtfs-proxy-helper: contenders take turns on the same directory, in rounds.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Cli {
+    /// Fewer rounds, fewer files: a few minutes.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// So many rounds (default 5, with --quick 2).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// Only workloads whose name, group or row holds one of these texts.
+    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+    /// Only these contenders, by name or its beginning (`native,view:auto,bindfs`).
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) contenders: Vec<String>,
+    /// List workloads and contenders and end.
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// The program that is measured; default: the one beside this one.
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) mediator: Option<PathBuf>,
+    /// Another build of it, measured beside it as `other:...`.
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) against: Option<PathBuf>,
+    /// Where the benchmark's directory is made; every user must be able to search it.
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    pub(crate) dir: PathBuf,
+    /// Write everything that was measured as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+impl Cli {
+    /// How many rounds.
+    pub(crate) fn rounds(&self) -> u32 {
+        self.rounds.unwrap_or(if self.quick { 2 } else { 5 })
+    }
+
+    /// Whether a workload of these names is to be measured.
+    pub(crate) fn wants<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> bool {
+        let mut names = names.into_iter();
+        self.only.is_empty()
+            || names.any(|name| self.only.iter().any(|text| name.contains(text.as_str())))
+    }
+}

@@ -1,0 +1,313 @@
+//! Who is measured: names, and which of them this host and this program have.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+
+/// How long a view's kernel remembers: `--cache`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Cache {
+    Auto,
+    Exclusive,
+    None,
+}
+
+impl Cache {
+    pub(crate) const ALL: [Self; 3] = [Self::Auto, Self::Exclusive, Self::None];
+
+    /// The option's word.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Exclusive => "exclusive",
+            Self::None => "none",
+        }
+    }
+}
+
+/// How a view's file data goes: `--data`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Data {
+    Passthrough,
+    Mediated,
+}
+
+impl Data {
+    /// The option's word.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Passthrough => "passthrough",
+            Self::Mediated => "mediated",
+        }
+    }
+}
+
+/// One build of virtfs-mediator.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    /// `view`, or `other` for the one of `--against`.
+    pub(crate) label: &'static str,
+    pub(crate) path: PathBuf,
+    /// What it calls itself.
+    pub(crate) version: String,
+    /// Whether it has `--data`; without it, data is mediated.
+    pub(crate) has_data_option: bool,
+}
+
+impl Program {
+    /// Asks a program what it is.
+    pub(crate) fn look(label: &'static str, path: PathBuf) -> Result<Arc<Self>> {
+        let said = |arguments: &[&str]| {
+            let output = Command::new(&path).args(arguments).output();
+            output
+                .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+                .map_err(|error| {
+                    Error::Usage(format!(
+                        "{} cannot be run ({error}); build it (cargo build --release -p \
+                         virtfs-mediator) or name it with --mediator",
+                        path.display()
+                    ))
+                })
+        };
+        let version = said(&["--version"])?.trim().to_owned();
+        let has_data_option = help_has_option(&said(&["run", "--help"])?, "--data");
+        Ok(Arc::new(Self {
+            label,
+            path,
+            version,
+            has_data_option,
+        }))
+    }
+
+    fn modes(self: &Arc<Self>) -> Vec<View> {
+        let data: &[Data] = if self.has_data_option {
+            &[Data::Passthrough, Data::Mediated]
+        } else {
+            &[Data::Mediated]
+        };
+        let mut views = Vec::new();
+        for &data in data {
+            for cache in Cache::ALL {
+                views.push(View {
+                    program: Arc::clone(self),
+                    cache,
+                    data,
+                });
+            }
+        }
+        views
+    }
+}
+
+/// Whether a help text describes an option, rather than to mention it.
+fn help_has_option(help: &str, option: &str) -> bool {
+    help.lines()
+        .map(str::trim_start)
+        .any(|line| line.split([' ', '=', ',']).next() == Some(option))
+}
+
+/// A view in one of its modes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct View {
+    pub(crate) program: Arc<Program>,
+    pub(crate) cache: Cache,
+    pub(crate) data: Data,
+}
+
+impl View {
+    /// The options that bring about this mode.
+    pub(crate) fn options(&self) -> Vec<String> {
+        let mut options = vec!["--cache".to_owned(), self.cache.word().to_owned()];
+        if self.program.has_data_option {
+            options.extend(["--data".to_owned(), self.data.word().to_owned()]);
+        }
+        options
+    }
+}
+
+/// A way to a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Contender {
+    /// The directory itself; through QEMU: QEMU as root on it.
+    Native,
+    View(View),
+    /// Mounts only.
+    Bindfs,
+    /// libfuse's example `passthrough_hp`, mounts only.
+    PassthroughHp,
+    /// 9p only: QEMU and virtfs-proxy-helper, both as root.
+    Proxy,
+}
+
+impl fmt::Display for Contender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Native => f.write_str("native"),
+            Self::View(view) => write!(
+                f,
+                "{}:{}/{}",
+                view.program.label,
+                view.cache.word(),
+                view.data.word()
+            ),
+            Self::Bindfs => f.write_str("bindfs"),
+            Self::PassthroughHp => f.write_str("passthrough_hp"),
+            Self::Proxy => f.write_str("proxy"),
+        }
+    }
+}
+
+/// The contenders on a mount, in the order of the table.
+pub(crate) fn on_mounts(programs: &[Arc<Program>]) -> Vec<Contender> {
+    let mut all = vec![Contender::Native];
+    all.extend(
+        programs
+            .iter()
+            .flat_map(Program::modes)
+            .map(Contender::View),
+    );
+    all.extend([Contender::Bindfs, Contender::PassthroughHp]);
+    all
+}
+
+/// The contenders through QEMU, in the order of the table.
+pub(crate) fn through_qemu(programs: &[Arc<Program>]) -> Vec<Contender> {
+    let mut all = vec![Contender::Native];
+    all.extend(
+        programs
+            .iter()
+            .flat_map(Program::modes)
+            .map(Contender::View),
+    );
+    all.push(Contender::Proxy);
+    all
+}
+
+/// Which of them `--contenders` names: each word is a name or its beginning up to a `:` or `/`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Choice(Vec<String>);
+
+impl Choice {
+    pub(crate) fn new(words: &[String]) -> Self {
+        Self(words.to_vec())
+    }
+
+    /// Whether nothing was chosen.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those named; with no words, all.
+    pub(crate) fn of(&self, all: Vec<Contender>) -> Vec<Contender> {
+        all.into_iter()
+            .filter(|contender| self.0.is_empty() || self.names(&contender.to_string()))
+            .collect()
+    }
+
+    fn names(&self, name: &str) -> bool {
+        self.0.iter().any(|word| {
+            name.strip_prefix(word.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
+        })
+    }
+
+    /// Fails if a word names nobody.
+    pub(crate) fn check(&self, all: &[Contender]) -> Result<()> {
+        for word in &self.0 {
+            let one = Self(vec![word.clone()]);
+            if !all
+                .iter()
+                .any(|contender| one.names(&contender.to_string()))
+            {
+                let names: Vec<_> = all.iter().map(ToString::to_string).collect();
+                return Err(Error::Usage(format!(
+                    "--contenders {word}: there is none of that name; there are {}",
+                    names.join(", ")
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(has_data_option: bool) -> Arc<Program> {
+        Arc::new(Program {
+            label: "view",
+            path: "/x".into(),
+            version: String::new(),
+            has_data_option,
+        })
+    }
+
+    fn names(all: Vec<Contender>) -> Vec<String> {
+        all.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn modes_without_data_option_are_mediated_only() {
+        assert_eq!(
+            names(on_mounts(&[program(false)])),
+            [
+                "native",
+                "view:auto/mediated",
+                "view:exclusive/mediated",
+                "view:none/mediated",
+                "bindfs",
+                "passthrough_hp"
+            ]
+        );
+        assert_eq!(names(through_qemu(&[program(true)])).len(), 8);
+    }
+
+    #[test]
+    fn options_name_data_only_where_the_program_knows_it() {
+        let view = |has| View {
+            program: program(has),
+            cache: Cache::None,
+            data: Data::Passthrough,
+        };
+        assert_eq!(view(false).options(), ["--cache", "none"]);
+        assert_eq!(
+            view(true).options(),
+            ["--cache", "none", "--data", "passthrough"]
+        );
+    }
+
+    #[test]
+    fn choice_takes_names_and_their_beginnings() {
+        let all = || on_mounts(&[program(true)]);
+        let chosen = |words: &[&str]| {
+            let words: Vec<_> = words.iter().map(|&word| word.to_owned()).collect();
+            names(Choice::new(&words).of(all()))
+        };
+        assert_eq!(
+            chosen(&["view:auto"]),
+            ["view:auto/passthrough", "view:auto/mediated"]
+        );
+        assert_eq!(chosen(&["bindfs", "native"]), ["native", "bindfs"]);
+        assert_eq!(chosen(&["nat"]), [""; 0]);
+        assert_eq!(chosen(&[]).len(), 9);
+    }
+
+    #[test]
+    fn choice_of_nobody_is_an_error_that_lists_names() {
+        let error = Choice::new(&["bindsf".into()])
+            .check(&on_mounts(&[program(false)]))
+            .unwrap_err();
+        assert!(error.to_string().contains("passthrough_hp"), "{error}");
+    }
+
+    #[test]
+    fn option_is_found_as_an_option_and_not_as_a_word() {
+        let help = "      --cache <CACHE>\n          as --data does\n";
+        assert!(help_has_option(help, "--cache"));
+        assert!(!help_has_option(help, "--data"));
+    }
+}

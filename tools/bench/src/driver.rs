@@ -1,0 +1,195 @@
+//! Rounds: who is measured when.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::cli::Cli;
+use crate::contender::{Choice, Contender, Program};
+use crate::error::{Error, Result};
+use crate::place::Place;
+use crate::results::Results;
+use crate::{mounts, p9, tell};
+
+/// Set by SIGINT, SIGTERM or SIGHUP.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// From now on those signals only set this.
+    pub(crate) fn catch() -> Result<Self> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let interrupt = Self::default();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&interrupt.0))
+                .map_err(crate::error::step("catching signals"))?;
+        }
+        Ok(interrupt)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        Ok(())
+    }
+}
+
+/// What is measured, and who.
+pub(crate) struct Plan {
+    pub(crate) size: mounts::Size,
+    pub(crate) rounds: u32,
+    pub(crate) mounts: Vec<mounts::Workload>,
+    pub(crate) on_mounts: Vec<Contender>,
+    pub(crate) p9: Vec<p9::Workload>,
+    pub(crate) through_qemu: Vec<Contender>,
+}
+
+impl Plan {
+    /// What the command line asks for.
+    pub(crate) fn of(cli: &Cli, programs: &[Arc<Program>]) -> Result<Self> {
+        let choice = Choice::new(&cli.contenders);
+        let (on_mounts, through_qemu) = (
+            crate::contender::on_mounts(programs),
+            crate::contender::through_qemu(programs),
+        );
+        let mut every = on_mounts.clone();
+        every.extend(through_qemu.iter().cloned());
+        choice.check(&every)?;
+        let size = if cli.quick {
+            mounts::Size {
+                names: 10_000,
+                created: 3_000,
+                floor_ms: 200,
+            }
+        } else {
+            mounts::Size {
+                names: 10_000,
+                created: 6_000,
+                floor_ms: 300,
+            }
+        };
+        let mounts = mounts::all(size)
+            .into_iter()
+            .filter(|workload| cli.wants(workload.titles().chain([workload.name, "mount"])))
+            .collect();
+        let p9 = p9::all()
+            .into_iter()
+            .filter(|workload| {
+                let titles = workload.titles();
+                cli.wants(titles.iter().map(String::as_str).chain(["9p"]))
+            })
+            .collect();
+        Ok(Self {
+            size,
+            rounds: cli.rounds(),
+            mounts,
+            on_mounts: choice.of(on_mounts),
+            p9,
+            through_qemu: choice.of(through_qemu),
+        })
+    }
+
+    /// Contenders in the order of the table.
+    pub(crate) fn order(&self) -> Vec<String> {
+        let all = self.on_mounts.iter().chain(&self.through_qemu);
+        let mut names: Vec<String> = Vec::new();
+        for name in all.map(ToString::to_string) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+}
+
+/// Measures all of it, in rounds.
+pub(crate) fn run(plan: &Plan, place: &Place, interrupt: &Interrupt) -> Result<Results> {
+    let mut results = Results::default();
+    if !plan.mounts.is_empty() {
+        mounts::prepare(place, plan.size)?;
+    }
+    if !plan.p9.is_empty() {
+        p9::prepare(place, &plan.through_qemu)?;
+    }
+    for round in 0..plan.rounds as usize {
+        tell(&format!("round {} of {}", round + 1, plan.rounds));
+        mount_round(plan, place, interrupt, round, &mut results)?;
+        p9_round(plan, place, interrupt, round, &mut results)?;
+    }
+    Ok(results)
+}
+
+/// Each workload by every contender in turn, on a fresh mount each.
+fn mount_round(
+    plan: &Plan,
+    place: &Place,
+    interrupt: &Interrupt,
+    round: usize,
+    results: &mut Results,
+) -> Result<()> {
+    for (number, workload) in plan.mounts.iter().enumerate() {
+        for contender in rotated(&plan.on_mounts, round + number) {
+            interrupt.check()?;
+            let rates = mounts::turn(workload, contender, place, plan.size);
+            for (title, unit, rate) in rates.map_err(|error| interrupted(error, interrupt))? {
+                results.add((mounts::GROUP, &title, unit), &contender.to_string(), rate);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A QEMU for each contender; they take turns at each workload.
+fn p9_round(
+    plan: &Plan,
+    place: &Place,
+    interrupt: &Interrupt,
+    round: usize,
+    results: &mut Results,
+) -> Result<()> {
+    if plan.p9.is_empty() {
+        return Ok(());
+    }
+    let mut seats = Vec::new();
+    for contender in &plan.through_qemu {
+        interrupt.check()?;
+        seats.push(p9::Seat::take(contender, place)?);
+    }
+    let floor = Duration::from_millis(plan.size.floor_ms);
+    for (number, &workload) in plan.p9.iter().enumerate() {
+        for index in rotated(&(0..seats.len()).collect::<Vec<_>>(), round + number) {
+            interrupt.check()?;
+            let seat = &mut seats[*index];
+            let rates = seat.perform(workload, floor);
+            for (title, unit, rate) in rates.map_err(|error| interrupted(error, interrupt))? {
+                results.add((p9::GROUP, &title, unit), seat.contender(), rate);
+            }
+        }
+    }
+    seats.into_iter().try_for_each(p9::Seat::leave)
+}
+
+/// Ctrl-C reaches servers and workers too; what they then say is only its echo.
+fn interrupted(error: Error, interrupt: &Interrupt) -> Error {
+    interrupt.check().err().unwrap_or(error)
+}
+
+/// All of them, another one first each time.
+fn rotated<T>(all: &[T], by: usize) -> impl Iterator<Item = &T> {
+    let by = by % all.len().max(1);
+    all[by..].iter().chain(&all[..by])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotated_begins_with_another_and_keeps_all() {
+        let turn = |by| rotated(&[1, 2, 3], by).copied().collect::<Vec<_>>();
+        assert_eq!(turn(0), [1, 2, 3]);
+        assert_eq!(turn(4), [2, 3, 1]);
+        assert_eq!(rotated::<u8>(&[], 3).count(), 0);
+    }
+}

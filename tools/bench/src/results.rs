@@ -1,0 +1,137 @@
+//! Rows of workloads, each with what every contender came to in every round.
+
+use serde::Serialize;
+
+use crate::stats::Summary;
+
+/// Where a row was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Group {
+    /// System calls on a mount; ratios are to native.
+    Mount,
+    /// 9p requests to stock QEMU; ratios are to QEMU as root.
+    P9,
+}
+
+/// What a rate counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Unit {
+    /// Operations.
+    Operations,
+    /// Octets.
+    Octets,
+    /// The whole of the work, once.
+    Whole,
+}
+
+/// A workload.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) group: Group,
+    pub(crate) title: String,
+    pub(crate) unit: Unit,
+    pub(crate) cells: Vec<Cell>,
+}
+
+/// One contender's rates at one workload, amount a second, a round each.
+#[derive(Debug, Serialize)]
+pub(crate) struct Cell {
+    pub(crate) contender: String,
+    pub(crate) rates: Vec<f64>,
+}
+
+impl Row {
+    /// What a contender came to.
+    pub(crate) fn summary(&self, contender: &str) -> Option<Summary> {
+        let cell = self.cells.iter().find(|cell| cell.contender == contender)?;
+        Summary::of(&cell.rates)
+    }
+
+    /// A contender's best rate.
+    pub(crate) fn best(&self, contender: &str) -> Option<f64> {
+        self.summary(contender).map(|summary| summary.best)
+    }
+
+    /// A contender's best rate in parts of another's.
+    pub(crate) fn ratio(&self, contender: &str, to: &str) -> Option<f64> {
+        Some(self.best(contender)? / self.best(to)?)
+    }
+}
+
+/// All rows, in the order they were first measured.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Results {
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Results {
+    /// Adds a round's rate.
+    pub(crate) fn add(
+        &mut self,
+        (group, title, unit): (Group, &str, Unit),
+        contender: &str,
+        rate: f64,
+    ) {
+        let found = self
+            .rows
+            .iter()
+            .position(|row| row.group == group && row.title == title);
+        let index = found.unwrap_or_else(|| {
+            self.rows.push(Row {
+                group,
+                title: title.to_owned(),
+                unit,
+                cells: Vec::new(),
+            });
+            self.rows.len() - 1
+        });
+        let cells = &mut self.rows[index].cells;
+        match cells.iter_mut().find(|cell| cell.contender == contender) {
+            Some(cell) => cell.rates.push(rate),
+            None => cells.push(Cell {
+                contender: contender.to_owned(),
+                rates: vec![rate],
+            }),
+        }
+    }
+
+    /// The row of that title.
+    pub(crate) fn row(&self, group: Group, title: &str) -> Option<&Row> {
+        self.rows
+            .iter()
+            .find(|row| row.group == group && row.title == title)
+    }
+
+    /// Contenders of a group's rows, in `order`.
+    pub(crate) fn contenders<'a>(&self, group: Group, order: &'a [String]) -> Vec<&'a str> {
+        let has = |name: &String| {
+            let mut rows = self.rows.iter().filter(|row| row.group == group);
+            rows.any(|row| row.cells.iter().any(|cell| cell.contender == *name))
+        };
+        let found = order.iter().filter(|name| has(name));
+        found.map(String::as_str).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_of_rounds_gather_in_their_cell() {
+        let mut results = Results::default();
+        let key = (Group::Mount, "stat", Unit::Operations);
+        for (contender, rate) in [("native", 10.0), ("view", 4.0), ("native", 8.0)] {
+            results.add(key, contender, rate);
+        }
+        results.add((Group::P9, "stat", Unit::Operations), "view", 1.0);
+        let row = results.row(Group::Mount, "stat").unwrap();
+        assert_eq!(row.ratio("view", "native"), Some(0.4));
+        assert_eq!(row.ratio("bindfs", "native"), None);
+        assert_eq!(results.rows.len(), 2);
+        let order = ["view".to_owned(), "native".to_owned(), "bindfs".to_owned()];
+        assert_eq!(results.contenders(Group::Mount, &order), ["view", "native"]);
+    }
+}
