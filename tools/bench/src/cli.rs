@@ -12,6 +12,9 @@ pub(crate) struct Cli {
     /// Fewer rounds, fewer files: a few minutes.
     #[arg(long)]
     pub(crate) quick: bool,
+    /// One round of next to nothing: for the benchmark's own test.
+    #[arg(long, hide = true)]
+    pub(crate) tiny: bool,
     /// So many rounds (default 5, with --quick 2).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
@@ -41,7 +44,11 @@ pub(crate) struct Cli {
 impl Cli {
     /// How many rounds.
     pub(crate) fn rounds(&self) -> u32 {
-        self.rounds.unwrap_or(if self.quick { 2 } else { 5 })
+        self.rounds.unwrap_or(match (self.tiny, self.quick) {
+            (true, _) => 1,
+            (false, true) => 2,
+            (false, false) => 5,
+        })
     }
 
     /// Whether a workload of these names is to be measured.

@@ -1,7 +1,7 @@
 //! Who is measured: names, and which of them this host and this program have.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -60,6 +60,8 @@ pub(crate) struct Program {
 impl Program {
     /// Asks a program what it is.
     pub(crate) fn look(label: &'static str, path: PathBuf) -> Result<Arc<Self>> {
+        // Workers are started from elsewhere.
+        let path = path.canonicalize().unwrap_or(path);
         let said = |arguments: &[&str]| {
             let output = Command::new(&path).args(arguments).output();
             output
@@ -140,6 +142,56 @@ pub(crate) enum Contender {
     PassthroughHp,
     /// 9p only: QEMU and virtfs-proxy-helper, both as root.
     Proxy,
+}
+
+impl Contender {
+    /// Whether it may fail at a workload, which then is a result: others' file systems may.
+    pub(crate) fn may_refuse(&self) -> bool {
+        matches!(self, Self::Bindfs | Self::PassthroughHp)
+    }
+
+    /// What is not on this host, of what it needs, and how it gets there.
+    fn missing(&self) -> Option<&'static str> {
+        let found = match self {
+            Self::Native | Self::View(_) => true,
+            Self::Bindfs => in_path("bindfs"),
+            Self::PassthroughHp => crate::seat::passthrough_hp().is_some(),
+            Self::Proxy => Path::new("/usr/lib/qemu/virtfs-proxy-helper").exists(),
+        };
+        match self {
+            _ if found => None,
+            Self::Bindfs => Some("apt-get install bindfs"),
+            Self::PassthroughHp => Some("tools/bench/run builds it"),
+            Self::Proxy => Some("apt-get install qemu-system-common, of a QEMU before 9.2"),
+            Self::Native | Self::View(_) => None,
+        }
+    }
+}
+
+fn in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).exists())
+}
+
+/// Those that this host has; who was named by `--contenders` must be there.
+pub(crate) fn present(
+    all: Vec<Contender>,
+    choice: &Choice,
+    mut tell: impl FnMut(&str),
+) -> Result<Vec<Contender>> {
+    let mut present = Vec::new();
+    for contender in all {
+        match contender.missing() {
+            None => present.push(contender),
+            Some(cure) if choice.is_empty() => {
+                tell(&format!("without {contender}, which is not here ({cure})"));
+            }
+            Some(cure) => {
+                return Err(Error::Usage(format!("{contender} is not here: {cure}")));
+            }
+        }
+    }
+    Ok(present)
 }
 
 impl fmt::Display for Contender {

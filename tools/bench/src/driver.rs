@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::cli::Cli;
-use crate::contender::{Choice, Contender, Program};
+use crate::contender::{Choice, Contender, Program, present};
 use crate::error::{Error, Result};
 use crate::place::Place;
 use crate::results::Results;
@@ -56,22 +56,16 @@ impl Plan {
         let mut every = on_mounts.clone();
         every.extend(through_qemu.iter().cloned());
         choice.check(&every)?;
-        let size = if cli.quick {
-            mounts::Size {
-                names: 10_000,
-                created: 3_000,
-                floor_ms: 200,
-            }
+        let size = if cli.tiny {
+            mounts::Size::TINY
+        } else if cli.quick {
+            mounts::Size::QUICK
         } else {
-            mounts::Size {
-                names: 10_000,
-                created: 6_000,
-                floor_ms: 300,
-            }
+            mounts::Size::FULL
         };
         let mounts = mounts::all(size)
             .into_iter()
-            .filter(|workload| cli.wants(workload.titles().chain([workload.name, "mount"])))
+            .filter(|workload| cli.wants(workload.titles().chain(workload.names).chain(["mount"])))
             .collect();
         let p9 = p9::all()
             .into_iter()
@@ -84,9 +78,9 @@ impl Plan {
             size,
             rounds: cli.rounds(),
             mounts,
-            on_mounts: choice.of(on_mounts),
+            on_mounts: present(choice.of(on_mounts), &choice, tell)?,
             p9,
-            through_qemu: choice.of(through_qemu),
+            through_qemu: present(choice.of(through_qemu), &choice, tell)?,
         })
     }
 
@@ -107,7 +101,7 @@ impl Plan {
 pub(crate) fn run(plan: &Plan, place: &Place, interrupt: &Interrupt) -> Result<Results> {
     let mut results = Results::default();
     if !plan.mounts.is_empty() {
-        mounts::prepare(place, plan.size)?;
+        mounts::prepare(&plan.mounts, place, plan.size)?;
     }
     if !plan.p9.is_empty() {
         p9::prepare(place, &plan.through_qemu)?;
@@ -131,8 +125,17 @@ fn mount_round(
     for (number, workload) in plan.mounts.iter().enumerate() {
         for contender in rotated(&plan.on_mounts, round + number) {
             interrupt.check()?;
-            let rates = mounts::turn(workload, contender, place, plan.size);
-            for (title, unit, rate) in rates.map_err(|error| interrupted(error, interrupt))? {
+            let rates = match mounts::turn(workload, contender, place, plan.size) {
+                Err(Error::Refused { why, .. }) if contender.may_refuse() => {
+                    for title in workload.titles() {
+                        let row = (mounts::GROUP, title, workload.unit());
+                        results.fail(row, &contender.to_string(), &why);
+                    }
+                    continue;
+                }
+                other => other.map_err(|error| interrupted(error, interrupt))?,
+            };
+            for (title, unit, rate) in rates {
                 results.add((mounts::GROUP, &title, unit), &contender.to_string(), rate);
             }
         }

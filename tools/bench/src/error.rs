@@ -12,6 +12,13 @@ pub(crate) enum Error {
     /// A contender that did not start, or ended under its work.
     #[error("{contender}: {what}")]
     Contender { contender: String, what: String },
+    /// A workload that a contender's server refused.
+    #[error("{contender}: {work}: {why}")]
+    Refused {
+        contender: String,
+        work: String,
+        why: String,
+    },
     /// The 9p client, QEMU, or the server behind it.
     #[error("{contender}: {source}")]
     P9 {

@@ -1,11 +1,11 @@
 //! Rows of workloads, each with what every contender came to in every round.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::stats::Summary;
 
 /// Where a row was measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Group {
     /// System calls on a mount; ratios are to native.
@@ -15,7 +15,7 @@ pub(crate) enum Group {
 }
 
 /// What a rate counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Unit {
     /// Operations.
@@ -27,7 +27,7 @@ pub(crate) enum Unit {
 }
 
 /// A workload.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) group: Group,
     pub(crate) title: String,
@@ -36,17 +36,24 @@ pub(crate) struct Row {
 }
 
 /// One contender's rates at one workload, amount a second, a round each.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Cell {
     pub(crate) contender: String,
     pub(crate) rates: Vec<f64>,
+    /// Why it could not do it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) failure: Option<String>,
 }
 
 impl Row {
+    /// A contender's cell.
+    pub(crate) fn cell(&self, contender: &str) -> Option<&Cell> {
+        self.cells.iter().find(|cell| cell.contender == contender)
+    }
+
     /// What a contender came to.
     pub(crate) fn summary(&self, contender: &str) -> Option<Summary> {
-        let cell = self.cells.iter().find(|cell| cell.contender == contender)?;
-        Summary::of(&cell.rates)
+        Summary::of(&self.cell(contender)?.rates)
     }
 
     /// A contender's best rate.
@@ -61,7 +68,7 @@ impl Row {
 }
 
 /// All rows, in the order they were first measured.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Results {
     pub(crate) rows: Vec<Row>,
 }
@@ -70,10 +77,19 @@ impl Results {
     /// Adds a round's rate.
     pub(crate) fn add(
         &mut self,
-        (group, title, unit): (Group, &str, Unit),
+        row: (Group, &str, Unit),
         contender: &str,
         rate: f64,
     ) {
+        self.cell(row, contender).rates.push(rate);
+    }
+
+    /// Notes that a contender cannot do it.
+    pub(crate) fn fail(&mut self, row: (Group, &str, Unit), contender: &str, why: &str) {
+        self.cell(row, contender).failure = Some(why.to_owned());
+    }
+
+    fn cell(&mut self, (group, title, unit): (Group, &str, Unit), contender: &str) -> &mut Cell {
         let found = self
             .rows
             .iter()
@@ -88,13 +104,16 @@ impl Results {
             self.rows.len() - 1
         });
         let cells = &mut self.rows[index].cells;
-        match cells.iter_mut().find(|cell| cell.contender == contender) {
-            Some(cell) => cell.rates.push(rate),
-            None => cells.push(Cell {
+        let found = cells.iter().position(|cell| cell.contender == contender);
+        let index = found.unwrap_or_else(|| {
+            cells.push(Cell {
                 contender: contender.to_owned(),
-                rates: vec![rate],
-            }),
-        }
+                rates: Vec::new(),
+                failure: None,
+            });
+            cells.len() - 1
+        });
+        &mut cells[index]
     }
 
     /// The row of that title.

@@ -110,7 +110,11 @@ impl Seat {
             .map_err(step("reading a worker's answer"))?;
         match serde_json::from_str(&answer) {
             Ok(Answer::Done(samples)) => Ok(samples),
-            Ok(Answer::Failed(why)) => Err(self.failed(&format!("{:?}: {why}", task.work))),
+            Ok(Answer::Failed(why)) => Err(Error::Refused {
+                contender: self.contender.clone(),
+                work: format!("{:?}", task.work),
+                why,
+            }),
             Err(_) => Err(self.failed("the worker ended early")),
         }
     }

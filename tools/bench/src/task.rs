@@ -32,6 +32,31 @@ pub(crate) enum Work {
     Create { names: usize },
     /// readdir and lstat of each entry, once and again.
     List,
+    /// Reads or writes of a file in the directory.
+    Transfer(Transfer),
+    /// A page at a time of a file that is mapped.
+    Map { file: String },
+    /// A program that may be started again and again, once and again.
+    Program { argv: Vec<String> },
+    /// A program that changes what it works on: once, for so many operations.
+    Change { argv: Vec<String>, operations: usize },
+}
+
+/// Reads or writes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Transfer {
+    /// The file's name; the file is there and long enough.
+    pub(crate) file: String,
+    /// Octets in one pass.
+    pub(crate) octets: usize,
+    /// Octets in one call.
+    pub(crate) block: usize,
+    /// Blocks in a mixed order.
+    pub(crate) random: bool,
+    /// Writes, else reads.
+    pub(crate) write: bool,
+    /// With `O_DIRECT`.
+    pub(crate) direct: bool,
 }
 
 /// What one part of the work came to.

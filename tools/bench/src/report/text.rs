@@ -33,6 +33,10 @@ fn heading(group: Group) -> &'static str {
 
 fn line(out: &mut String, row: &Row, name: &str) {
     let Some(summary) = row.summary(name) else {
+        let failure = row.cell(name).and_then(|cell| cell.failure.as_deref());
+        if let Some(why) = failure {
+            let _ = writeln!(out, "  {name:<32} cannot: {why}");
+        }
         return;
     };
     let ratio = row

@@ -12,7 +12,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::threads::{each_share, repeated};
+use super::passes::{first_and_again, sample};
+use super::threads::each_share;
 use crate::task::{Sample, Task, file_name};
 
 /// What every small file holds.
@@ -146,7 +147,7 @@ pub(super) fn list(task: &Task) -> Result<Vec<Sample>> {
         Ok(start.elapsed())
     })?;
     for sample in &mut samples {
-        sample.amount *= entries_of(entries);
+        sample.amount *= entries as f64;
     }
     Ok(samples)
 }
@@ -163,36 +164,6 @@ fn list_once(path: &Path) -> Result<usize> {
         entries += 1;
     }
     Ok(entries)
-}
-
-/// A count, as the amount of a sample.
-fn entries_of(count: usize) -> f64 {
-    count as f64
-}
-
-/// One pass, and repetitions of it. Who has no cache of its own is asked twice alike.
-fn first_and_again(
-    task: &Task,
-    amount: usize,
-    mut pass: impl FnMut() -> Result<Duration>,
-) -> Result<Vec<Sample>> {
-    let floor = Duration::from_millis(task.floor_ms);
-    let (passes, time) = if task.no_cache_of_its_own {
-        repeated(floor, &mut pass)?
-    } else {
-        (1, pass()?)
-    };
-    let first = sample("first", amount * passes as usize, time);
-    let (passes, time) = repeated(floor, pass)?;
-    Ok(vec![first, sample("again", amount * passes as usize, time)])
-}
-
-fn sample(part: &str, amount: usize, time: Duration) -> Sample {
-    Sample {
-        part: part.to_owned(),
-        amount: entries_of(amount),
-        seconds: time.as_secs_f64(),
-    }
 }
 
 fn open_directory(path: &Path) -> Result<OwnedFd> {

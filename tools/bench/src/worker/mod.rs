@@ -1,7 +1,11 @@
 //! The process that works on a mount: in the contender's namespace, as the contender's user. It
 //! reads tasks from standard input and ends with it.
 
+mod data;
+mod map;
 mod metadata;
+mod passes;
+mod programs;
 
 mod threads;
 
@@ -38,11 +42,15 @@ pub(crate) fn serve() -> ExitCode {
 }
 
 fn perform(task: &Task) -> std::io::Result<Vec<Sample>> {
-    match task.work {
-        Work::Stat { names } => metadata::stat(task, names),
-        Work::Missing { names } => metadata::missing(task, names),
-        Work::Open { names } => metadata::open_files(task, names),
-        Work::Create { names } => metadata::create(task, names),
+    match &task.work {
+        Work::Stat { names } => metadata::stat(task, *names),
+        Work::Missing { names } => metadata::missing(task, *names),
+        Work::Open { names } => metadata::open_files(task, *names),
+        Work::Create { names } => metadata::create(task, *names),
         Work::List => metadata::list(task),
+        Work::Transfer(transfer) => data::transfer(task, transfer),
+        Work::Map { file } => data::map(task, file),
+        Work::Program { argv } => programs::repeatable(task, argv),
+        Work::Change { argv, operations } => programs::once(task, argv, *operations),
     }
 }

@@ -46,17 +46,3 @@ pub(super) fn each_share<T: Sync>(
         Ok(start.elapsed())
     })
 }
-
-/// Repeats a pass until `floor` has gone by; returns how many and the time of all.
-pub(super) fn repeated(
-    floor: Duration,
-    mut pass: impl FnMut() -> Result<Duration>,
-) -> Result<(u32, Duration)> {
-    let mut total = Duration::ZERO;
-    let mut passes = 0;
-    while passes == 0 || total < floor {
-        total += pass()?;
-        passes += 1;
-    }
-    Ok((passes, total))
-}
