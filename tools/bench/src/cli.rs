@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::figures::Extent;
+
 /// Measures virtfs-mediator against native access, bindfs, libfuse's passthrough_hp, QEMU as root
 /// and virtfs-proxy-helper: contenders take turns on the same directory, in rounds.
 #[derive(Debug, Parser)]
@@ -12,6 +14,9 @@ pub(crate) struct Cli {
     /// Fewer rounds, fewer files: a few minutes.
     #[arg(long)]
     pub(crate) quick: bool,
+    /// A million known files too.
+    #[arg(long)]
+    pub(crate) long: bool,
     /// One round of next to nothing: for the benchmark's own test.
     #[arg(long, hide = true)]
     pub(crate) tiny: bool,
@@ -39,6 +44,15 @@ pub(crate) struct Cli {
     /// Write everything that was measured as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Write the README's tables.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) markdown: Option<PathBuf>,
+    /// Write the README's plot.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Measure nothing: report what an earlier run wrote with --json.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
 }
 
 impl Cli {
@@ -49,6 +63,23 @@ impl Cli {
             (false, true) => 2,
             (false, false) => 5,
         })
+    }
+
+    /// How much the figures take.
+    pub(crate) fn extent(&self) -> Extent {
+        let mut known = if self.tiny {
+            vec![10, 20]
+        } else {
+            vec![1000, 100_000]
+        };
+        if self.long {
+            known.push(1_000_000);
+        }
+        Extent {
+            known,
+            floor_ms: if self.tiny { 1 } else { 300 },
+            idle_ms: if self.tiny { 50 } else { 3000 },
+        }
     }
 
     /// Whether a workload of these names is to be measured.

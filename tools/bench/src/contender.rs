@@ -16,7 +16,7 @@ pub(crate) enum Cache {
 }
 
 impl Cache {
-    pub(crate) const ALL: [Self; 3] = [Self::Auto, Self::Exclusive, Self::None];
+    const ALL: [Self; 3] = [Self::Auto, Self::Exclusive, Self::None];
 
     /// The option's word.
     pub(crate) fn word(self) -> &'static str {
@@ -84,6 +84,19 @@ impl Program {
         }))
     }
 
+    /// The mode that a view has if nothing is said.
+    pub(crate) fn default_view(self: &Arc<Self>) -> View {
+        View {
+            program: Arc::clone(self),
+            cache: Cache::Auto,
+            data: if self.has_data_option {
+                Data::Passthrough
+            } else {
+                Data::Mediated
+            },
+        }
+    }
+
     fn modes(self: &Arc<Self>) -> Vec<View> {
         let data: &[Data] = if self.has_data_option {
             &[Data::Passthrough, Data::Mediated]
@@ -145,6 +158,18 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
+    /// Whether it is measured where time is short: of the views, the default, and what differs from
+    /// it in one thing but has a cache.
+    pub(crate) fn is_telling(&self) -> bool {
+        let Self::View(view) = self else { return true };
+        let default = view.program.default_view();
+        match view.cache {
+            Cache::Auto => true,
+            Cache::Exclusive => view.data == default.data,
+            Cache::None => false,
+        }
+    }
+
     /// Whether it may fail at a workload, which then is a result: others' file systems may.
     pub(crate) fn may_refuse(&self) -> bool {
         matches!(self, Self::Bindfs | Self::PassthroughHp)
@@ -329,6 +354,23 @@ mod tests {
         assert_eq!(
             view(true).options(),
             ["--cache", "none", "--data", "passthrough"]
+        );
+    }
+
+    #[test]
+    fn few_modes_are_measured_where_time_is_short() {
+        let mut all = on_mounts(&[program(true)]);
+        all.retain(Contender::is_telling);
+        assert_eq!(
+            names(all),
+            [
+                "native",
+                "view:auto/passthrough",
+                "view:exclusive/passthrough",
+                "view:auto/mediated",
+                "bindfs",
+                "passthrough_hp"
+            ]
         );
     }
 

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::cli::Cli;
-use crate::contender::{Choice, Contender, Program, present};
+use crate::contender::{Choice, Contender, Program, View, present};
 use crate::error::{Error, Result};
+use crate::figures::{self, Extent, Figures, Section};
 use crate::place::Place;
 use crate::results::Results;
 use crate::{mounts, p9, tell};
@@ -27,7 +28,8 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    fn check(&self) -> Result<()> {
+    /// Fails once one has come.
+    pub(crate) fn check(&self) -> Result<()> {
         if self.0.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
@@ -43,19 +45,23 @@ pub(crate) struct Plan {
     pub(crate) on_mounts: Vec<Contender>,
     pub(crate) p9: Vec<p9::Workload>,
     pub(crate) through_qemu: Vec<Contender>,
+    pub(crate) sections: Vec<Section>,
+    pub(crate) extent: Extent,
+    /// Whose figures are measured: each program's default mode.
+    pub(crate) views: Vec<View>,
 }
 
 impl Plan {
     /// What the command line asks for.
     pub(crate) fn of(cli: &Cli, programs: &[Arc<Program>]) -> Result<Self> {
         let choice = Choice::new(&cli.contenders);
-        let (on_mounts, through_qemu) = (
-            crate::contender::on_mounts(programs),
-            crate::contender::through_qemu(programs),
-        );
-        let mut every = on_mounts.clone();
-        every.extend(through_qemu.iter().cloned());
-        choice.check(&every)?;
+        let mut on_mounts = crate::contender::on_mounts(programs);
+        let mut through_qemu = crate::contender::through_qemu(programs);
+        choice.check(&[&on_mounts[..], &through_qemu[..]].concat())?;
+        if (cli.quick || cli.tiny) && choice.is_empty() {
+            on_mounts.retain(Contender::is_telling);
+            through_qemu.retain(Contender::is_telling);
+        }
         let size = if cli.tiny {
             mounts::Size::TINY
         } else if cli.quick {
@@ -65,16 +71,29 @@ impl Plan {
         };
         let mounts = mounts::all(size)
             .into_iter()
+            .filter(|workload| !cli.tiny || workload.is_simple())
             .filter(|workload| cli.wants(workload.titles().chain(workload.names).chain(["mount"])))
             .collect();
         let p9 = p9::all()
             .into_iter()
+            .filter(|workload| !cli.tiny || workload.depth <= 8)
             .filter(|workload| {
                 let titles = workload.titles();
                 cli.wants(titles.iter().map(String::as_str).chain(["9p"]))
             })
             .collect();
+        let sections = Section::ALL
+            .into_iter()
+            .filter(|section| cli.wants([section.word(), "figures"]))
+            .collect();
+        let views = programs.iter().map(Program::default_view);
+        let views = views
+            .filter(|view| !choice.of(vec![Contender::View(view.clone())]).is_empty())
+            .collect();
         Ok(Self {
+            sections,
+            extent: cli.extent(),
+            views,
             size,
             rounds: cli.rounds(),
             mounts,
@@ -98,20 +117,29 @@ impl Plan {
 }
 
 /// Measures all of it, in rounds.
-pub(crate) fn run(plan: &Plan, place: &Place, interrupt: &Interrupt) -> Result<Results> {
+pub(crate) fn run(plan: &Plan, place: &Place, interrupt: &Interrupt) -> Result<(Results, Figures)> {
     let mut results = Results::default();
+    let mut figures = Figures::default();
     if !plan.mounts.is_empty() {
         mounts::prepare(&plan.mounts, place, plan.size)?;
     }
     if !plan.p9.is_empty() {
         p9::prepare(place, &plan.through_qemu)?;
     }
+    figures::prepare(&plan.sections, place, &plan.extent)?;
     for round in 0..plan.rounds as usize {
         tell(&format!("round {} of {}", round + 1, plan.rounds));
         mount_round(plan, place, interrupt, round, &mut results)?;
         p9_round(plan, place, interrupt, round, &mut results)?;
+        let mut own = figures::Round {
+            place,
+            extent: &plan.extent,
+            interrupt,
+            figures: &mut figures,
+        };
+        figures::round(&plan.sections, &plan.views, &mut own)?;
     }
-    Ok(results)
+    Ok((results, figures))
 }
 
 /// Each workload by every contender in turn, on a fresh mount each.

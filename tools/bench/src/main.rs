@@ -4,17 +4,21 @@ mod cli;
 mod contender;
 mod driver;
 mod error;
+mod figures;
+mod machine;
 mod mounts;
 mod p9;
 mod place;
+mod record;
 mod report;
 mod results;
 mod seat;
 mod stats;
+mod targets;
 mod task;
 mod worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -22,10 +26,12 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::cli::Cli;
-use crate::contender::Program;
+use crate::contender::{Contender, Program};
 use crate::driver::{Interrupt, Plan};
 use crate::error::{Error, Result, step};
+use crate::machine::Machine;
 use crate::place::Place;
+use crate::record::Record;
 
 fn main() -> ExitCode {
     if std::env::args_os()
@@ -55,6 +61,29 @@ fn print(text: &str) {
 }
 
 fn benchmark(cli: &Cli) -> Result<()> {
+    let record = match &cli.from {
+        Some(path) => read(path)?,
+        None => match measure(cli)? {
+            Some(record) => record,
+            None => return Ok(()),
+        },
+    };
+    if let Some(path) = &cli.json {
+        let text = serde_json::to_string_pretty(&record).map_err(step("writing JSON"))?;
+        write(path, &(text + "\n"))?;
+    }
+    if let Some(path) = &cli.markdown {
+        write(path, &report::markdown::page(&record))?;
+    }
+    if let Some(path) = &cli.svg {
+        write(path, &report::plot::picture(&record))?;
+    }
+    print(&report::text::page(&record));
+    Ok(())
+}
+
+/// None where nothing was to be measured.
+fn measure(cli: &Cli) -> Result<Option<Record>> {
     let mut programs = vec![Program::look("view", mediator(cli)?)?];
     if let Some(path) = &cli.against {
         programs.push(Program::look("other", path.clone())?);
@@ -62,7 +91,7 @@ fn benchmark(cli: &Cli) -> Result<()> {
     let plan = Plan::of(cli, &programs)?;
     if cli.list {
         print(&listed(&plan));
-        return Ok(());
+        return Ok(None);
     }
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::Usage(
@@ -72,13 +101,27 @@ fn benchmark(cli: &Cli) -> Result<()> {
     own_mounts()?;
     let interrupt = Interrupt::catch()?;
     let place = Place::new(&cli.dir)?;
-    let results = driver::run(&plan, &place, &interrupt)?;
-    print(&report::text::table(&results, &plan.order()));
-    if let Some(path) = &cli.json {
-        let text = serde_json::to_string_pretty(&results).map_err(step("writing JSON"))?;
-        std::fs::write(path, text).map_err(error::at("writing", path))?;
-    }
-    Ok(())
+    let mut machine = Machine::look(&cli.dir, &plan.on_mounts, &programs);
+    let (results, figures) = driver::run(&plan, &place, &interrupt)?;
+    machine.load_after = machine::load();
+    Ok(Some(Record {
+        machine,
+        rounds: plan.rounds,
+        contenders: plan.order(),
+        default_view: Contender::View(programs[0].default_view()).to_string(),
+        results,
+        figures,
+    }))
+}
+
+fn read(path: &Path) -> Result<Record> {
+    let text = std::fs::read(path).map_err(error::at("reading", path))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Error::Usage(format!("{}: {error}", path.display())))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(error::at("writing", path))
 }
 
 /// What is mounted here is seen by nobody else, and goes with the last of our processes.
@@ -106,5 +149,8 @@ fn listed(plan: &Plan) -> String {
     lines.push("through QEMU (9p):".to_owned());
     let titles = plan.p9.iter().flat_map(|workload| workload.titles());
     lines.extend(titles.map(|title| format!("  {title}")));
+    lines.push("figures of views (--only WORD):".to_owned());
+    let sections = plan.sections.iter();
+    lines.extend(sections.map(|section| format!("  {}: {}", section.word(), section.heading())));
     lines.join("\n")
 }

@@ -75,12 +75,7 @@ pub(crate) struct Results {
 
 impl Results {
     /// Adds a round's rate.
-    pub(crate) fn add(
-        &mut self,
-        row: (Group, &str, Unit),
-        contender: &str,
-        rate: f64,
-    ) {
+    pub(crate) fn add(&mut self, row: (Group, &str, Unit), contender: &str, rate: f64) {
         self.cell(row, contender).rates.push(rate);
     }
 
@@ -116,13 +111,6 @@ impl Results {
         &mut cells[index]
     }
 
-    /// The row of that title.
-    pub(crate) fn row(&self, group: Group, title: &str) -> Option<&Row> {
-        self.rows
-            .iter()
-            .find(|row| row.group == group && row.title == title)
-    }
-
     /// Contenders of a group's rows, in `order`.
     pub(crate) fn contenders<'a>(&self, group: Group, order: &'a [String]) -> Vec<&'a str> {
         let has = |name: &String| {
@@ -146,7 +134,7 @@ mod tests {
             results.add(key, contender, rate);
         }
         results.add((Group::P9, "stat", Unit::Operations), "view", 1.0);
-        let row = results.row(Group::Mount, "stat").unwrap();
+        let row = &results.rows[0];
         assert_eq!(row.ratio("view", "native"), Some(0.4));
         assert_eq!(row.ratio("bindfs", "native"), None);
         assert_eq!(results.rows.len(), 2);

@@ -40,6 +40,15 @@ pub(crate) struct Seat {
 impl Seat {
     /// Mounts, and starts a worker on it.
     pub(crate) fn take(contender: &Contender, place: &Place) -> Result<Self> {
+        Self::take_with(contender, place, &[])
+    }
+
+    /// As [`Seat::take`], a view with more options.
+    pub(crate) fn take_with(
+        contender: &Contender,
+        place: &Place,
+        options: &[String],
+    ) -> Result<Self> {
         let log = File::create(place.log()).map_err(at("making", &place.log()))?;
         let (server, directory) = match contender {
             Contender::Native | Contender::View(_) => (None, place.export()),
@@ -52,16 +61,12 @@ impl Seat {
                 return Err(Error::Usage("the proxy helper is no mount".to_owned()));
             }
         };
-        let (mut command, view) = match contender {
-            Contender::View(view) => {
-                let (command, name) = view_command(view, place, &[]);
-                (command, Some(name))
-            }
-            _ => (Command::new(place.worker()), None),
+        let (mut command, view) = if let Contender::View(view) = contender {
+            let (command, name) = view_command(view, place, options);
+            (command, Some(name))
+        } else {
+            (Command::new(place.worker()), None)
         };
-        if view.is_some() {
-            command.arg(place.worker());
-        }
         let mut worker = command
             .arg(worker::WORD)
             .current_dir("/")
@@ -93,6 +98,11 @@ impl Seat {
     /// The view's name, of ours.
     pub(crate) fn view(&self) -> Option<&str> {
         self.view.as_deref()
+    }
+
+    /// The process that was started: the view's launcher, or the worker itself.
+    pub(crate) fn child(&self) -> u32 {
+        self.worker.id()
     }
 
     /// Has a task done.
@@ -153,7 +163,7 @@ impl Drop for Seat {
 }
 
 /// `virtfs-mediator run` up to the command that is to follow, and the view's name.
-pub(crate) fn run_words(view: &View, export: &Path, more: &[OsString]) -> (Vec<OsString>, String) {
+pub(crate) fn run_words(view: &View, export: &Path, options: &[String]) -> (Vec<OsString>, String) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("bench-{}-{number}", std::process::id());
@@ -163,15 +173,15 @@ pub(crate) fn run_words(view: &View, export: &Path, more: &[OsString]) -> (Vec<O
     words.extend(["--client".into(), client.into()]);
     words.push("--require-confinement".into());
     words.extend(view.options().into_iter().map(OsString::from));
-    words.extend(more.iter().cloned());
+    words.extend(options.iter().map(OsString::from));
     words.extend([export.into(), "--".into()]);
     (words, name)
 }
 
-fn view_command(view: &View, place: &Place, more: &[OsString]) -> (Command, String) {
-    let (words, name) = run_words(view, &place.export(), more);
+fn view_command(view: &View, place: &Place, options: &[String]) -> (Command, String) {
+    let (words, name) = run_words(view, &place.export(), options);
     let mut command = Command::new(&words[0]);
-    command.args(&words[1..]);
+    command.args(&words[1..]).arg(place.worker());
     (command, name)
 }
 

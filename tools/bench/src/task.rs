@@ -32,6 +32,10 @@ pub(crate) enum Work {
     Create { names: usize },
     /// readdir and lstat of each entry, once and again.
     List,
+    /// readdir and lstat of everything below.
+    Walk,
+    /// fstatat, then open and close, of files all over a tree of so many, in a mixed order.
+    Spread { files: usize },
     /// Reads or writes of a file in the directory.
     Transfer(Transfer),
     /// A page at a time of a file that is mapped.
@@ -39,7 +43,10 @@ pub(crate) enum Work {
     /// A program that may be started again and again, once and again.
     Program { argv: Vec<String> },
     /// A program that changes what it works on: once, for so many operations.
-    Change { argv: Vec<String>, operations: usize },
+    Change {
+        argv: Vec<String>,
+        operations: usize,
+    },
 }
 
 /// Reads or writes.
@@ -89,4 +96,12 @@ pub(crate) enum Answer {
 /// How the files of a directory are named, here and there.
 pub(crate) fn file_name(number: usize) -> String {
     format!("file-{number:06}")
+}
+
+/// Files of one directory of a tree of very many.
+pub(crate) const SPREAD: usize = 1000;
+
+/// The directory that a file of such a tree is in.
+pub(crate) fn spread_directory(number: usize) -> String {
+    format!("directory-{:04}", number / SPREAD)
 }

@@ -66,7 +66,7 @@ impl Ground {
         match self {
             Self::Written => large_file(&path.join("written"), size.large)?,
             Self::TreeToRemove => extract(&archive(place), &path)?,
-            _ => {}
+            Self::Small | Self::Large | Self::Tree | Self::Repository | Self::Empty => {}
         }
         // What others left to be written is not written in somebody's time.
         sync(place)
@@ -163,7 +163,7 @@ fn make_archive(place: &Place, files: usize) -> Result<()> {
     let time = SystemTime::now() - Duration::from_secs(24 * 3600);
     let write = |number: usize| -> std::io::Result<()> {
         let directory = source.join(format!("directory-{:04}", number / FILES_A_DIRECTORY));
-        if number % FILES_A_DIRECTORY == 0 {
+        if number.is_multiple_of(FILES_A_DIRECTORY) {
             fs::create_dir(&directory)?;
             chown(&directory, Some(1234), Some(4321))?;
         }

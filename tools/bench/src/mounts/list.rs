@@ -45,8 +45,18 @@ fn metadata(size: Size) -> Vec<Workload> {
         };
         let small = Ground::Small;
         add("stat", Work::Stat { names }, small, twice("stat"));
-        add("missing", Work::Missing { names }, small, twice("missing name"));
-        add("open", Work::Open { names }, small, twice("open+read+close 4k"));
+        add(
+            "missing",
+            Work::Missing { names },
+            small,
+            twice("missing name"),
+        );
+        add(
+            "open",
+            Work::Open { names },
+            small,
+            twice("open+read+close 4k"),
+        );
         let created = Work::Create {
             names: size.created,
         };
@@ -135,8 +145,16 @@ fn transfer_of(transfer: Transfer, threads: usize, ground: Ground) -> Workload {
     let title = format!(
         "{} {}, {}{}{}",
         if transfer.write { "write" } else { "read" },
-        if transfer.block == 4 << 10 { "4k" } else { "1M" },
-        if transfer.random { "random" } else { "sequential" },
+        if transfer.block == 4 << 10 {
+            "4k"
+        } else {
+            "1M"
+        },
+        if transfer.random {
+            "random"
+        } else {
+            "sequential"
+        },
         if transfer.direct { ", O_DIRECT" } else { "" },
         on_threads(threads)
     );
@@ -174,11 +192,20 @@ fn trees(size: Size) -> Vec<Workload> {
     let change = |name: &'static str, argv, ground| {
         let rows = vec![("once", format!("{name}, {files}"))];
         let operations = 1;
-        tree(name, Work::Change { argv, operations }, ground, rows, Unit::Whole)
+        tree(
+            name,
+            Work::Change { argv, operations },
+            ground,
+            rows,
+            Unit::Whole,
+        )
     };
     let status = [&["git"], &GIT_OPTIONS[..], &["status", "--porcelain"]].concat();
     let database = Work::Change {
-        argv: words("sqlite3 -batch -bail database").into_iter().chain([script()]).collect(),
+        argv: words("sqlite3 -batch -bail database")
+            .into_iter()
+            .chain([script()])
+            .collect(),
         operations: TRANSACTIONS,
     };
     vec![
@@ -188,7 +215,11 @@ fn trees(size: Size) -> Vec<Workload> {
             words("tar -xpf ../../tree.tar --same-owner --numeric-owner"),
             Ground::Empty,
         ),
-        program("find -size", words("find . -type f -size +1000k"), Ground::Tree),
+        program(
+            "find -size",
+            words("find . -type f -size +1000k"),
+            Ground::Tree,
+        ),
         program("du", words("du -s ."), Ground::Tree),
         change(
             "rm -r",

@@ -72,6 +72,11 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
+    /// By one thread.
+    pub(crate) fn is_simple(&self) -> bool {
+        self.threads == 1
+    }
+
     /// What its rates count.
     pub(crate) fn unit(&self) -> Unit {
         self.unit

@@ -12,10 +12,10 @@ use virtfs_p9::{Export, Ids, Launch, Machine, ProxyHelper, Qemu, Session};
 
 use crate::contender::Contender;
 use crate::error::{Error, Result, at};
+use crate::mounts::{make_open, small_files};
 use crate::place::{Place, set_mode};
 use crate::results::{Group, Unit};
 use crate::seat::{CLIENT, run_words};
-use crate::task::file_name;
 
 pub(crate) use work::Kind;
 
@@ -60,22 +60,20 @@ pub(crate) fn all() -> Vec<Workload> {
 /// What the workloads find: a directory for each contender, since they are there at the same time,
 /// and none may change what another one's kernel remembers.
 pub(crate) fn prepare(place: &Place, contenders: &[Contender]) -> Result<()> {
-    for contender in contenders {
-        let home = place.export().join(home(contender));
-        for directory in [home.clone(), home.join("small"), home.join("new")] {
-            fs::create_dir(&directory).map_err(at("making", &directory))?;
-            set_mode(&directory, 0o777)?;
-        }
-        for number in 0..FILES {
-            let path = home.join("small").join(file_name(number));
-            fs::write(&path, [b's'; 4096]).map_err(at("writing", &path))?;
-        }
-        let large = home.join("large");
-        let octets = usize::try_from(LARGE).unwrap_or(usize::MAX);
-        fs::write(&large, vec![b'l'; octets]).map_err(at("writing", &large))?;
-        set_mode(&large, 0o666)?;
-    }
-    Ok(())
+    contenders
+        .iter()
+        .try_for_each(|contender| prepare_home(&place.export().join(home(contender))))
+}
+
+/// The directory of one contender.
+pub(crate) fn prepare_home(home: &Path) -> Result<()> {
+    make_open(home)?;
+    make_open(&home.join("new"))?;
+    small_files(&home.join("small"), FILES)?;
+    let large = home.join("large");
+    let octets = usize::try_from(LARGE).unwrap_or(usize::MAX);
+    fs::write(&large, vec![b'l'; octets]).map_err(at("writing", &large))?;
+    set_mode(&large, 0o666)
 }
 
 fn home(contender: &Contender) -> PathBuf {
@@ -110,7 +108,10 @@ impl Seat {
                 helper = Some(started);
                 share
             }
-            _ => Export::local("share", export.clone()),
+            Contender::Native
+            | Contender::View(_)
+            | Contender::Bindfs
+            | Contender::PassthroughHp => Export::local("share", export.clone()),
         };
         if let Contender::View(mode) = contender {
             let (words, name): (Vec<OsString>, _) = run_words(mode, &export, &[]);
@@ -163,6 +164,17 @@ impl Seat {
             .zip(rates)
             .map(|(title, rate)| (title, unit, rate))
             .collect())
+    }
+
+    /// Has something done with the session.
+    pub(crate) fn drive(
+        &mut self,
+        work: impl FnOnce(&mut Session) -> virtfs_p9::Result<()>,
+    ) -> Result<()> {
+        work(&mut self.session).map_err(|source| Error::P9 {
+            contender: self.contender.clone(),
+            source,
+        })
     }
 
     /// Ends QEMU and waits for it.

@@ -1,66 +1,97 @@
-//! A line for each contender of each row.
+//! A line for each contender of each row, the figures, and the targets.
 
 use std::fmt::Write as _;
 
-use crate::results::{Group, Results, Row, Unit};
+use super::{REFERENCE, called, rate, ratio, word};
+use crate::figures::{Figure, Section};
+use crate::record::Record;
+use crate::results::{Group, Row};
+use crate::stats::Summary;
+use crate::targets;
 
-/// Everything, with spread.
-pub(crate) fn table(results: &Results, order: &[String]) -> String {
+/// Everything.
+pub(crate) fn page(record: &Record) -> String {
     let mut out = String::new();
+    let _ = writeln!(out, "{}", record.machine.sentence());
+    let _ = writeln!(out, "{}", record.machine.versions_sentence());
+    let _ = writeln!(
+        out,
+        "rounds: {}; ratios of the best to native",
+        record.rounds
+    );
     for group in [Group::Mount, Group::P9] {
-        let contenders = results.contenders(group, order);
-        for row in results.rows.iter().filter(|row| row.group == group) {
-            let _ = writeln!(out, "\n{}: {}", heading(group), row.title);
-            let _ = writeln!(
-                out,
-                "  {:<32} {:>12} {:>12} {:>7} {:>9}",
-                "", "best", "median", "spread", "ratio"
-            );
+        let contenders = record.results.contenders(group, &record.contenders);
+        for row in record.results.rows.iter().filter(|row| row.group == group) {
+            heading(&mut out, &format!("{}: {}", word(group), row.title));
             for name in &contenders {
                 line(&mut out, row, name);
             }
         }
     }
+    for section in Section::ALL {
+        figures(&mut out, record, section);
+    }
+    let _ = write!(out, "\n{}", targets::table(record));
     out
 }
 
-fn heading(group: Group) -> &'static str {
-    match group {
-        Group::Mount => "mount",
-        Group::P9 => "9p",
-    }
-}
-
-fn line(out: &mut String, row: &Row, name: &str) {
-    let Some(summary) = row.summary(name) else {
-        let failure = row.cell(name).and_then(|cell| cell.failure.as_deref());
-        if let Some(why) = failure {
-            let _ = writeln!(out, "  {name:<32} cannot: {why}");
-        }
-        return;
-    };
-    let ratio = row
-        .ratio(name, "native")
-        .map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
+fn heading(out: &mut String, title: &str) {
     let _ = writeln!(
         out,
-        "  {:<32} {:>12} {:>12} {:>6.0}% {:>9}",
-        name,
-        rate(row, summary.best),
-        rate(row, summary.median),
-        summary.spread * 100.0,
-        ratio
+        "\n{title:<42} {:>12} {:>12} {:>7} {:>7}",
+        "best", "median", "spread", "ratio"
     );
 }
 
-/// A rate in the row's own way of telling it.
-pub(crate) fn rate(row: &Row, rate: f64) -> String {
-    match (row.group, row.unit) {
-        (Group::Mount, Unit::Operations) => format!("{:.2} us", 1e6 / rate),
-        (Group::Mount, Unit::Whole) => format!("{:.3} s", 1.0 / rate),
-        (Group::Mount | Group::P9, Unit::Octets) => {
-            format!("{:.0} MiB/s", rate / f64::from(1 << 20))
+fn line(out: &mut String, row: &Row, name: &str) {
+    let shown = called(row.group, name);
+    let Some(summary) = row.summary(name) else {
+        let failure = row.cell(name).and_then(|cell| cell.failure.as_deref());
+        if let Some(why) = failure {
+            let _ = writeln!(out, "  {shown:<40} cannot: {why}");
         }
-        (Group::P9, Unit::Operations | Unit::Whole) => format!("{:.1} k/s", rate / 1e3),
+        return;
+    };
+    let to_reference = row
+        .ratio(name, REFERENCE)
+        .map_or_else(|| "-".to_owned(), ratio);
+    let _ = writeln!(
+        out,
+        "  {shown:<40} {:>12} {:>12} {:>6.0}% {to_reference:>7}",
+        rate(row, summary.best),
+        rate(row, summary.median),
+        summary.spread * 100.0,
+    );
+}
+
+fn figures(out: &mut String, record: &Record, section: Section) {
+    let found = record.figures.0.iter();
+    let found: Vec<_> = found
+        .filter(|figure| figure.section == section.word())
+        .collect();
+    if found.is_empty() {
+        return;
     }
+    let _ = writeln!(out, "\n{}", section.heading());
+    for figure in found {
+        let _ = writeln!(out, "  {}", figure_line(figure));
+    }
+}
+
+fn figure_line(figure: &Figure) -> String {
+    let summary = Summary::of(&figure.values);
+    let (median, spread) = summary.map_or((0.0, 0.0), |s| (s.median, s.spread));
+    let best = figure.best().unwrap_or(0.0);
+    let detail = figure.detail.as_deref().unwrap_or_default();
+    let Figure {
+        title, of, unit, ..
+    } = figure;
+    let many = if figure.values.len() > 1 && spread.is_finite() {
+        format!("median {median:.2}, spread {:.0}%", spread * 100.0)
+    } else {
+        String::new()
+    };
+    format!("{of:<26} {title:<58} {best:>10.2} {unit:<6} {many}{detail}")
+        .trim_end()
+        .to_owned()
 }

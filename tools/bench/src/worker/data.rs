@@ -17,7 +17,7 @@ const ALIGNMENT: usize = 4096;
 
 pub(super) fn transfer(task: &Task, transfer: &Transfer) -> Result<Vec<Sample>> {
     let offsets = offsets(transfer);
-    let mut pass = || one_pass(task, transfer, &offsets);
+    let pass = || one_pass(task, transfer, &offsets);
     // What was read once is in a cache, a contender's own or the kernel's for it.
     let cached = !transfer.write && !transfer.direct && !task.no_cache_of_its_own;
     Ok(vec![if cached {
@@ -91,8 +91,8 @@ fn offsets(transfer: &Transfer) -> Vec<u64> {
 }
 
 /// About 0.38 of the blocks, so that neighbours are far from each other.
-fn step_over(blocks: usize) -> usize {
-    let near = blocks * 382 / 1000 | 1;
+pub(super) fn step_over(blocks: usize) -> usize {
+    let near = (blocks * 382 / 1000) | 1;
     (near..)
         .find(|&step| greatest_common_divisor(step, blocks) == 1)
         .unwrap_or(1)

@@ -166,7 +166,7 @@ fn list_once(path: &Path) -> Result<usize> {
     Ok(entries)
 }
 
-fn open_directory(path: &Path) -> Result<OwnedFd> {
+pub(super) fn open_directory(path: &Path) -> Result<OwnedFd> {
     Ok(open(
         path,
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,

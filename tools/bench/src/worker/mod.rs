@@ -6,6 +6,7 @@ mod map;
 mod metadata;
 mod passes;
 mod programs;
+mod spread;
 
 mod threads;
 
@@ -48,6 +49,8 @@ fn perform(task: &Task) -> std::io::Result<Vec<Sample>> {
         Work::Open { names } => metadata::open_files(task, *names),
         Work::Create { names } => metadata::create(task, *names),
         Work::List => metadata::list(task),
+        Work::Walk => spread::walk(task),
+        Work::Spread { files } => spread::sample(task, *files),
         Work::Transfer(transfer) => data::transfer(task, transfer),
         Work::Map { file } => data::map(task, file),
         Work::Program { argv } => programs::repeatable(task, argv),

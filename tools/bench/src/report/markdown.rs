@@ -1,0 +1,92 @@
+//! The README's tables.
+
+use std::fmt::Write as _;
+
+use super::{REFERENCE, called, rate, ratio};
+use crate::record::Record;
+use crate::results::{Group, Row};
+
+/// All of them.
+pub(crate) fn page(record: &Record) -> String {
+    let mut out = String::new();
+    for group in [Group::Mount, Group::P9] {
+        let contenders = record.results.contenders(group, &record.contenders);
+        let rows: Vec<_> = record
+            .results
+            .rows
+            .iter()
+            .filter(|row| row.group == group)
+            .collect();
+        if !rows.is_empty() {
+            table(&mut out, group, &contenders, &rows);
+        }
+    }
+    let _ = writeln!(
+        out,
+        "{}; {}. Best of {} rounds, in parts of the first column; in brackets the spread of the rounds.",
+        record.machine.sentence(),
+        record.machine.versions_sentence(),
+        record.rounds
+    );
+    out
+}
+
+fn table(out: &mut String, group: Group, contenders: &[&str], rows: &[&Row]) {
+    let names: Vec<_> = contenders.iter().map(|name| called(group, name)).collect();
+    let _ = writeln!(out, "| workload | {} |", names.join(" | "));
+    let _ = writeln!(out, "| --- |{}", " --- |".repeat(names.len()));
+    for row in rows {
+        let cells: Vec<_> = contenders.iter().map(|name| cell(row, name)).collect();
+        let _ = writeln!(out, "| {} | {} |", row.title, cells.join(" | "));
+    }
+    out.push('\n');
+}
+
+fn cell(row: &Row, name: &str) -> String {
+    let Some(summary) = row.summary(name) else {
+        let failed = row.cell(name).is_some_and(|cell| cell.failure.is_some());
+        return if failed { "cannot" } else { "" }.to_owned();
+    };
+    let spread = format!("({:.0} %)", summary.spread * 100.0);
+    match row.ratio(name, REFERENCE) {
+        Some(parts) if name != REFERENCE => format!("{} {spread}", ratio(parts)),
+        _ => format!("{} {spread}", rate(row, summary.best)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::Figures;
+    use crate::machine::Machine;
+    use crate::results::{Results, Unit};
+
+    #[test]
+    fn table_has_absolute_reference_ratios_and_failures() {
+        let mut results = Results::default();
+        let row = (Group::Mount, "stat", Unit::Operations);
+        for rate in [500_000.0, 1_000_000.0] {
+            results.add(row, "native", rate);
+        }
+        results.add(row, "view:auto/mediated", 50_000.0);
+        results.fail(row, "bindfs", "no");
+        let names = ["native", "view:auto/mediated", "bindfs"].map(str::to_owned);
+        let record = Record {
+            machine: Machine::default(),
+            rounds: 2,
+            contenders: names.into(),
+            default_view: String::new(),
+            results,
+            figures: Figures::default(),
+        };
+        let page = page(&record);
+        assert!(
+            page.starts_with(
+                "| workload | native | view:auto/mediated | bindfs |\n\
+                 | --- | --- | --- | --- |\n\
+                 | stat | 1.00 us (67 %) | 0.050 (0 %) | cannot |\n"
+            ),
+            "{page}"
+        );
+    }
+}
