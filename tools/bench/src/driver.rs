@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use crate::cli::Cli;
 use crate::contender::{Choice, Contender, Program, View, present};
@@ -124,7 +123,7 @@ pub(crate) fn run(plan: &Plan, place: &Place, interrupt: &Interrupt) -> Result<(
         mounts::prepare(&plan.mounts, place, plan.size)?;
     }
     if !plan.p9.is_empty() {
-        p9::prepare(place, &plan.through_qemu)?;
+        p9::prepare(place, &plan.through_qemu, plan.size)?;
     }
     figures::prepare(&plan.sections, place, &plan.extent)?;
     for round in 0..plan.rounds as usize {
@@ -133,6 +132,7 @@ pub(crate) fn run(plan: &Plan, place: &Place, interrupt: &Interrupt) -> Result<(
         p9_round(plan, place, interrupt, round, &mut results)?;
         let mut own = figures::Round {
             place,
+            size: plan.size,
             extent: &plan.extent,
             interrupt,
             figures: &mut figures,
@@ -187,12 +187,11 @@ fn p9_round(
         interrupt.check()?;
         seats.push(p9::Seat::take(contender, place)?);
     }
-    let floor = Duration::from_millis(plan.size.floor_ms);
     for (number, &workload) in plan.p9.iter().enumerate() {
         for index in rotated(&(0..seats.len()).collect::<Vec<_>>(), round + number) {
             interrupt.check()?;
             let seat = &mut seats[*index];
-            let rates = seat.perform(workload, floor);
+            let rates = seat.perform(workload, plan.size);
             for (title, unit, rate) in rates.map_err(|error| interrupted(error, interrupt))? {
                 results.add((p9::GROUP, &title, unit), seat.contender(), rate);
             }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::contender::{Cache, Contender, View};
 use crate::driver::Interrupt;
 use crate::error::Result;
+use crate::mounts::Size;
 use crate::place::Place;
 use crate::seat::Seat;
 use crate::task::{Sample, Task, Work};
@@ -133,6 +134,7 @@ pub(crate) struct Extent {
 /// Where the figures of a round are measured.
 pub(crate) struct Round<'a> {
     pub(crate) place: &'a Place,
+    pub(crate) size: Size,
     pub(crate) extent: &'a Extent,
     pub(crate) interrupt: &'a Interrupt,
     pub(crate) figures: &'a mut Figures,

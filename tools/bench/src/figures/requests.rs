@@ -37,7 +37,7 @@ pub(super) fn measure(view: &View, round: &mut Round<'_>) -> Result<()> {
     let of = contender.to_string();
     let home = round.place.export().join(HOME);
     if !home.exists() {
-        p9::prepare_home(&home)?;
+        p9::prepare_home(&home, round.size)?;
     }
     let mut seat = p9::Seat::take(&contender, round.place)?;
     let name = seat.view().unwrap_or_default().to_owned();

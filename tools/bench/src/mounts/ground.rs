@@ -69,7 +69,10 @@ impl Ground {
             Self::Small | Self::Large | Self::Tree | Self::Repository | Self::Empty => {}
         }
         // What others left to be written is not written in somebody's time.
-        sync(place)
+        if size.floor_ms > Size::TINY.floor_ms {
+            sync(place)?;
+        }
+        Ok(())
     }
 
     /// After each measurement.

@@ -30,6 +30,11 @@ pub(crate) struct Size {
 }
 
 impl Size {
+    /// Octets of the file that is read and written by 9p.
+    pub(crate) fn large_9p(self) -> u64 {
+        self.large as u64 / 4
+    }
+
     /// What `--quick` takes.
     pub(crate) const QUICK: Self = Self {
         names: 10_000,

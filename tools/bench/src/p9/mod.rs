@@ -6,13 +6,12 @@ mod work;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use virtfs_p9::{Export, Ids, Launch, Machine, ProxyHelper, Qemu, Session};
 
 use crate::contender::Contender;
 use crate::error::{Error, Result, at};
-use crate::mounts::{make_open, small_files};
+use crate::mounts::{Size, make_open, small_files};
 use crate::place::{Place, set_mode};
 use crate::results::{Group, Unit};
 use crate::seat::{CLIENT, run_words};
@@ -24,8 +23,6 @@ pub(crate) const DEPTHS: [usize; 4] = [1, 8, 32, 128];
 
 /// Small files to walk to.
 const FILES: usize = 1000;
-/// Octets of the file that is read and written.
-const LARGE: u64 = 64 << 20;
 
 /// Where a row belongs.
 pub(crate) const GROUP: Group = Group::P9;
@@ -59,19 +56,19 @@ pub(crate) fn all() -> Vec<Workload> {
 
 /// What the workloads find: a directory for each contender, since they are there at the same time,
 /// and none may change what another one's kernel remembers.
-pub(crate) fn prepare(place: &Place, contenders: &[Contender]) -> Result<()> {
+pub(crate) fn prepare(place: &Place, contenders: &[Contender], size: Size) -> Result<()> {
     contenders
         .iter()
-        .try_for_each(|contender| prepare_home(&place.export().join(home(contender))))
+        .try_for_each(|contender| prepare_home(&place.export().join(home(contender)), size))
 }
 
 /// The directory of one contender.
-pub(crate) fn prepare_home(home: &Path) -> Result<()> {
+pub(crate) fn prepare_home(home: &Path, size: Size) -> Result<()> {
     make_open(home)?;
     make_open(&home.join("new"))?;
     small_files(&home.join("small"), FILES)?;
     let large = home.join("large");
-    let octets = usize::try_from(LARGE).unwrap_or(usize::MAX);
+    let octets = usize::try_from(size.large_9p()).unwrap_or(usize::MAX);
     fs::write(&large, vec![b'l'; octets]).map_err(at("writing", &large))?;
     set_mode(&large, 0o666)
 }
@@ -145,13 +142,13 @@ impl Seat {
         self.view.as_deref()
     }
 
-    /// Does a workload for that long: a rate for each row.
+    /// Does a workload: a rate for each row.
     pub(crate) fn perform(
         &mut self,
         workload: Workload,
-        floor: Duration,
+        size: Size,
     ) -> Result<Vec<(String, Unit, f64)>> {
-        let samples = work::perform(&mut self.session, &self.home, workload, floor);
+        let samples = work::perform(&mut self.session, &self.home, workload, size);
         let samples = samples.map_err(|source| Error::P9 {
             contender: self.contender.clone(),
             source,

@@ -9,7 +9,8 @@ use virtfs_p9::message::{Tgetattr, Tread, Tunlinkat, Twrite};
 use virtfs_p9::{Data, Fid, GETATTR_BASIC, Result, Session};
 
 use super::chains::{CreateSmall, ReadSmall, run};
-use super::{FILES, LARGE, Workload};
+use super::{FILES, Workload};
+use crate::mounts::Size;
 use crate::task::{Sample, file_name};
 
 /// The workloads, without their depth.
@@ -47,12 +48,12 @@ impl Kind {
     }
 }
 
-/// Does it for `floor`. The server's errors end it: nothing here may fail.
+/// Does it for as long as a measurement takes. The server's errors end it: nothing here may fail.
 pub(super) fn perform(
     session: &mut Session,
     home: &Path,
     workload: Workload,
-    floor: Duration,
+    size: Size,
 ) -> Result<Vec<Sample>> {
     // Anew: fids of older workloads are forgotten on both sides.
     session.version()?;
@@ -63,7 +64,8 @@ pub(super) fn perform(
         session,
         home,
         depth,
-        floor,
+        floor: Duration::from_millis(size.floor_ms),
+        large: size.large_9p(),
     };
     match kind {
         Kind::Getattr => work.getattr(),
@@ -74,7 +76,7 @@ pub(super) fn perform(
     }
 }
 
-/// True until the time is over, and counts how often it said so.
+/// True once, and until the time is over; counts how often it said so.
 struct Clock {
     start: Instant,
     floor: Duration,
@@ -91,7 +93,7 @@ impl Clock {
     }
 
     fn goes_on(&self) -> bool {
-        let goes_on = self.start.elapsed() < self.floor;
+        let goes_on = self.asked.get() == 0 || self.start.elapsed() < self.floor;
         self.asked.set(self.asked.get() + usize::from(goes_on));
         goes_on
     }
@@ -114,6 +116,8 @@ struct Work<'a> {
     home: Fid,
     depth: usize,
     floor: Duration,
+    /// Octets of the large file.
+    large: u64,
 }
 
 impl Work<'_> {
@@ -187,7 +191,7 @@ impl Work<'_> {
     fn read(mut self, count: u32) -> Result<Vec<Sample>> {
         let fid = self.large(OFlags::RDONLY)?;
         let clock = Clock::new(self.floor);
-        let requests = offsets(count)
+        let requests = offsets(self.large, count)
             .take_while(|_| clock.goes_on())
             .map(|offset| Tread { fid, offset, count });
         let mut first = None;
@@ -208,7 +212,7 @@ impl Work<'_> {
         let fid = self.large(OFlags::RDWR)?;
         let data = vec![b'w'; count as usize];
         let clock = Clock::new(self.floor);
-        let requests = offsets(count)
+        let requests = offsets(self.large, count)
             .take_while(|_| clock.goes_on())
             .map(|offset| Twrite {
                 fid,
@@ -227,9 +231,9 @@ impl Work<'_> {
 }
 
 /// Offsets in the large file, one after the other, again and again.
-fn offsets(count: u32) -> impl Iterator<Item = u64> {
+fn offsets(large: u64, count: u32) -> impl Iterator<Item = u64> {
     let count = u64::from(count);
-    (0..LARGE / count).cycle().map(move |block| block * count)
+    (0..large / count).cycle().map(move |block| block * count)
 }
 
 fn keep_error<T>(first: &mut Option<virtfs_p9::Error>, reply: Result<T>) {
