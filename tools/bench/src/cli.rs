@@ -41,6 +41,9 @@ pub(crate) struct Cli {
     /// Where the benchmark's directory is made; every user must be able to search it.
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     pub(crate) dir: PathBuf,
+    /// Work on an ext4 of its own, in memory, where no other user of a disk disturbs.
+    #[arg(long)]
+    pub(crate) disk_in_memory: bool,
     /// Write everything that was measured as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

@@ -139,6 +139,7 @@ pub(crate) fn run(plan: &Plan, place: &Place, interrupt: &Interrupt) -> Result<(
         };
         figures::round(&plan.sections, &plan.views, &mut own)?;
     }
+    results.settle();
     Ok((results, figures))
 }
 

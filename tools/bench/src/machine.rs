@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::contender::{Contender, Program};
-use std::sync::Arc;
 
 /// This host, as far as it matters.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -45,7 +45,7 @@ impl Machine {
             cpu: after_colon(&read("/proc/cpuinfo"), "model name").unwrap_or_default(),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             memory_mib: kib.unwrap_or(0) >> 10,
-            file_system: first_word(&["stat", "--file-system", "--format=%T"], Some(directory)),
+            file_system: file_system(directory),
             load_before: load(),
             load_after: 0.0,
             versions: versions(contenders, programs),
@@ -76,6 +76,14 @@ impl Machine {
     }
 }
 
+/// Its type, and the device that it is on.
+fn file_system(directory: &Path) -> String {
+    let target = directory.to_string_lossy();
+    let found = said(&["findmnt", "-n", "-o", "FSTYPE,SOURCE", "-T", &target]);
+    let words: Vec<_> = found.split_whitespace().collect();
+    words.join(" on ")
+}
+
 /// Of the last minute.
 pub(crate) fn load() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -89,7 +97,7 @@ fn versions(contenders: &[Contender], programs: &[Arc<Program>]) -> Vec<(String,
         .map(|program| (program.label.to_owned(), program.version.clone()))
         .collect();
     let mut add = |who: &str, words: &[&str]| {
-        versions.push((who.to_owned(), first_word_line(words)));
+        versions.push((who.to_owned(), version(&said(words))));
     };
     if contenders.contains(&Contender::Bindfs) {
         add("bindfs", &["bindfs", "--version"]);
@@ -103,25 +111,28 @@ fn versions(contenders: &[Contender], programs: &[Arc<Program>]) -> Vec<(String,
     versions
 }
 
-fn first_word(words: &[&str], path: Option<&Path>) -> String {
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]).args(path);
-    let output = command
-        .output()
-        .map(|output| output.stdout)
-        .unwrap_or_default();
+fn said(words: &[&str]) -> String {
+    let output = Command::new(words[0]).args(&words[1..]).output();
+    let output = output.map(|output| output.stdout).unwrap_or_default();
     String::from_utf8_lossy(&output).trim().to_owned()
 }
 
-/// What it says first: a version, and often more than that.
-fn first_word_line(words: &[&str]) -> String {
-    let said = first_word(words, None);
-    let line = said.lines().next().unwrap_or("not here");
-    // sqlite3 adds the day and a hash.
-    line.split(" (")
-        .next()
-        .unwrap_or(line)
-        .chars()
-        .take(60)
-        .collect()
+/// The first word with a digit in front: of a version, whatever stands around it.
+fn version(said: &str) -> String {
+    let begins = |word: &&str| word.starts_with(|first: char| first.is_ascii_digit());
+    let found = said.split_whitespace().find(begins);
+    found.unwrap_or("not here").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_is_found_in_what_programs_say() {
+        let qemu = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright 2003";
+        assert_eq!(version(qemu), "7.2.22");
+        assert_eq!(version("3.40.1 2022-12-28 14:03:47 df5c"), "3.40.1");
+        assert_eq!(version(""), "not here");
+    }
 }

@@ -100,8 +100,8 @@ fn measure(cli: &Cli) -> Result<Option<Record>> {
     }
     own_mounts()?;
     let interrupt = Interrupt::catch()?;
-    let place = Place::new(&cli.dir)?;
-    let mut machine = Machine::look(&cli.dir, &plan.on_mounts, &programs);
+    let place = Place::new(&cli.dir, cli.disk_in_memory)?;
+    let mut machine = Machine::look(place.root(), &plan.on_mounts, &programs);
     let (results, figures) = driver::run(&plan, &place, &interrupt)?;
     machine.load_after = machine::load();
     Ok(Some(Record {

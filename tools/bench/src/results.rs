@@ -111,6 +111,19 @@ impl Results {
         &mut cells[index]
     }
 
+    /// Rows that differ in their depth alone come together.
+    pub(crate) fn settle(&mut self) {
+        let kind = |row: &Row| {
+            let title = row.title.split(", depth ").next().unwrap_or_default();
+            (row.group, title.to_owned())
+        };
+        let mut kinds: Vec<_> = self.rows.iter().map(kind).collect();
+        let mut seen = std::collections::HashSet::new();
+        kinds.retain(|kind| seen.insert(kind.clone()));
+        self.rows
+            .sort_by_key(|row| kinds.iter().position(|known| *known == kind(row)));
+    }
+
     /// Contenders of a group's rows, in `order`.
     pub(crate) fn contenders<'a>(&self, group: Group, order: &'a [String]) -> Vec<&'a str> {
         let has = |name: &String| {
@@ -125,6 +138,28 @@ impl Results {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn depths_of_a_kind_come_together() {
+        let mut results = Results::default();
+        for title in [
+            "create, depth 1",
+            "unlink, depth 1",
+            "create, depth 8",
+            "stat",
+        ] {
+            results.add((Group::P9, title, Unit::Operations), "native", 1.0);
+        }
+        results.settle();
+        let titles: Vec<_> = results.rows.iter().map(|row| row.title.as_str()).collect();
+        let expected = [
+            "create, depth 1",
+            "create, depth 8",
+            "unlink, depth 1",
+            "stat",
+        ];
+        assert_eq!(titles, expected);
+    }
 
     #[test]
     fn rates_of_rounds_gather_in_their_cell() {

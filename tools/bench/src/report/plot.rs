@@ -23,6 +23,9 @@ const COLOURS: [&str; 7] = [
     "#0072b2", "#56b4e9", "#009e73", "#d55e00", "#e69f00", "#cc79a7", "#000000",
 ];
 
+/// A contender, and its colour in all panels.
+type Shown<'a> = (&'a str, &'static str);
+
 /// The picture.
 pub(crate) fn picture(record: &Record) -> String {
     let mut layer = Layer::new()
@@ -37,7 +40,7 @@ pub(crate) fn picture(record: &Record) -> String {
             .filter(|row| row.group == group && row.best(REFERENCE).is_some())
             .collect();
         if !rows.is_empty() {
-            let (panel, height) = panel(record, group, &rows, top);
+            let (panel, height) = panel(group, &shown(record, group), &rows, top);
             layer = layer.add(panel);
             top += height;
         }
@@ -59,16 +62,20 @@ pub(crate) fn picture(record: &Record) -> String {
 
 /// Contenders of the plot, few enough to be told apart: our modes but those without a cache, and
 /// everybody else.
-fn shown(record: &Record, group: Group) -> Vec<&str> {
-    let all = record.results.contenders(group, &record.contenders);
-    all.into_iter()
+fn shown(record: &Record, group: Group) -> Vec<Shown<'_>> {
+    let names = record.contenders.iter().map(String::as_str);
+    let coloured: Vec<_> = names
         .filter(|name| *name != REFERENCE && !name.contains(":none/"))
-        .take(COLOURS.len())
+        .zip(COLOURS)
+        .collect();
+    let here = record.results.contenders(group, &record.contenders);
+    coloured
+        .into_iter()
+        .filter(|(name, _)| here.contains(name))
         .collect()
 }
 
-fn panel(record: &Record, group: Group, rows: &[&Row], top: f64) -> (Layer, f64) {
-    let contenders = shown(record, group);
+fn panel(group: Group, contenders: &[Shown<'_>], rows: &[&Row], top: f64) -> (Layer, f64) {
     let title = match group {
         Group::Mount => "system calls on a mount: times as fast as the directory itself",
         Group::P9 => "9p through stock QEMU: times as fast as QEMU as root on the directory",
@@ -76,7 +83,7 @@ fn panel(record: &Record, group: Group, rows: &[&Row], top: f64) -> (Layer, f64)
     let mut layer =
         Layer::new().add(label(title, MARGIN, top + LINE, "start").set("font-weight", "bold"));
     let mut y = top + 2.0 * LINE;
-    for (name, colour) in contenders.iter().zip(COLOURS) {
+    for (name, colour) in contenders {
         layer = layer.add(dot(MARGIN + 6.0, y - 4.0, colour)).add(label(
             &called(group, name),
             MARGIN + 16.0,
@@ -105,7 +112,7 @@ fn panel(record: &Record, group: Group, rows: &[&Row], top: f64) -> (Layer, f64)
     for (number, row) in rows.iter().enumerate() {
         let y = first + LINE * number as f64;
         layer = layer.add(label(&row.title, TITLES, y + 4.0, "end"));
-        for (name, colour) in contenders.iter().zip(COLOURS) {
+        for (name, colour) in contenders {
             if let Some(mark) = mark(row, name, y, colour) {
                 layer = layer.add(mark);
             }

@@ -82,16 +82,17 @@ fn figure_line(figure: &Figure) -> String {
     let summary = Summary::of(&figure.values);
     let (median, spread) = summary.map_or((0.0, 0.0), |s| (s.median, s.spread));
     let best = figure.best().unwrap_or(0.0);
-    let detail = figure.detail.as_deref().unwrap_or_default();
     let Figure {
         title, of, unit, ..
     } = figure;
-    let many = if figure.values.len() > 1 && spread.is_finite() {
-        format!("median {median:.2}, spread {:.0}%", spread * 100.0)
-    } else {
-        String::new()
+    let more = match &figure.detail {
+        Some(detail) => detail.clone(),
+        None if figure.values.len() > 1 && spread > 0.0 => {
+            format!("median {median:.2}, spread {:.0}%", spread * 100.0)
+        }
+        None => String::new(),
     };
-    format!("{of:<26} {title:<58} {best:>10.2} {unit:<6} {many}{detail}")
+    format!("{of:<26} {title:<66} {best:>10.2} {unit:<6} {more}")
         .trim_end()
         .to_owned()
 }

@@ -30,11 +30,14 @@ fn timed(task: &Task, argv: &[String]) -> Result<Duration> {
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     let start = Instant::now();
-    let status = command
-        .status()
+    let output = command
+        .output()
         .map_err(|error| Error::other(format!("{program}: {error}")))?;
-    if !status.success() {
-        return Err(Error::other(format!("{argv:?} failed: {status}")));
+    let time = start.elapsed();
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let first = said.lines().next().unwrap_or("failed");
+        return Err(Error::other(first.to_owned()));
     }
-    Ok(start.elapsed())
+    Ok(time)
 }
