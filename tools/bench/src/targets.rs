@@ -294,6 +294,26 @@ fn judged(record: &Record) -> Vec<&str> {
         .collect()
 }
 
+/// A line for each target, a column for each mode.
+pub(crate) fn markdown(record: &Record) -> String {
+    let views = judged(record);
+    let mut out = format!("| target | {} |\n", views.join(" | "));
+    let _ = writeln!(out, "| --- |{}", " --- |".repeat(views.len()));
+    for target in TARGETS {
+        let cells: Vec<_> = views
+            .iter()
+            .map(|view| {
+                let outcome = (target.judge)(record, view);
+                let (word, figure) = outcome.words();
+                [word, figure].join(": ").trim_end_matches(": ").to_owned()
+            })
+            .collect();
+        let (title, wanted) = (target.title, target.wanted);
+        let _ = writeln!(out, "| {title}: {wanted} | {} |", cells.join(" | "));
+    }
+    out
+}
+
 /// Each target with its outcome.
 pub(crate) fn table(record: &Record) -> String {
     let mut out = String::new();
@@ -363,6 +383,17 @@ mod tests {
             panic!("half of native is not enough")
         };
         assert_eq!(figure, "1 of 2; least 0.50 of native: mmap");
+    }
+
+    #[test]
+    fn markdown_has_a_line_for_each_target() {
+        let cells: &Cells = &[("native", 10.0), (VIEW, 9.0)];
+        let record = record(&[(Group::Mount, "stat, again", Unit::Operations, cells)]);
+        let table = markdown(&record);
+        assert_eq!(table.lines().count(), TARGETS.len() + 2);
+        let line = "| cached stat, cached readdir+lstat: at least 0.9 of native | \
+                    met: 1 of 1; least 0.90 of native: stat, again |";
+        assert!(table.contains(line), "{table}");
     }
 
     #[test]

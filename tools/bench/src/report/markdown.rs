@@ -3,12 +3,15 @@
 use std::fmt::Write as _;
 
 use super::{REFERENCE, called, rate, ratio};
+use crate::figures::Section;
 use crate::record::Record;
 use crate::results::{Group, Row};
+use crate::targets;
 
 /// All of them.
 pub(crate) fn page(record: &Record) -> String {
-    let mut out = String::new();
+    let mut out = provenance(record);
+    let _ = write!(out, "\n{}\n", targets::markdown(record));
     for group in [Group::Mount, Group::P9] {
         let contenders = record.results.contenders(group, &record.contenders);
         let rows: Vec<_> = record
@@ -21,14 +24,37 @@ pub(crate) fn page(record: &Record) -> String {
             table(&mut out, group, &contenders, &rows);
         }
     }
-    let _ = writeln!(
-        out,
-        "{}; {}. Best of {} rounds, in parts of the first column; in brackets the spread of the rounds.",
+    requests(&mut out, record);
+    out
+}
+
+/// Where it was measured, and what ratios are of.
+fn provenance(record: &Record) -> String {
+    format!(
+        "{}.\n{}.\nBest of {} rounds, in parts of the first column, which is absolute; in brackets the \
+         spread of the rounds.\n",
         record.machine.sentence(),
         record.machine.versions_sentence(),
         record.rounds
-    );
-    out
+    )
+}
+
+/// What each request of 9p becomes.
+fn requests(out: &mut String, record: &Record) {
+    let figures = record.figures.0.iter();
+    let found = figures.filter(|figure| {
+        figure.section == Section::Requests.word() && figure.of == record.default_view
+    });
+    let mut found = found.peekable();
+    if found.peek().is_none() {
+        return;
+    }
+    out.push_str("| 9p request | FUSE requests | of which |\n| --- | --- | --- |\n");
+    for figure in found {
+        let count = figure.best().unwrap_or(0.0);
+        let detail = figure.detail.as_deref().unwrap_or_default();
+        let _ = writeln!(out, "| {} | {count:.2} | {detail} |", figure.title);
+    }
 }
 
 fn table(out: &mut String, group: Group, contenders: &[&str], rows: &[&Row]) {
@@ -81,7 +107,7 @@ mod tests {
         };
         let page = page(&record);
         assert!(
-            page.starts_with(
+            page.contains(
                 "| workload | native | view:auto/mediated | bindfs |\n\
                  | --- | --- | --- | --- |\n\
                  | stat | 1.00 us (67 %) | 0.050 (0 %) | cannot |\n"

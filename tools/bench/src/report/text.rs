@@ -31,8 +31,33 @@ pub(crate) fn page(record: &Record) -> String {
     for section in Section::ALL {
         figures(&mut out, record, section);
     }
+    compared(&mut out, record);
     let _ = write!(out, "\n{}", targets::table(record));
     out
+}
+
+/// The two programs of `--against`, mode by mode.
+fn compared(out: &mut String, record: &Record) {
+    let others = record.contenders.iter();
+    let others = others.filter_map(|name| Some((name, name.strip_prefix("other:")?)));
+    for (other, mode) in others {
+        let view = format!("view:{mode}");
+        let _ = writeln!(
+            out,
+            "\n{:<58} {:>7} {:>7}",
+            format!("times as fast is {view} as {other}"),
+            "best",
+            "median"
+        );
+        for row in &record.results.rows {
+            let pair = row.summary(&view).zip(row.summary(other));
+            if let Some((view, other)) = pair {
+                let title = format!("{}: {}", word(row.group), row.title);
+                let (best, median) = (view.best / other.best, view.median / other.median);
+                let _ = writeln!(out, "  {title:<56} {:>7} {:>7}", ratio(best), ratio(median));
+            }
+        }
+    }
 }
 
 fn heading(out: &mut String, title: &str) {
@@ -95,4 +120,46 @@ fn figure_line(figure: &Figure) -> String {
     format!("{of:<26} {title:<66} {best:>10.2} {unit:<6} {more}")
         .trim_end()
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::Figures;
+    use crate::machine::Machine;
+    use crate::results::{Results, Unit};
+
+    #[test]
+    fn two_programs_are_compared_mode_by_mode() {
+        let mut results = Results::default();
+        let row = (Group::Mount, "stat", Unit::Operations);
+        for (name, rates) in [
+            ("view:auto/mediated", [30.0, 20.0]),
+            ("other:auto/mediated", [10.0, 10.0]),
+        ] {
+            for rate in rates {
+                results.add(row, name, rate);
+            }
+        }
+        let names = [
+            "view:auto/mediated",
+            "view:none/mediated",
+            "other:auto/mediated",
+        ];
+        let record = Record {
+            machine: Machine::default(),
+            rounds: 2,
+            contenders: names.map(str::to_owned).into(),
+            default_view: names[0].to_owned(),
+            results,
+            figures: Figures::default(),
+        };
+        let page = page(&record);
+        let line = page
+            .lines()
+            .skip_while(|line| !line.starts_with("times as fast"))
+            .nth(1);
+        let words: Vec<_> = line.unwrap_or_default().split_whitespace().collect();
+        assert_eq!(words, ["mount:", "stat", "3.00", "2.50"], "{page}");
+    }
 }
