@@ -47,9 +47,12 @@ pub(crate) struct Cli {
     /// Write everything that was measured as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Write the README's tables.
+    /// Write the README's tables as Markdown.
     #[arg(long, value_name = "FILE")]
     pub(crate) markdown: Option<PathBuf>,
+    /// Put those tables between their marks in an existing document.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) readme: Option<PathBuf>,
     /// Write the README's plot.
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,

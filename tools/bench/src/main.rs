@@ -75,6 +75,17 @@ fn benchmark(cli: &Cli) -> Result<()> {
     if let Some(path) = &cli.markdown {
         write(path, &report::markdown::page(&record))?;
     }
+    if let Some(path) = &cli.readme {
+        let document = std::fs::read_to_string(path).map_err(error::at("reading", path))?;
+        let tables = report::markdown::page(&record);
+        let document = report::markdown::replaced(&document, &tables).ok_or_else(|| {
+            Error::Usage(format!(
+                "--readme: {} has no marks of tools/bench",
+                path.display()
+            ))
+        })?;
+        write(path, &document)?;
+    }
     if let Some(path) = &cli.svg {
         write(path, &report::plot::picture(&record))?;
     }

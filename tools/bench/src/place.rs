@@ -34,8 +34,9 @@ impl Disk {
             .map_err(step("making a file in /dev/shm"))?;
         let resized = image.as_file().set_len(DISK);
         resized.map_err(at("resizing", image.path()))?;
+        // An inode for each block: trees here are of small files.
         run(Command::new("mkfs.ext4")
-            .args(["-q", "-F"])
+            .args(["-q", "-F", "-i", "4096"])
             .arg(image.path()))?;
         // The loop device goes with the mount, and the file, which has no name then, with both.
         run(Command::new("mount")

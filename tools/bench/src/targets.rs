@@ -319,16 +319,19 @@ pub(crate) fn table(record: &Record) -> String {
     let mut out = String::new();
     for view in judged(record) {
         let _ = writeln!(out, "targets, {view}:");
+        let mut unknown = 0;
         for target in TARGETS {
             let outcome = (target.judge)(record, view);
+            if outcome == Outcome::NotMeasured {
+                unknown += 1;
+                continue;
+            }
             let (word, figure) = outcome.words();
-            let _ = writeln!(
-                out,
-                "  {word:<13} {}: {}{}{figure}",
-                target.title,
-                target.wanted,
-                if figure.is_empty() { "" } else { ": " }
-            );
+            let (title, wanted) = (target.title, target.wanted);
+            let _ = writeln!(out, "  {word:<7} {title}: {wanted}: {figure}");
+        }
+        if unknown > 0 {
+            let _ = writeln!(out, "  not measured: {unknown} of {}", TARGETS.len());
         }
     }
     out

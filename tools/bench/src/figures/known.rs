@@ -2,11 +2,12 @@
 
 use std::fs::{self, File};
 
-use super::status::Status;
-use super::{Extent, Round, Section, microseconds, seat, task, thousands, without_cache};
-use crate::contender::View;
+use super::status::{Process, Status};
+use super::{Extent, Round, Section, TURNS, microseconds, seat, task, thousands, without_cache};
+use crate::contender::{Contender, Program, View};
 use crate::error::{Result, at};
 use crate::place::Place;
+use crate::seat::Seat;
 use crate::task::{SPREAD, Work, file_name, spread_directory};
 
 fn directory(files: usize) -> String {
@@ -30,40 +31,80 @@ pub(super) fn prepare(place: &Place, extent: &Extent) -> Result<()> {
     Ok(())
 }
 
+/// A view that knows so many files.
+struct Knowing {
+    seat: Seat,
+    mediator: Process,
+    files: usize,
+}
+
 pub(super) fn measure(view: &View, round: &mut Round<'_>) -> Result<()> {
     let view = without_cache(view);
-    let program = &view.program;
+    let of = Contender::View(view.clone()).to_string();
+    let mut all = Vec::new();
     for &files in &round.extent.known {
-        let mut seat = seat(&view, round.place, &[])?;
-        let ground = directory(files);
+        let mut knowing = Knowing::make(&view, round, files)?;
+        knowing.weigh(&view.program, &of, round)?;
+        all.push(knowing);
+    }
+    for _ in 0..TURNS {
+        for knowing in &mut all {
+            round.interrupt.check()?;
+            knowing.ask(&of, round)?;
+        }
+    }
+    all.into_iter().try_for_each(|knowing| knowing.seat.leave())
+}
+
+impl Knowing {
+    fn make(view: &View, round: &Round<'_>, files: usize) -> Result<Self> {
+        let mut seat = seat(view, round.place, &[])?;
         // Something is asked first, so that what is there from the start is there.
         seat.perform(&task(&seat, "few", Work::List, 1, 0))?;
         let name = seat.view().unwrap_or_default().to_owned();
-        let before = Status::ask(program, &name)?;
-        let mediator = before.mediator()?;
-        let resident = mediator.resident()?;
-        seat.perform(&task(&seat, &ground, Work::Walk, 1, 0))?;
-        let after = Status::ask(program, &name)?;
-        let known = after.known_nodes()? - before.known_nodes()?;
-        let grown = mediator.resident()? - resident;
-        let floor = round.extent.floor_ms;
-        let work = Work::Spread { files };
-        let samples = seat.perform(&task(&seat, &ground, work, 1, floor))?;
-        let descriptors = Status::ask(program, &name)?.descriptors()?;
-        seat.leave()?;
-
-        let of = crate::contender::Contender::View(view.clone()).to_string();
-        let files = thousands(files);
-        let mut add = |what: &str, value| {
-            let title = format!("{what}, {files} files known");
-            round.figures.add(Section::Known, &title, &of, value);
-        };
-        for sample in &samples {
-            add(&sample.part, (microseconds(sample), "us"));
-        }
-        add("inodes known", (known, ""));
-        add("memory an inode", (grown / known.max(1.0), "octets"));
-        add("descriptors held", (descriptors, ""));
+        let mediator = Status::ask(&view.program, &name)?.mediator()?;
+        Ok(Self {
+            seat,
+            mediator,
+            files,
+        })
     }
-    Ok(())
+
+    /// Makes it know the files, and tells what they weigh.
+    fn weigh(&mut self, program: &Program, of: &str, round: &mut Round<'_>) -> Result<()> {
+        let name = self.seat.view().unwrap_or_default().to_owned();
+        let before = Status::ask(program, &name)?.known_nodes()?;
+        let resident = self.mediator.resident()?;
+        let walk = task(&self.seat, &directory(self.files), Work::Walk, 1, 0);
+        self.seat.perform(&walk)?;
+        let after = Status::ask(program, &name)?;
+        let known = after.known_nodes()? - before;
+        let grown = self.mediator.resident()? - resident;
+        self.add(of, round, "inodes known", (known, ""));
+        let weight = grown / known.max(1.0);
+        self.add(of, round, "memory an inode", (weight, "octets"));
+        self.add(of, round, "descriptors held", (after.descriptors()?, ""));
+        Ok(())
+    }
+
+    fn ask(&mut self, of: &str, round: &mut Round<'_>) -> Result<()> {
+        let work = Work::Spread { files: self.files };
+        let ground = directory(self.files);
+        let task = task(&self.seat, &ground, work, 1, round.extent.floor_ms);
+        let before = self.mediator.cpu()?;
+        let samples = self.seat.perform(&task)?;
+        let cpu = self.mediator.cpu()? - before;
+        for sample in &samples {
+            self.add(of, round, &sample.part, (microseconds(sample), "us"));
+        }
+        let amount: f64 = samples.iter().map(|sample| sample.amount).sum();
+        let each = (cpu * 1e6 / amount, "us");
+        self.add(of, round, "the mediator's CPU time for either", each);
+        Ok(())
+    }
+
+    fn add(&self, of: &str, round: &mut Round<'_>, what: &str, value: (f64, &str)) {
+        let title = format!("{what}, {} files known", thousands(self.files));
+        round.figures.add(Section::Known, &title, of, value);
+    }
 }

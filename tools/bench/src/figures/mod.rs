@@ -154,6 +154,9 @@ pub(crate) fn prepare(sections: &[Section], place: &Place, extent: &Extent) -> R
     Ok(())
 }
 
+/// How often views that are compared with each other take turns in a round.
+const TURNS: usize = 3;
+
 /// Files in the directory `few`.
 const FEW: usize = 1000;
 

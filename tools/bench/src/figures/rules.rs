@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
-use super::status::Status;
-use super::{FEW, Round, Section, microseconds, seat, task, thousands, without_cache};
+use super::status::{Process, Status};
+use super::{FEW, Round, Section, TURNS, microseconds, seat, task, thousands, without_cache};
 use crate::contender::{Contender, View};
 use crate::error::{Result, at};
 use crate::place::Place;
+use crate::seat::Seat;
 use crate::task::Work;
 
 /// How many rules.
@@ -42,62 +43,78 @@ pub(super) fn prepare(place: &Place) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn measure(view: &View, round: &mut Round<'_>) -> Result<()> {
-    for rules in RULES {
-        let title = format!("{} rules", thousands(rules));
-        one(view, round, rules, &[], &title)?;
-    }
-    let audit = format!("--audit={}", round.place.root().join("audit").display());
-    let title = "1,000 rules, refusals on record";
-    one(view, round, 1000, &[audit], title)
+/// A view with a policy.
+struct Ruled {
+    title: String,
+    seat: Seat,
+    mediator: Process,
 }
 
-fn one(
-    view: &View,
-    round: &mut Round<'_>,
-    rules: usize,
-    options: &[String],
-    title: &str,
-) -> Result<()> {
+pub(super) fn measure(view: &View, round: &mut Round<'_>) -> Result<()> {
     let view = without_cache(view);
-    let mut options = options.to_vec();
-    options.push(format!(
-        "--policy={}",
-        policy_file(round.place, rules).display()
-    ));
-    let mut seat = seat(&view, round.place, &options)?;
     let of = Contender::View(view.clone()).to_string();
-    let stat = |floor| task(&seat, "few", Work::Stat { names: FEW }, 1, floor);
-    let (warm, stat) = (stat(0), stat(round.extent.floor_ms));
-    let open = task(
-        &seat,
-        "few",
-        Work::Open { names: FEW },
-        1,
-        round.extent.floor_ms,
-    );
-    seat.perform(&warm)?;
-    let name = seat.view().unwrap_or_default().to_owned();
-    let mediator = Status::ask(&view.program, &name)?.mediator()?;
-    for (what, task) in [("stat", stat), ("open+read+close", open)] {
-        let before = mediator.cpu()?;
-        let samples = seat.perform(&task)?;
-        let cpu = mediator.cpu()? - before;
-        let amount: f64 = samples.iter().map(|sample| sample.amount).sum();
-        let mut add = |title: String, value| {
-            round
-                .figures
-                .add(Section::Rules, &title, &of, (value, "us"));
-        };
-        if let Some(sample) = samples.last() {
-            add(format!("{what}, {title}"), microseconds(sample));
-        }
-        add(
-            format!("{what}, {title}: the mediator's CPU time"),
-            cpu * 1e6 / amount,
-        );
+    let mut all = Vec::new();
+    for rules in RULES {
+        let title = format!("{} rules", thousands(rules));
+        all.push(Ruled::take(&view, round.place, rules, &[], title)?);
     }
-    seat.leave()
+    let audit = format!("--audit={}", round.place.root().join("audit").display());
+    let title = "1,000 rules, refusals on record".to_owned();
+    all.push(Ruled::take(&view, round.place, 1000, &[audit], title)?);
+    for _ in 0..TURNS {
+        for ruled in &mut all {
+            round.interrupt.check()?;
+            ruled.ask(&of, round)?;
+        }
+    }
+    all.into_iter().try_for_each(|ruled| ruled.seat.leave())
+}
+
+impl Ruled {
+    fn take(
+        view: &View,
+        place: &Place,
+        rules: usize,
+        options: &[String],
+        title: String,
+    ) -> Result<Self> {
+        let mut options = options.to_vec();
+        options.push(format!("--policy={}", policy_file(place, rules).display()));
+        let mut seat = seat(view, place, &options)?;
+        // Known before anything is counted.
+        seat.perform(&task(&seat, "few", Work::Stat { names: FEW }, 1, 0))?;
+        let name = seat.view().unwrap_or_default().to_owned();
+        let mediator = Status::ask(&view.program, &name)?.mediator()?;
+        Ok(Self {
+            title,
+            seat,
+            mediator,
+        })
+    }
+
+    fn ask(&mut self, of: &str, round: &mut Round<'_>) -> Result<()> {
+        let works = [
+            ("stat", Work::Stat { names: FEW }),
+            ("open+read+close", Work::Open { names: FEW }),
+        ];
+        for (what, work) in works {
+            let task = task(&self.seat, "few", work, 1, round.extent.floor_ms);
+            let before = self.mediator.cpu()?;
+            let samples = self.seat.perform(&task)?;
+            let cpu = self.mediator.cpu()? - before;
+            let amount: f64 = samples.iter().map(|sample| sample.amount).sum();
+            let title = format!("{what}, {}", self.title);
+            let mut add = |title: &str, value| {
+                round.figures.add(Section::Rules, title, of, (value, "us"));
+            };
+            if let Some(sample) = samples.last() {
+                add(&title, microseconds(sample));
+            }
+            let title = format!("{title}: the mediator's CPU time");
+            add(&title, cpu * 1e6 / amount);
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

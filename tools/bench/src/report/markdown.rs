@@ -12,6 +12,7 @@ use crate::targets;
 pub(crate) fn page(record: &Record) -> String {
     let mut out = provenance(record);
     let _ = write!(out, "\n{}\n", targets::markdown(record));
+    out.push_str("<details><summary>Every workload</summary>\n\n");
     for group in [Group::Mount, Group::P9] {
         let contenders = record.results.contenders(group, &record.contenders);
         let rows: Vec<_> = record
@@ -25,7 +26,22 @@ pub(crate) fn page(record: &Record) -> String {
         }
     }
     requests(&mut out, record);
+    out.push_str("\n</details>\n");
     out
+}
+
+/// Lines between which a document has the tables.
+const MARKS: [&str; 2] = [
+    "<!-- tools/bench: begin -->\n",
+    "<!-- tools/bench: end -->\n",
+];
+
+/// A document with its tables replaced; none if it has no place for them.
+pub(crate) fn replaced(document: &str, tables: &str) -> Option<String> {
+    let [begin, end] = MARKS;
+    let (before, rest) = document.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some([before, begin, tables, end, after].concat())
 }
 
 /// Where it was measured, and what ratios are of.
@@ -86,6 +102,14 @@ mod tests {
     use crate::figures::Figures;
     use crate::machine::Machine;
     use crate::results::{Results, Unit};
+
+    #[test]
+    fn tables_are_replaced_between_their_marks_alone() {
+        let document = "a\n<!-- tools/bench: begin -->\nold\n<!-- tools/bench: end -->\nz\n";
+        let expected = "a\n<!-- tools/bench: begin -->\nnew\n<!-- tools/bench: end -->\nz\n";
+        assert_eq!(replaced(document, "new\n").as_deref(), Some(expected));
+        assert_eq!(replaced("a\n", "new\n"), None);
+    }
 
     #[test]
     fn table_has_absolute_reference_ratios_and_failures() {
