@@ -82,6 +82,7 @@ impl Cli {
             known.push(1_000_000);
         }
         Extent {
+            few: if self.tiny { 20 } else { 1000 },
             known,
             floor_ms: if self.tiny { 1 } else { 300 },
             idle_ms: if self.tiny { 50 } else { 3000 },

@@ -123,6 +123,8 @@ impl Section {
 /// How much is measured.
 #[derive(Debug, Clone)]
 pub(crate) struct Extent {
+    /// Files in the directory `few`.
+    pub(crate) few: usize,
     /// Numbers of files to be known.
     pub(crate) known: Vec<usize>,
     /// The least time of a measurement.
@@ -149,16 +151,13 @@ pub(crate) fn prepare(sections: &[Section], place: &Place, extent: &Extent) -> R
         rules::prepare(place)?;
     }
     if !sections.is_empty() {
-        crate::mounts::small_files(&place.export().join("few"), FEW)?;
+        crate::mounts::small_files(&place.export().join("few"), extent.few)?;
     }
     Ok(())
 }
 
 /// How often views that are compared with each other take turns in a round.
 const TURNS: usize = 3;
-
-/// Files in the directory `few`.
-const FEW: usize = 1000;
 
 /// Measures the sections once, for each view in turn.
 pub(crate) fn round(sections: &[Section], views: &[View], round: &mut Round<'_>) -> Result<()> {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::status::{Process, Status};
-use super::{FEW, Round, Section, TURNS, microseconds, seat, task, thousands, without_cache};
+use super::{Round, Section, TURNS, microseconds, seat, task, thousands, without_cache};
 use crate::contender::{Contender, View};
 use crate::error::{Result, at};
 use crate::place::Place;
@@ -56,11 +56,11 @@ pub(super) fn measure(view: &View, round: &mut Round<'_>) -> Result<()> {
     let mut all = Vec::new();
     for rules in RULES {
         let title = format!("{} rules", thousands(rules));
-        all.push(Ruled::take(&view, round.place, rules, &[], title)?);
+        all.push(Ruled::take(&view, round, rules, &[], title)?);
     }
     let audit = format!("--audit={}", round.place.root().join("audit").display());
     let title = "1,000 rules, refusals on record".to_owned();
-    all.push(Ruled::take(&view, round.place, 1000, &[audit], title)?);
+    all.push(Ruled::take(&view, round, 1000, &[audit], title)?);
     for _ in 0..TURNS {
         for ruled in &mut all {
             round.interrupt.check()?;
@@ -73,16 +73,27 @@ pub(super) fn measure(view: &View, round: &mut Round<'_>) -> Result<()> {
 impl Ruled {
     fn take(
         view: &View,
-        place: &Place,
+        round: &Round<'_>,
         rules: usize,
         options: &[String],
         title: String,
     ) -> Result<Self> {
         let mut options = options.to_vec();
-        options.push(format!("--policy={}", policy_file(place, rules).display()));
-        let mut seat = seat(view, place, &options)?;
+        options.push(format!(
+            "--policy={}",
+            policy_file(round.place, rules).display()
+        ));
+        let mut seat = seat(view, round.place, &options)?;
         // Known before anything is counted.
-        seat.perform(&task(&seat, "few", Work::Stat { names: FEW }, 1, 0))?;
+        seat.perform(&task(
+            &seat,
+            "few",
+            Work::Stat {
+                names: round.extent.few,
+            },
+            1,
+            0,
+        ))?;
         let name = seat.view().unwrap_or_default().to_owned();
         let mediator = Status::ask(&view.program, &name)?.mediator()?;
         Ok(Self {
@@ -94,8 +105,18 @@ impl Ruled {
 
     fn ask(&mut self, of: &str, round: &mut Round<'_>) -> Result<()> {
         let works = [
-            ("stat", Work::Stat { names: FEW }),
-            ("open+read+close", Work::Open { names: FEW }),
+            (
+                "stat",
+                Work::Stat {
+                    names: round.extent.few,
+                },
+            ),
+            (
+                "open+read+close",
+                Work::Open {
+                    names: round.extent.few,
+                },
+            ),
         ];
         for (what, work) in works {
             let task = task(&self.seat, "few", work, 1, round.extent.floor_ms);

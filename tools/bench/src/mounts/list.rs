@@ -5,9 +5,6 @@ use super::{Ground, Size, Workload};
 use crate::results::Unit;
 use crate::task::{Transfer, Work};
 
-/// Transactions of the database's workload.
-const TRANSACTIONS: usize = 100;
-
 /// All of them.
 pub(crate) fn all(size: Size) -> Vec<Workload> {
     let mut all = metadata(size);
@@ -204,9 +201,9 @@ fn trees(size: Size) -> Vec<Workload> {
     let database = Work::Change {
         argv: words("sqlite3 -batch -bail database")
             .into_iter()
-            .chain([script()])
+            .chain([script(size.transactions)])
             .collect(),
-        operations: TRANSACTIONS,
+        operations: size.transactions,
     };
     vec![
         change(
@@ -242,11 +239,11 @@ fn trees(size: Size) -> Vec<Workload> {
 }
 
 /// One insertion a transaction, each of them safe on the disk before the next one.
-fn script() -> String {
+fn script(transactions: usize) -> String {
     let insert = "INSERT INTO t VALUES (NULL, hex(randomblob(100)));";
     format!(
         "PRAGMA journal_mode=DELETE; PRAGMA synchronous=FULL; \
          CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT); {}",
-        insert.repeat(TRANSACTIONS)
+        insert.repeat(transactions)
     )
 }

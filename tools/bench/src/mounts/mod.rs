@@ -23,6 +23,8 @@ pub(crate) struct Size {
     pub(crate) created: usize,
     /// Files of the trees.
     pub(crate) tree: usize,
+    /// Transactions of the database.
+    pub(crate) transactions: usize,
     /// Octets of the large files.
     pub(crate) large: usize,
     /// The least time of a measurement that can be repeated.
@@ -40,6 +42,7 @@ impl Size {
         names: 10_000,
         created: 3_000,
         tree: 5_000,
+        transactions: 100,
         large: 128 << 20,
         floor_ms: 200,
     };
@@ -49,6 +52,7 @@ impl Size {
         names: 10_000,
         created: 6_000,
         tree: 20_000,
+        transactions: 200,
         large: 256 << 20,
         floor_ms: 300,
     };
@@ -58,6 +62,7 @@ impl Size {
         names: 40,
         created: 20,
         tree: 30,
+        transactions: 3,
         large: 8 << 20,
         floor_ms: 1,
     };
