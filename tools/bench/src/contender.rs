@@ -31,6 +31,7 @@ impl Cache {
 /// How a view's file data goes: `--data`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Data {
+    Auto,
     Passthrough,
     Mediated,
 }
@@ -39,6 +40,7 @@ impl Data {
     /// The option's word.
     pub(crate) fn word(self) -> &'static str {
         match self {
+            Self::Auto => "auto",
             Self::Passthrough => "passthrough",
             Self::Mediated => "mediated",
         }
@@ -90,7 +92,7 @@ impl Program {
             program: Arc::clone(self),
             cache: Cache::Auto,
             data: if self.has_data_option {
-                Data::Passthrough
+                Data::Auto
             } else {
                 Data::Mediated
             },
@@ -99,7 +101,7 @@ impl Program {
 
     fn modes(self: &Arc<Self>) -> Vec<View> {
         let data: &[Data] = if self.has_data_option {
-            &[Data::Passthrough, Data::Mediated]
+            &[Data::Auto, Data::Passthrough, Data::Mediated]
         } else {
             &[Data::Mediated]
         };
@@ -340,7 +342,7 @@ mod tests {
                 "passthrough_hp"
             ]
         );
-        assert_eq!(names(through_qemu(&[program(true)])).len(), 8);
+        assert_eq!(names(through_qemu(&[program(true)])).len(), 11);
     }
 
     #[test]
@@ -365,8 +367,9 @@ mod tests {
             names(all),
             [
                 "native",
+                "view:auto/auto",
+                "view:exclusive/auto",
                 "view:auto/passthrough",
-                "view:exclusive/passthrough",
                 "view:auto/mediated",
                 "bindfs",
                 "passthrough_hp"
@@ -383,11 +386,15 @@ mod tests {
         };
         assert_eq!(
             chosen(&["view:auto"]),
-            ["view:auto/passthrough", "view:auto/mediated"]
+            [
+                "view:auto/auto",
+                "view:auto/passthrough",
+                "view:auto/mediated"
+            ]
         );
         assert_eq!(chosen(&["bindfs", "native"]), ["native", "bindfs"]);
         assert_eq!(chosen(&["nat"]), [""; 0]);
-        assert_eq!(chosen(&[]).len(), 9);
+        assert_eq!(chosen(&[]).len(), 12);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod worker;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser as _;
 use nix::mount::{MsFlags, mount};
@@ -119,10 +120,15 @@ fn measure(cli: &Cli) -> Result<Option<Record>> {
         machine,
         rounds: plan.rounds,
         contenders: plan.order(),
-        default_view: Contender::View(programs[0].default_view()).to_string(),
+        default_view: default_view(&programs[0]),
+        other_default_view: programs.get(1).map(default_view),
         results,
         figures,
     }))
+}
+
+fn default_view(program: &Arc<Program>) -> String {
+    Contender::View(program.default_view()).to_string()
 }
 
 fn read(path: &Path) -> Result<Record> {

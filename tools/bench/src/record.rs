@@ -15,6 +15,9 @@ pub(crate) struct Record {
     pub(crate) contenders: Vec<String>,
     /// Of those, the view with nothing said.
     pub(crate) default_view: String,
+    /// The same of the program of `--against`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) other_default_view: Option<String>,
     pub(crate) results: Results,
     pub(crate) figures: Figures,
 }

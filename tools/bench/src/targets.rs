@@ -360,6 +360,7 @@ mod tests {
             rounds: 1,
             contenders: vec![VIEW.to_owned()],
             default_view: VIEW.to_owned(),
+            other_default_view: None,
             results,
             figures: Figures::default(),
         }

@@ -126,6 +126,7 @@ mod tests {
             rounds: 2,
             contenders: names.into(),
             default_view: String::new(),
+            other_default_view: None,
             results,
             figures: Figures::default(),
         };

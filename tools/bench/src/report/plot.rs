@@ -205,6 +205,7 @@ mod tests {
             rounds: 1,
             contenders: names.into(),
             default_view: String::new(),
+            other_default_view: None,
             results,
             figures: Figures::default(),
         };

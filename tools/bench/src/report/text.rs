@@ -36,12 +36,19 @@ pub(crate) fn page(record: &Record) -> String {
     out
 }
 
-/// The two programs of `--against`, mode by mode.
+/// The two programs of `--against`: as they are if nothing is said, and mode by mode.
 fn compared(out: &mut String, record: &Record) {
-    let others = record.contenders.iter();
-    let others = others.filter_map(|name| Some((name, name.strip_prefix("other:")?)));
-    for (other, mode) in others {
-        let view = format!("view:{mode}");
+    let mut pairs: Vec<(String, &String)> = Vec::new();
+    let default = record.other_default_view.as_ref();
+    pairs.extend(default.map(|other| (record.default_view.clone(), other)));
+    for other in &record.contenders {
+        let view = other.replacen("other:", "view:", 1);
+        let is_new = !pairs.iter().any(|pair| pair.0 == view && pair.1 == other);
+        if view != *other && is_new && record.contenders.contains(&view) {
+            pairs.push((view, other));
+        }
+    }
+    for (view, other) in pairs {
         let _ = writeln!(
             out,
             "\n{:<58} {:>7} {:>7}",
@@ -151,10 +158,12 @@ mod tests {
             rounds: 2,
             contenders: names.map(str::to_owned).into(),
             default_view: names[0].to_owned(),
+            other_default_view: None,
             results,
             figures: Figures::default(),
         };
         let page = page(&record);
+        assert_eq!(page.matches("times as fast").count(), 1, "{page}");
         let line = page
             .lines()
             .skip_while(|line| !line.starts_with("times as fast"))
