@@ -10,4 +10,5 @@
 mod control;
 mod floors;
 mod kernel;
+mod passthrough;
 mod protocol;

@@ -127,6 +127,26 @@ impl View {
         Self::of(dir, &root, policy, cache)
     }
 
+    /// Whose data may go past the mediator, by this registrar; its end, too, where the kernel does
+    /// not offer that.
+    pub(crate) fn passing(
+        data: DataMode,
+        cache: Cache,
+        registrar: OwnedFd,
+        offered: bool,
+    ) -> (Self, Reply) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().to_owned();
+        let view = Self::serving(
+            dir,
+            &root,
+            (Policy::parity(), cache),
+            (data, Some(registrar)),
+        );
+        let init = view.init(if offered { u32::MAX } else { !(1 << 5) });
+        (view, init)
+    }
+
     /// Of a directory that was there before.
     pub(crate) fn over(root: &Path) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -134,6 +154,17 @@ impl View {
     }
 
     fn of(dir: TempDir, root: &Path, policy: Policy, cache: Cache) -> Self {
+        let view = Self::serving(dir, root, (policy, cache), (DataMode::Mediated, None));
+        view.init(u32::MAX);
+        view
+    }
+
+    fn serving(
+        dir: TempDir,
+        root: &Path,
+        (policy, cache): (Policy, Cache),
+        (data, registrar): (DataMode, Option<OwnedFd>),
+    ) -> Self {
         let run = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(run.path().join("control")).unwrap();
         let (socket, device) = socketpair(
@@ -162,34 +193,39 @@ impl View {
             view: "test".to_owned(),
             max_descriptors: 64,
             threads: 1,
-            data: DataMode::Mediated,
-            registrar: None,
+            data,
+            registrar,
         };
         let served = std::thread::spawn(move || serve(service, || ()));
-        let view = Self {
+        Self {
             socket,
             unique: Cell::new(0),
             notices: RefCell::default(),
             served: Some(served),
             dir,
             run,
-        };
-        view.init();
-        view
+        }
     }
 
-    fn init(&self) {
+    /// `second`: the flags from bit 32 on.
+    fn init(&self, second: u32) -> Reply {
         let mut init = Body::new()
             .u32(7)
             .u32(40)
             .u32(1 << 17)
             .u32(u32::MAX)
-            .u32(u32::MAX);
+            .u32(second);
         for _ in 0..11 {
             init = init.u32(0);
         }
         let reply = self.ask(op::INIT, 0, init).ok();
         assert_eq!(reply.u32_at(0), 7);
+        reply
+    }
+
+    /// How it ends where the mediator ends by itself.
+    pub(crate) fn ended(mut self) -> Result<(), ServeError> {
+        self.served.take().unwrap().join().unwrap()
     }
 
     /// A connection to the control socket.
