@@ -157,7 +157,7 @@ pub(crate) fn prepare(sections: &[Section], place: &Place, extent: &Extent) -> R
 }
 
 /// How often views that are compared with each other take turns in a round.
-const TURNS: usize = 3;
+const TURNS: usize = 5;
 
 /// Measures the sections once, for each view in turn.
 pub(crate) fn round(sections: &[Section], views: &[View], round: &mut Round<'_>) -> Result<()> {

@@ -55,7 +55,7 @@ pub(super) fn measure(view: &View, round: &mut Round<'_>) -> Result<()> {
     seat.leave()?;
     for (title, before, after) in counted {
         let each = difference(&before?, &after?);
-        let total = each.values().sum();
+        let total = each.values().fold(0.0, |sum, count| sum + count);
         let figure = round
             .figures
             .add(Section::Requests, title, &of, (total, ""));

@@ -39,8 +39,8 @@ pub(super) fn measure(view: &View, round: &mut Round<'_>) -> Result<()> {
 fn idle(view: &View, round: &mut Round<'_>, of: &str) -> Result<()> {
     let mut seat = seat(view, round.place, &[])?;
     seat.perform(&task(&seat, "few", Work::List, 1, 0))?;
-    // What the start and the listing left to be done is done.
-    thread::sleep(Duration::from_millis(round.extent.idle_ms.min(500)));
+    // What the start and the listing left to be done is done, what was remembered for a second too.
+    thread::sleep(Duration::from_millis(round.extent.idle_ms.min(2000)));
     let worker = round.place.worker();
     let family = Process::family(seat.child(), |executable| *executable == worker)?;
     let switches = || -> Result<f64> { family.iter().map(|process| process.switches()).sum() };
