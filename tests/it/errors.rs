@@ -2,7 +2,7 @@
 //! nothing is left behind.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -65,8 +65,14 @@ fn no_root_is_told() {
     let export = Export::new();
     // Where another user may execute it.
     let copy = export.beside("virtfs-mediator");
-    fs::copy(program(), &copy).unwrap();
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    // By a process of its own: a child that another test forks meanwhile would hold it open for
+    // writing, and it could not be executed (ETXTBSY).
+    let copied = Command::new("install")
+        .arg("--mode=755")
+        .arg(program())
+        .arg(&copy)
+        .status();
+    assert!(copied.unwrap().success());
     for arguments in [
         &["run", &shown(export.path()), "--", "true"][..],
         &["mount", &shown(export.path())],

@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -101,9 +102,19 @@ fn list_and_status_tell_what_runs() {
 fn status_of_a_mediator_that_hangs_still_tells_the_walls() {
     let export = Export::new();
     let view = Start::new(&export).mount();
-    view.family
-        .mediator()
-        .kill(nix::sys::signal::Signal::SIGSTOP);
+    let mediator = view.family.mediator();
+    mediator.kill(nix::sys::signal::Signal::SIGSTOP);
+    let threads = format!("/proc/{}/task", mediator.pid);
+    await_that(Duration::from_secs(10), "every thread has stopped", || {
+        let mut threads = fs::read_dir(&threads)
+            .unwrap()
+            .map(|thread| thread.unwrap().path());
+        threads.all(|thread| {
+            let stat = fs::read_to_string(thread.join("stat")).unwrap();
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, state)| state.starts_with('T'))
+        })
+    });
     let status = json(&["status", &view.name, "--json"]);
     assert_eq!(status["processes"]["keeper"]["pid"], view.family.keeper.pid);
     assert!(status["mediator"]["error"].is_string(), "{status}");
