@@ -32,6 +32,7 @@ pub(crate) fn reload(view: &str, file: Option<PathBuf>, dry_run: bool) -> Result
     let Loaded {
         epoch,
         past,
+        past_files,
         unfinished,
     } = put_in_force(&mut state, &text, Some(&file), dry_run)?;
     if let Some(why) = unfinished {
@@ -53,6 +54,9 @@ pub(crate) fn reload(view: &str, file: Option<PathBuf>, dry_run: bool) -> Result
                 "open files whose data goes past the mediator until they are closed, whatever this \
                  policy says of it: {past}"
             );
+            for file in past_files {
+                println!("  {}", file.escape_ascii());
+            }
         }
     }
     Ok(())
@@ -64,6 +68,8 @@ pub(crate) struct Loaded {
     pub(crate) epoch: u64,
     /// Open files whose data goes past the mediator.
     pub(crate) past: u64,
+    /// Their names, as many as the mediator told.
+    pub(crate) past_files: Vec<Vec<u8>>,
     /// Answers from the one before may still come: why.
     pub(crate) unfinished: Option<String>,
 }
@@ -95,6 +101,7 @@ pub(crate) fn put_in_force(
     let Answer::Reloaded {
         epoch,
         past,
+        past_files,
         unfinished,
         ..
     } = answer
@@ -106,6 +113,7 @@ pub(crate) fn put_in_force(
         return Ok(Loaded {
             epoch,
             past,
+            past_files,
             unfinished,
         });
     }
@@ -116,6 +124,7 @@ pub(crate) fn put_in_force(
     Ok(Loaded {
         epoch,
         past,
+        past_files,
         unfinished,
     })
 }

@@ -195,6 +195,14 @@ impl Backings {
             .is_some_and(|open| open.past > 0)
     }
 
+    /// The inodes whose data goes past this process.
+    #[must_use]
+    pub fn past(&self) -> Vec<NodeId> {
+        let table = self.table();
+        let past = table.nodes.iter().filter(|(_, open)| open.past > 0);
+        past.map(|(node, _)| *node).collect()
+    }
+
     /// What was asked for.
     #[must_use]
     pub fn mode(&self) -> DataMode {

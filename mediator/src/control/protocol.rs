@@ -81,6 +81,9 @@ pub enum Answer {
         /// Open files whose data goes past the mediator, and goes on to until they are closed.
         #[serde(default)]
         past: u64,
+        /// Their names, as far as there is room.
+        #[serde(default, with = "crate::policy::text::many")]
+        past_files: Vec<Vec<u8>>,
         /// It is in force, but answers from the old one may still come: why.
         unfinished: Option<String>,
     },

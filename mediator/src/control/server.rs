@@ -190,6 +190,10 @@ fn serve(lines: &mut Lines, question: Question, view: &View) -> io::Result<()> {
     send(lines.connection(), &answer, PATIENCE)
 }
 
+/// Bytes of names in an answer: escaped they may be four times as long, and must fit into
+/// [`super::protocol::ANSWER_MAX`].
+const PAST_MAX: usize = 32 << 10;
+
 fn reload(
     view: &View,
     text: &str,
@@ -211,6 +215,7 @@ fn reload(
             epoch,
             nodes: 0,
             past: 0,
+            past_files: Vec::new(),
             unfinished: None,
         });
     }
@@ -219,6 +224,7 @@ fn reload(
             epoch: done.epoch,
             nodes: count(done.nodes),
             past: count(done.past),
+            past_files: mediator.open_past(PAST_MAX),
             unfinished: None,
         }),
         Err(error @ (ReloadError::Unfinished(_) | ReloadError::Caches(_))) => {
@@ -226,6 +232,7 @@ fn reload(
                 epoch: mediator.epoch(),
                 nodes: 0,
                 past: count(mediator.data_use().open),
+                past_files: mediator.open_past(PAST_MAX),
                 unfinished: Some(error.to_string()),
             })
         }

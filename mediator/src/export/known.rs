@@ -44,6 +44,17 @@ impl Export {
         })
     }
 
+    /// A node's path, `/a/b`, by its first name; `None` for what was forgotten meanwhile.
+    #[must_use]
+    pub fn path(&self, node: NodeId) -> Option<Vec<u8>> {
+        self.with(|table| {
+            let slot = table.slot(node).ok()?;
+            let mut path = Vec::new();
+            table.nodes.write_path(slot, &mut path);
+            Some(path)
+        })
+    }
+
     /// From now on names are good only as their directory spells them, those that are known
     /// already included.
     ///

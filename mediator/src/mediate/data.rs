@@ -55,6 +55,22 @@ impl Mediator {
         self.backings.usage()
     }
 
+    /// The files that are open past this process, by one name each and in order; no more than so
+    /// many bytes of names.
+    #[must_use]
+    pub fn open_past(&self, bytes: usize) -> Vec<Vec<u8>> {
+        let nodes = self.backings.past().into_iter();
+        let mut paths: Vec<_> = nodes.filter_map(|node| self.export.path(node)).collect();
+        paths.sort_unstable();
+        let mut left = bytes;
+        let fits = |path: &Vec<u8>| {
+            let rest = left.checked_sub(path.len());
+            left = rest.unwrap_or(left);
+            rest.is_some()
+        };
+        paths.into_iter().take_while(fits).collect()
+    }
+
     /// What is wanted for an open of a file that is there; `None` where nothing goes past this
     /// process. Asked before the open, which may truncate: one that could not be answered is
     /// refused here.

@@ -99,6 +99,21 @@ fn file_that_goes_past_a_policy_that_judges_it_is_not_opened_again() {
 }
 
 #[test]
+fn files_that_are_open_past_a_policy_are_told_in_order_as_far_as_there_is_room() {
+    let (world, _fake) = world(DataMode::Passthrough, "default = \"allow\"\n");
+    let open: Vec<_> = ["small", "large"]
+        .map(|name| way(&world, name, libc::O_RDONLY).unwrap().1)
+        .into();
+    let told = |bytes| world.mediator.open_past(bytes);
+    assert_eq!(told(100), [b"/large".to_vec(), b"/small".to_vec()]);
+    assert_eq!(told(11), [b"/large".to_vec()]);
+    for handle in open {
+        world.mediator.release(handle);
+    }
+    assert_eq!(told(100), Vec::<Vec<u8>>::new());
+}
+
+#[test]
 fn every_known_name_of_a_file_is_asked_about() {
     let rule = "[[rule]]\npath = \"/secret\"\ndo = \"read\"\naction = \"deny\"\nwhen = { offset = { min = 1 } }\n";
     let (world, _fake) = world(DataMode::Auto, &format!("default = \"allow\"\n{rule}"));

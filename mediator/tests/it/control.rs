@@ -116,6 +116,7 @@ fn reloaded(epoch: u64, nodes: u64) -> Answer {
         epoch,
         nodes,
         past: 0,
+        past_files: Vec::new(),
         unfinished: None,
     }
 }

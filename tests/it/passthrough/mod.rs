@@ -188,7 +188,7 @@ fn reload_tells_of_files_that_go_past_a_policy_and_the_next_open_of_them_is_refu
     assert!(output.status.success(), "{}", stderr(&output));
     let told = stdout(&output);
     assert!(
-        told.contains("whatever this policy says of it: 1"),
+        told.ends_with("whatever this policy says of it: 1\n  /large"),
         "{told}"
     );
     // EBUSY: it could not be judged. The one that is open goes on.
