@@ -193,6 +193,16 @@ impl View {
         let label = self.label();
         for (name, what, number) in [
             (
+                "verdicts_judged",
+                "Decisions for which the rules were looked at",
+                self.status.verdicts_judged,
+            ),
+            (
+                "verdicts_remembered",
+                "Decisions by what was remembered with the file",
+                self.status.verdicts_remembered,
+            ),
+            (
                 "audit_records_written",
                 "Audit records written",
                 self.status.audit_records_written,
@@ -361,6 +371,8 @@ mod tests {
             descriptors: 4,
             descriptor_budget: u64::MAX,
             data: Box::default(),
+            verdicts_judged: 31,
+            verdicts_remembered: 32,
             audit_records_written: 5,
             audit_records_dropped: 6,
             operations: vec![OpCount {
@@ -391,6 +403,8 @@ mod tests {
             "virtfs_request_duration_seconds_bucket{le=\"0.000002\",view=\"v\",operation=\"unlink\"} 2",
             "virtfs_request_duration_seconds_bucket{le=\"0.000008\",view=\"v\",operation=\"unlink\"} 3",
             "virtfs_request_duration_seconds_bucket{le=\"+Inf\",view=\"v\",operation=\"unlink\"} 3",
+            "virtfs_verdicts_judged_total{view=\"v\"} 31",
+            "virtfs_verdicts_remembered_total{view=\"v\"} 32",
             "virtfs_audit_records_written_total{view=\"v\"} 5",
             "virtfs_audit_records_dropped_total{view=\"v\"} 6",
             "virtfs_uptime_seconds{view=\"v\"} 7",

@@ -81,6 +81,8 @@ fn every_operation_of_a_workload_is_counted_and_timed() {
         "virtfs_known_nodes",
         "virtfs_descriptors",
         "virtfs_descriptor_budget",
+        "virtfs_verdicts_judged_total",
+        "virtfs_verdicts_remembered_total",
         "virtfs_audit_records_written_total",
     ] {
         assert!(

@@ -208,6 +208,12 @@ pub struct Status {
     /// How file data goes.
     #[serde(default)]
     pub data: Box<Data>,
+    /// Decisions for which the rules were looked at.
+    #[serde(default)]
+    pub verdicts_judged: u64,
+    /// Decisions by what was remembered with the file.
+    #[serde(default)]
+    pub verdicts_remembered: u64,
     /// Audit records written.
     #[serde(default)]
     pub audit_records_written: u64,

@@ -290,6 +290,8 @@ fn status(facts: &Facts, uptime: Duration, mediator: &Mediator) -> Status {
         descriptors: count(descriptors.held),
         descriptor_budget: count(descriptors.budget),
         data: Box::new(data(mediator.data_use())),
+        verdicts_judged: mediator.verdicts().judged(),
+        verdicts_remembered: mediator.verdicts().remembered(),
         audit_records_written: mediator.records_written(),
         audit_records_dropped: mediator.records_dropped(),
         operations: operations.collect(),

@@ -102,6 +102,35 @@ impl Counters {
     }
 }
 
+/// How many decisions there were, by how they came about.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    judged: AtomicU64,
+    remembered: AtomicU64,
+}
+
+impl Verdicts {
+    /// Those for which the rules were looked at.
+    #[must_use]
+    pub fn judged(&self) -> u64 {
+        self.judged.load(Ordering::Relaxed)
+    }
+
+    /// Those by what was remembered with the file.
+    #[must_use]
+    pub fn remembered(&self) -> u64 {
+        self.remembered.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_judged(&self) {
+        self.judged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_remembered(&self) {
+        self.remembered.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
 

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::asides::Asides;
 use super::audit::{Audit, AuditTo, AuditWriter, Names, Record, Verbosity};
-use super::counters::{Counters, End};
+use super::counters::{Counters, End, Verdicts};
 use super::event::{Decision, Ended, Event};
 use super::gate::Gate;
 use super::in_force::InForce;
@@ -43,6 +43,7 @@ pub struct Mediator {
     started: Instant,
     pub(super) audit: Audit,
     counters: Counters,
+    verdicts: Verdicts,
     pub(super) asides: Asides,
     pub(super) backings: Backings,
 }
@@ -189,6 +190,7 @@ impl Mediator {
             started: Instant::now(),
             audit,
             counters: Counters::default(),
+            verdicts: Verdicts::default(),
             asides: Asides::default(),
             backings: Backings::new(DataMode::Mediated, None),
         };
@@ -199,6 +201,12 @@ impl Mediator {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How decisions came about.
+    #[must_use]
+    pub fn verdicts(&self) -> &Verdicts {
+        &self.verdicts
     }
 
     /// Records of decisions that were written since the view started.
@@ -416,10 +424,14 @@ impl Mediator {
         case: &Case<'_>,
         ask: O::Ask,
     ) -> Act<Result<Permit<O>, Refusal>> {
-        if self.is_watched() {
+        let watched = self.is_watched();
+        if !watched && let Some(verdict) = Self::decide_again::<O>(trail, case, ask) {
+            self.verdicts.count_remembered();
+            return Ok(verdict);
+        }
+        self.verdicts.count_judged();
+        if watched {
             self.decide_watched::<O>(trail, case, ask)
-        } else if let Some(verdict) = Self::decide_again::<O>(trail, case, ask) {
-            Ok(verdict)
         } else {
             self.decide_anew::<O>(trail, case, ask)
         }

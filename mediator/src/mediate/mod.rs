@@ -41,7 +41,7 @@ mod xattrs;
 
 pub use asides::{Aside, Asides};
 pub use audit::{AuditTo, AuditWriter, Verbosity};
-pub use counters::{Count, Counters, Latency};
+pub use counters::{Count, Counters, Latency, Verdicts};
 pub use data::Opened;
 pub use dirs::{DirectoryBy, Plus};
 pub use event::{Decision, Ended, Event, Verdict};

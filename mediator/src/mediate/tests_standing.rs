@@ -16,9 +16,11 @@ fn opens(world: &World, node: NodeId) -> Result<(), Errno> {
 
 /// Judged, remembered, and judged by what was remembered.
 fn opens_again(world: &World, node: NodeId) {
+    let before = world.mediator.verdicts().remembered();
     for _ in 0..3 {
         assert_eq!(opens(world, node), Ok(()));
     }
+    assert!(world.mediator.verdicts().remembered() >= before + 2);
     let pin = world.mediator.export.pin(node).unwrap();
     assert!(!pin.standing().is_none(), "it was remembered");
 }

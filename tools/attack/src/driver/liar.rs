@@ -187,6 +187,8 @@ fn status() -> Answer {
             opened: most,
             registrations: most,
         }),
+        verdicts_judged: most,
+        verdicts_remembered: most,
         audit_records_written: most,
         audit_records_dropped: most,
         operations: vec![OpCount {
