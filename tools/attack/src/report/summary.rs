@@ -8,7 +8,7 @@ use crate::cases::NOT_YET;
 use crate::judge::{Judged, Outcome};
 
 /// What each row is, in few words.
-const ROWS: [(u8, &str); 31] = [
+const ROWS: [(u8, &str); 32] = [
     (
         1,
         "a component swapped for a symbolic link between check and use",
@@ -46,6 +46,7 @@ const ROWS: [(u8, &str); 31] = [
     (29, "answers of a policy that was replaced"),
     (30, "the original, leaked to QEMU or by the log"),
     (31, "escape sequences in logs and answers"),
+    (33, "what the registrar could be made to register"),
 ];
 
 #[derive(Default)]
