@@ -209,6 +209,8 @@ pub(super) fn arguments(lab: &Lab) -> Outcome {
     let names = hostile_names(dir.path());
     let script = "for name in \"$@\"; do eval \"mkdir -p /run/virtfs-attack/$name\"; done; rm -rf /run/virtfs-attack";
     command.args(["-c", script, "sh"]).args(&names);
+    // A name with a blank makes two directories, one of them here.
+    command.current_dir(dir.path());
     let weak = Spawned::ended(command, LIMIT).map(|_ended| {
         let made = marks(dir.path());
         weaker(
