@@ -1,5 +1,6 @@
 //! What the tests share: an export, a started program, and what `/proc` says of its processes.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
@@ -445,6 +446,24 @@ pub(crate) fn ours<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> O
         .stdin(Stdio::null())
         .output()
         .unwrap()
+}
+
+/// Each sample by its name and labels.
+pub(crate) fn samples(text: &str) -> BTreeMap<String, f64> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            (name.to_owned(), value.parse().unwrap())
+        })
+        .collect()
+}
+
+/// What a view's `metrics` tell.
+pub(crate) fn metrics(view: &str) -> BTreeMap<String, f64> {
+    let output = ours(["metrics", view]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    samples(&stdout(&output))
 }
 
 /// A program in a view's mount namespace, as root or as `--reuid` says.

@@ -6,25 +6,10 @@ use std::fs;
 use serde_json::Value;
 use virtfs_mediator_core::op::Op;
 
-use crate::common::{Export, LIMIT, Running, Start, await_that, ours, shown, stderr, stdout};
+use crate::common::{
+    Export, LIMIT, Running, Start, await_that, metrics, ours, samples, shown, stderr,
+};
 use crate::workload;
-
-/// Each sample by its name and labels.
-fn samples(text: &str) -> BTreeMap<String, f64> {
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    lines
-        .map(|line| {
-            let (name, value) = line.rsplit_once(' ').unwrap();
-            (name.to_owned(), value.parse().unwrap())
-        })
-        .collect()
-}
-
-fn metrics(view: &str) -> BTreeMap<String, f64> {
-    let output = ours(["metrics", view]);
-    assert!(output.status.success(), "{}", stderr(&output));
-    samples(&stdout(&output))
-}
 
 fn total(found: &BTreeMap<String, f64>, verdict: &str) -> f64 {
     let verdict = format!("verdict=\"{verdict}\"");

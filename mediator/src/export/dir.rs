@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, FileType, Mode as RawMode, OFlags, RawDirEntry, SeekFrom};
+use rustix::fs::{AtFlags, FileType, RawDirEntry, SeekFrom};
 use rustix::io::Errno;
 
 use super::fault::Call;
@@ -88,9 +88,6 @@ impl Export {
     ///
     /// ENOTDIR; ENFILE when the budget of descriptors is spent on handles.
     pub fn opendir(&self, _permit: Permit<rows::Opendir>, pin: &Pin) -> Result<HandleId, Fault> {
-        if pin.kind != FileKind::Directory {
-            return Err((Errno::NOTDIR, "openat").into());
-        }
         let (fd, listing) = self.open_listing(pin)?;
         self.keep(Handle {
             fd,
@@ -105,8 +102,7 @@ impl Export {
         }
         let listing = self.with(|table| Listing::of(table, pin.node));
         let listing = listing.call("openat")?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = rustix::fs::openat(pin.fd(), c".", flags, RawMode::empty()).call("openat")?;
+        let fd = sys::open_directory(pin.fd()).call("openat")?;
         Ok((Arc::new(fd), listing))
     }
 

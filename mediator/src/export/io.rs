@@ -263,8 +263,7 @@ impl Export {
         pin: &Pin,
         data_only: bool,
     ) -> Result<(), Fault> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let dir = rustix::fs::openat(pin.fd(), c".", flags, RawMode::empty()).call("openat")?;
+        let dir = sys::open_directory(pin.fd()).call("openat")?;
         sync(dir.as_fd(), data_only)
     }
 

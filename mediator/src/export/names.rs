@@ -36,10 +36,9 @@ impl Nodes {
 
     /// Whether a name is one of a node's, and not gone.
     pub(super) fn has_name(&self, slot: u32, parent: u32, name: &[u8]) -> bool {
-        let further = self.further.get(&slot).map(Vec::as_slice);
-        let mut further = further.unwrap_or_default().iter();
         let first = self.at(slot).flags & GONE == 0 && self.is_named(slot, parent, name);
-        first || further.any(|(p, n)| *p == parent && **n == *name)
+        let further = self.further.get(&slot);
+        first || further.is_some_and(|further| further.iter().any(named(parent, name)))
     }
 
     /// Whether `slot` is `ancestor` or hangs below it.
@@ -59,7 +58,7 @@ impl Nodes {
             self.at_mut(slot).flags &= !GONE;
         } else if flags & LINKED != 0 && flags & GONE == 0 {
             let further = self.further.entry(slot).or_default();
-            if !further.iter().any(|(p, n)| *p == parent && **n == *name) {
+            if !further.iter().any(named(parent, name)) {
                 further.push((parent, name.into()));
                 self.at_mut(parent).children += 1;
                 self.renamed(slot);
@@ -92,9 +91,7 @@ impl Nodes {
     /// no longer sought there.
     pub(super) fn drop_name(&mut self, slot: u32, parent: u32, name: &[u8]) {
         if let Some(further) = self.further.get_mut(&slot)
-            && let Some(at) = further
-                .iter()
-                .position(|(p, n)| *p == parent && **n == *name)
+            && let Some(at) = further.iter().position(named(parent, name))
         {
             further.swap_remove(at);
             self.leave(parent);
@@ -180,4 +177,9 @@ impl Nodes {
         };
         further.unwrap_or_default().iter().map(path).collect()
     }
+}
+
+/// Whether a further name is this one.
+fn named(parent: u32, name: &[u8]) -> impl Fn(&Further) -> bool {
+    move |(its, further)| *its == parent && **further == *name
 }

@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{AtFlags, Mode as RawMode, OFlags};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::attr::Seen;
@@ -69,8 +69,7 @@ fn other_case(name: &[u8]) -> Option<CString> {
 
 /// Whether a directory lists a name, byte by byte.
 fn lists(parent: BorrowedFd<'_>, name: &Name) -> Result<bool, Fault> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let dir = rustix::fs::openat(parent, c".", flags, RawMode::empty()).call("openat")?;
+    let dir = sys::open_directory(parent).call("openat")?;
     let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
     let mut found = false;
     while !found

@@ -103,6 +103,7 @@ impl Mediator {
     pub(super) fn enter_file(
         &self,
         trail: &Trail,
+        pin: &Pin,
         (handle, open): (HandleId, OpenAs),
         wish: Option<Wish>,
     ) -> Act<Opened> {
@@ -110,15 +111,11 @@ impl Mediator {
         let Some(wish) = wish else {
             return Ok(opened(Way::Cached));
         };
-        let entered = self.export.pin_handle(handle).and_then(|pin| {
-            let node = pin.node();
-            let enter =
-                |file: BorrowedFd<'_>| self.backings.enter((node, handle), wish, file, open.write);
-            Ok(self.export.lend_file(handle, enter)?.map_err(|_busy| pin))
-        });
-        let stop = match entered {
+        let entering = (pin.node(), handle);
+        let enter = |file: BorrowedFd<'_>| self.backings.enter(entering, wish, file, open.write);
+        let stop = match self.export.lend_file(handle, enter) {
             Ok(Ok(way)) => return Ok(opened(way)),
-            Ok(Err(pin)) => self.busy(trail, &pin),
+            Ok(Err(_busy)) => self.busy(trail, pin),
             Err(fault) => fault.into(),
         };
         self.export.release(handle);
@@ -132,11 +129,13 @@ impl Mediator {
         (handle, open): (HandleId, OpenAs),
     ) -> Act<Opened> {
         if !self.backings.counts() {
-            return self.enter_file(trail, (handle, open), None);
+            let way = Way::Cached;
+            return Ok(Opened { handle, open, way });
         }
-        let wish = self.export.pin_handle(handle).map_err(Into::into);
-        match wish.and_then(|pin| self.wish(trail, &pin, open)) {
-            Ok(wish) => self.enter_file(trail, (handle, open), wish),
+        let pin = self.export.pin_handle(handle).map_err(Stop::from);
+        let wished = pin.and_then(|pin| Ok((self.wish(trail, &pin, open)?, pin)));
+        match wished {
+            Ok((wish, pin)) => self.enter_file(trail, &pin, (handle, open), wish),
             Err(stop) => {
                 self.export.release(handle);
                 Err(stop)

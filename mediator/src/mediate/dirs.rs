@@ -183,12 +183,7 @@ impl Mediator {
             return Ok(None);
         }
         let child = self.export.glance(dir, name)?;
-        let case = Case {
-            attr: Some(child.attr()),
-            inode: Some(child.inode()),
-            standing: child.standing(),
-            ..Case::name(dir, name)
-        };
+        let case = Case::glance(dir, name, &child);
         let Some(permit) = self.offer::<rows::Lookup>(trail, &case, ())? else {
             return Ok(None);
         };

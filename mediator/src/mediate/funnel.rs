@@ -20,7 +20,7 @@ use super::select::Selection;
 use super::turns::{Turn, Turns};
 use super::watch::{Watch, Watchers};
 use crate::backing::{Backings, DataMode};
-use crate::export::{Attr, DescriptorUse, Entry, Export, Fault, Inode, Pin};
+use crate::export::{Attr, DescriptorUse, Entry, Export, Fault, Glance, Inode, Pin};
 use crate::ids::{FileKind, GuestGid, GuestOwner, GuestUid, HandleId, NodeId};
 use crate::name::Name;
 use crate::op::{Op, Words};
@@ -157,6 +157,16 @@ impl<'a> Case<'a> {
 
     pub(super) fn name(parent: &'a Pin, name: &'a Name) -> Self {
         Self::of(Subject::Name(parent, name))
+    }
+
+    /// A name, with all that a look at it told.
+    pub(super) fn glance(parent: &'a Pin, name: &'a Name, glance: &'a Glance) -> Self {
+        Self {
+            attr: Some(glance.attr()),
+            inode: Some(glance.inode()),
+            standing: glance.standing(),
+            ..Self::name(parent, name)
+        }
     }
 
     pub(super) fn handle(handle: HandleId) -> Self {

@@ -31,12 +31,7 @@ impl Mediator {
     pub(super) fn lookup_in(&self, trail: &Trail, parent: &Pin, name: &Name) -> Act<ShownEntry> {
         let child = self.export.glance(parent, name);
         let child = child.map_err(|fault| self.misspelt(trail, (parent, name), fault))?;
-        let case = Case {
-            attr: Some(child.attr()),
-            inode: Some(child.inode()),
-            standing: child.standing(),
-            ..Case::name(parent, name)
-        };
+        let case = Case::glance(parent, name, &child);
         let permit = self.decide::<rows::Lookup>(trail, &case, ())?;
         let entry = self.export.lookup(permit, parent, name, &child)?;
         Ok(self.show_entry(entry))

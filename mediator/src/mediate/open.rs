@@ -36,7 +36,7 @@ impl Mediator {
         let permit = self.decide::<rows::Open>(trail, &case, open)?;
         let wish = self.wish(trail, &pin, open)?;
         let handle = self.export.open_file(permit, &pin)?;
-        self.enter_file(trail, (handle, open), wish)
+        self.enter_file(trail, &pin, (handle, open), wish)
     }
 
     /// Opens a directory.

@@ -67,6 +67,12 @@ pub(crate) fn open_path(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
     rustix::fs::openat(dir, name, flags, Mode::empty())
 }
 
+/// Opens the directory that a descriptor (`O_PATH` too) names for reading, at its start.
+pub(crate) fn open_directory(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    rustix::fs::openat(dir, c".", flags, Mode::empty())
+}
+
 /// Changes owner and group of the inode that a descriptor (`O_PATH` too) names.
 ///
 /// EINVAL for the id 4,294,967,295, which means "leave alone" to chown(2) and is no id.

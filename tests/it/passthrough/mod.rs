@@ -3,7 +3,6 @@
 
 mod client;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -16,8 +15,8 @@ use serde_json::Value;
 use virtfs_p9::{Ids, Launch, Machine, Qemu};
 
 use crate::common::{
-    CLIENT_GID, CLIENT_UID, Export, LIMIT, Running, Start, assert_nothing_left, await_that, ours,
-    program, shown, stderr, stdout,
+    CLIENT_GID, CLIENT_UID, Export, LIMIT, Running, Start, assert_nothing_left, await_that,
+    metrics, ours, program, shown, stderr, stdout,
 };
 use client::{LARGE, expected, pattern, start};
 
@@ -34,19 +33,6 @@ fn recorded(view: &str) {
     await_that(LIMIT, "the launcher has recorded the view", || {
         ours(["status", view]).status.success()
     });
-}
-
-fn metrics(view: &str) -> BTreeMap<String, f64> {
-    let output = ours(["metrics", view]);
-    assert!(output.status.success(), "{}", stderr(&output));
-    let text = stdout(&output);
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    lines
-        .map(|line| {
-            let (name, value) = line.rsplit_once(' ').unwrap();
-            (name.to_owned(), value.parse().unwrap())
-        })
-        .collect()
 }
 
 fn metric(view: &str, name: &str) -> f64 {

@@ -239,15 +239,16 @@ impl fmt::Display for Contender {
     }
 }
 
+/// Every program in every mode.
+fn views(programs: &[Arc<Program>]) -> impl Iterator<Item = Contender> {
+    let modes = programs.iter().flat_map(Program::modes);
+    modes.map(Contender::View)
+}
+
 /// The contenders on a mount, in the order of the table.
 pub(crate) fn on_mounts(programs: &[Arc<Program>]) -> Vec<Contender> {
     let mut all = vec![Contender::Native];
-    all.extend(
-        programs
-            .iter()
-            .flat_map(Program::modes)
-            .map(Contender::View),
-    );
+    all.extend(views(programs));
     all.extend([Contender::Bindfs, Contender::PassthroughHp]);
     all
 }
@@ -255,12 +256,7 @@ pub(crate) fn on_mounts(programs: &[Arc<Program>]) -> Vec<Contender> {
 /// The contenders through QEMU, in the order of the table.
 pub(crate) fn through_qemu(programs: &[Arc<Program>]) -> Vec<Contender> {
     let mut all = vec![Contender::Native];
-    all.extend(
-        programs
-            .iter()
-            .flat_map(Program::modes)
-            .map(Contender::View),
-    );
+    all.extend(views(programs));
     all.push(Contender::Proxy);
     all
 }
