@@ -50,8 +50,9 @@ pub(crate) enum Command {
         /// Hand this open descriptor on to the client, under the same number (else 0, 1, 2 only).
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(3..))]
         pass_fd: Vec<i32>,
-        /// Directories to share, each with the policy file of its own after `=`, if it has one.
-        #[arg(required = true, value_name = "EXPORT[=POLICY]")]
+        /// Directories to share, each with the policy file of its own after `=`, if it has one;
+        /// default: the one that --policy's file names as its `export`.
+        #[arg(value_name = "EXPORT[=POLICY]")]
         exports: Vec<OsString>,
         /// The command and its arguments.
         #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -64,9 +65,9 @@ pub(crate) enum Command {
         /// Stay in the foreground until the view ends.
         #[arg(long)]
         foreground: bool,
-        /// The directory to share.
+        /// The directory to share; default: the one that --policy's file names as its `export`.
         #[arg(value_name = "EXPORT[=POLICY]")]
-        export: OsString,
+        export: Option<OsString>,
     },
     /// Run a command as the client, in a view's namespace.
     Enter {

@@ -24,6 +24,7 @@ use crate::pipes::pipe;
 use crate::plan::{Plan, ViewPlan};
 use crate::relay::Relay;
 use crate::report::{self, Report, Reports};
+use crate::service;
 use crate::sys::{self, Forked};
 
 /// How long a client may take to end after SIGTERM, SIGINT or SIGHUP, before it is killed.
@@ -290,6 +291,7 @@ impl Launcher {
                 }
                 if self.step == Step::Wanted {
                     self.step = Step::Awaited;
+                    service::status("waiting for a stepping console");
                     for state in &self.states {
                         tracing::info!(
                             "view '{0}' waits for its console: virtfs-mediator step {0}",
@@ -318,6 +320,23 @@ impl Launcher {
             // If the keeper is gone, its end is told by other ways.
             let _may_be_gone = nix::unistd::write(orders, &[order::GO]);
         }
+        // Who leaves is no service's main process.
+        if !self.detach {
+            service::ready(&self.in_words());
+        }
+    }
+
+    /// What runs, for `systemctl status`.
+    fn in_words(&self) -> String {
+        let views: Vec<String> = self
+            .states
+            .iter()
+            .map(|state| format!("{} ({})", state.view, state.export.display()))
+            .collect();
+        let who = self.states.first().map_or_else(String::new, |state| {
+            format!(" for {}:{}", state.client_uid, state.client_gid)
+        });
+        format!("serving {}{who}", views.join(", "))
     }
 
     /// Whether every view has its console now.
@@ -337,6 +356,7 @@ impl Launcher {
 
     fn fail(&mut self, status: u8, what: String) {
         if self.failure.is_none() {
+            service::status(&what);
             self.failure = Some((status, what));
         }
     }
@@ -356,6 +376,7 @@ impl Launcher {
     }
 
     fn stop(&mut self) {
+        service::stopping("ending");
         self.deadline = None;
         if let Some(orders) = self.to_keeper.take() {
             let _already_gone = nix::unistd::write(&orders, &[order::STOP]);
@@ -392,6 +413,7 @@ impl Launcher {
         let ends = matches!(signal, Signal::SIGTERM | Signal::SIGHUP)
             || (signal == Signal::SIGINT && !had_it);
         if ends && self.deadline.is_none() {
+            service::stopping("waiting for the client to end");
             self.deadline = Some(Instant::now() + GRACE);
         }
     }

@@ -27,6 +27,7 @@ mod plan;
 mod policies;
 mod relay;
 mod report;
+mod service;
 mod step;
 mod sys;
 mod view_name;
@@ -66,6 +67,7 @@ fn main_with(inside: &'static dyn Inside) -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             tell(&error);
+            service::status(&error.to_string());
             ExitCode::from(&error)
         }
     }
@@ -104,7 +106,7 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
             foreground,
             export,
         } => {
-            let plan = plan::plan(&options, std::slice::from_ref(&export), None, inside)?;
+            let plan = plan::plan(&options, export.as_slice(), None, inside)?;
             launcher::start(plan, !foreground)
         }
         Command::Enter { view, command } => commands::enter(&view, &command),

@@ -92,7 +92,7 @@ pub(crate) struct ClientCommand {
     pub(crate) descriptors: Vec<RawFd>,
 }
 
-/// Plans a start.
+/// Plans a start. Without `exports`, the policy of `options` names the one.
 ///
 /// # Errors
 ///
@@ -121,7 +121,7 @@ pub(crate) fn plan(
     refuse_inherited_directories(&handed_on)?;
     let table = mounts::Table::read()?;
     let mut views: Vec<ViewPlan> = Vec::new();
-    for export in exports {
+    for export in wanted(options, exports)? {
         let view = view(options, export, &table, &views)?;
         refuse_inherited_descriptors(&handed_on, &view.export, &table)?;
         views.push(view);
@@ -344,13 +344,39 @@ pub(crate) fn current_umask() -> rustix::fs::Mode {
     umask
 }
 
+/// An export as it was typed, and the policy file of its own if it has one.
+type Wanted = (PathBuf, Option<PathBuf>);
+
+/// The exports of the command line; without any, the one that the policy names.
+fn wanted(options: &ViewOptions, exports: &[OsString]) -> Result<Vec<Wanted>> {
+    if !exports.is_empty() {
+        return Ok(exports.iter().map(|typed| split_policy(typed)).collect());
+    }
+    let Some(file) = &options.policy else {
+        return Err(Error::new(
+            Class::Usage,
+            "no export: neither EXPORT nor a policy that names one is given",
+            "name the directory, or a policy with `export = \"/DIR\"` in it (--policy FILE)",
+        ));
+    };
+    match &Text::read(file)?.policy.settings().export {
+        Some(export) => Ok(vec![(export.into(), None)]),
+        None => Err(config(
+            format!(
+                "policy {} names no export, and neither does the command line",
+                file.display()
+            ),
+            "write `export = \"/DIR\"` into it, or give EXPORT",
+        )),
+    }
+}
+
 fn view(
     options: &ViewOptions,
-    export: &OsStr,
+    (typed, policy_file): Wanted,
     table: &mounts::Table,
     earlier: &[ViewPlan],
 ) -> Result<ViewPlan> {
-    let (typed, policy_file) = split_policy(export);
     let policy_file = policy_file.or_else(|| options.policy.clone());
     let (path, export_fd) = open_directory(&typed, "export")?;
     refuse_unfit_export(&path, table)?;

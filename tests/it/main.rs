@@ -24,6 +24,7 @@ mod qemu;
 mod readme;
 mod requests;
 mod rules;
+mod service;
 mod several;
 mod teardown;
 mod terminal;
