@@ -19,6 +19,7 @@ mod keep;
 mod kernel_view;
 mod launch;
 mod launcher;
+mod libvirt;
 mod live;
 mod logging;
 mod mounts;
@@ -27,6 +28,7 @@ mod plan;
 mod policies;
 mod relay;
 mod report;
+mod serve;
 mod step;
 mod sys;
 mod view_name;
@@ -133,6 +135,9 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
         Command::Suggest { recording, from } => {
             policies::suggest(&recording, from.as_deref()).map(|()| 0)
         }
+        Command::Libvirt { command } => libvirt::run(command),
+        Command::Serve(options) => serve::serve(&options),
+        Command::Attach(options) => serve::attach::attach(&options, inside),
         Command::Policy { command } => policies::run(command),
     }
 }
