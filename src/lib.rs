@@ -41,8 +41,9 @@ use crate::cli::{Cli, Command};
 use crate::control::{commands, metrics, show};
 use crate::error::{Class, Result};
 use crate::launch::inside::{Inside, Mediator};
+use crate::launcher::Outcome;
 use crate::live::{record, reload, trace};
-use crate::plan::ClientCommand;
+use crate::plan::{ClientCommand, ClientProcess};
 
 /// The program: does what the command line says; errors are told on stderr.
 #[must_use]
@@ -98,16 +99,21 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
                 pidfile,
                 descriptors: pass_fd,
             };
-            let plan = plan::plan(&options, &exports, Some(client), inside)?;
-            launcher::start(plan, false)
+            let plan = plan::plan(&options, &exports, ClientProcess::Command(client), inside)?;
+            launcher::start(plan, false).map(Outcome::tell)
         }
         Command::Mount {
             options,
             foreground,
             export,
         } => {
-            let plan = plan::plan(&options, std::slice::from_ref(&export), None, inside)?;
-            launcher::start(plan, !foreground)
+            let plan = plan::plan(
+                &options,
+                std::slice::from_ref(&export),
+                ClientProcess::Nobody,
+                inside,
+            )?;
+            launcher::start(plan, !foreground).map(Outcome::tell)
         }
         Command::Enter { view, command } => commands::enter(&view, &command),
         Command::Unmount { view, force } => commands::unmount(&view, force).map(|()| 0),
