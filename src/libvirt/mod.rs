@@ -1,5 +1,7 @@
-//! At home under stock libvirt: whose views a domain gets ([`domain_file`]).
+//! At home under stock libvirt: whose views a domain gets ([`domain_file`]), and whether it may come for
+//! them now ([`armed`]).
 
+pub(crate) mod armed;
 pub(crate) mod cli;
 pub(crate) mod domain_file;
 

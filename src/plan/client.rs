@@ -74,7 +74,7 @@ pub(crate) struct ClientCommand {
 }
 
 /// What `--pass-fd` names must be open.
-pub(super) fn refuse_closed_descriptor(fd: RawFd) -> Result<()> {
+pub(crate) fn refuse_closed_descriptor(fd: RawFd) -> Result<()> {
     if Path::new(&format!("/proc/self/fd/{fd}"))
         .symlink_metadata()
         .is_ok()
