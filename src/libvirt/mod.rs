@@ -1,16 +1,27 @@
-//! At home under stock libvirt: whose views a domain gets ([`domain_file`]), and whether it may come for
-//! them now ([`armed`]).
+//! At home under stock libvirt: which views a domain gets ([`domain_file`]), whether its XML agrees
+//! ([`domain_xml`], judged by [`hook`] as it starts), and whether it may come for them now ([`armed`]).
 
 pub(crate) mod armed;
 pub(crate) mod cli;
 pub(crate) mod domain_file;
+pub(crate) mod domain_xml;
+mod hook;
 
-use crate::error::{Class, Error, Result};
+use crate::error::Result;
 use crate::libvirt::cli::LibvirtCommand;
 
 /// Does what the command line says.
+///
+/// # Errors
+///
+/// Each command's own.
 pub(crate) fn run(command: LibvirtCommand) -> Result<u8> {
     match command {
-        LibvirtCommand::Hook { .. } => Err(Error::new(Class::Usage, "not yet", "")),
+        LibvirtCommand::Hook {
+            name,
+            operation,
+            suboperation,
+            extra: _,
+        } => hook::hook(&name, &operation, &suboperation).map(|()| 0),
     }
 }
