@@ -82,6 +82,16 @@ impl Peer {
         Ok(peer)
     }
 
+    /// Its command line, for whoever looks at the view later.
+    pub(crate) fn command(&self) -> Vec<String> {
+        let text = fs::read(format!("/proc/{}/cmdline", self.process.pid)).unwrap_or_default();
+        let words = text.split(|byte| *byte == 0);
+        words
+            .filter(|word| !word.is_empty())
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect()
+    }
+
     fn has_ended(&self) -> bool {
         let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         !matches!(nix::poll::poll(&mut fds, PollTimeout::ZERO), Ok(0))
