@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 use virtfs_mediator_core::policy::shipped;
+
+use crate::libvirt::cli::LibvirtCommand;
 
 /// Share a host directory with a stock QEMU guest, safely, through a mediated FUSE view.
 #[derive(Debug, Parser)]
@@ -169,6 +172,17 @@ pub(crate) enum Command {
         #[arg(long, value_name = "POLICY")]
         from: Option<PathBuf>,
     },
+    /// Views of virtual machines that libvirt starts.
+    Libvirt {
+        #[command(subcommand)]
+        command: LibvirtCommand,
+    },
+    /// Lay views into QEMU's own mount namespace as libvirt starts it: the service that
+    /// virtfs-mediator-qemu asks.
+    Serve(crate::serve::Options),
+    /// One start, for `serve`: descriptors and words that only it can give.
+    #[command(hide = true)]
+    Attach(crate::serve::attach::Options),
     /// Work on policy files.
     Policy {
         #[command(subcommand)]
@@ -319,7 +333,8 @@ pub(crate) struct ViewOptions {
 }
 
 /// How long the kernel may remember.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum CacheOption {
     /// One second: changes made on the host are seen within it.
     Auto,
@@ -330,7 +345,8 @@ pub(crate) enum CacheOption {
 }
 
 /// Which way the data of open files goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum DataOption {
     /// Past the mediator for files of 64 KiB and more, where kernel and policy allow it.
     Auto,

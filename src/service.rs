@@ -12,7 +12,7 @@ use sd_notify::NotifyState;
 
 /// Variables that a service manager means for the process that it started: for the way to it
 /// (sd_notify(3)), its watchdog (sd_watchdog_enabled(3)) and its descriptors (sd_listen_fds(3)).
-const ITS_WORDS: [&str; 6] = [
+pub(crate) const ITS_WORDS: [&str; 6] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
