@@ -8,6 +8,7 @@
 
 mod audit;
 mod common;
+mod completion;
 mod doctor;
 mod errors;
 mod gate;
