@@ -11,6 +11,7 @@ mod common;
 mod completion;
 mod doctor;
 mod errors;
+mod filesystems;
 mod gate;
 mod host_namespace;
 mod language;
