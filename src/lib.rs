@@ -17,6 +17,7 @@ mod doctor;
 mod error;
 #[cfg(test)]
 mod generated;
+mod hints;
 mod identity;
 mod keep;
 mod kernel_view;
@@ -107,6 +108,7 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
             exports,
             command,
         } => {
+            hints::tell_of_unseen_files(&options, &exports, &command);
             let client = ClientCommand {
                 argv: command,
                 directory: plan::working_directory(),
