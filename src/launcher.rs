@@ -31,10 +31,10 @@ use crate::sys::{self, Forked};
 const GRACE: Duration = Duration::from_secs(10);
 /// `ssi_code` of a signal that the terminal sent: the client, in the same foreground group, has
 /// had it already (sigaction(2), `SI_KERNEL`).
-const FROM_TERMINAL: i32 = 0x80;
+pub(crate) const FROM_TERMINAL: i32 = 0x80;
 
 /// Signals that are the client's.
-const FORWARDED: [Signal; 6] = [
+pub(crate) const FORWARDED: [Signal; 6] = [
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGHUP,

@@ -8,14 +8,19 @@
 
 mod audit;
 mod common;
+mod completion;
 mod doctor;
 mod errors;
+mod filesystems;
 mod gate;
+mod host_changes;
 mod host_namespace;
 mod language;
 mod listings;
 mod live;
+mod manual;
 mod metrics;
+mod migration;
 mod passthrough;
 mod policy_tools;
 mod process;
