@@ -42,9 +42,27 @@ const FORWARDED: [Signal; 6] = [
     Signal::SIGUSR2,
 ];
 
-/// Starts everything; returns the exit status once the client has ended, or, with `detach`, once
-/// every view answers.
-pub(crate) fn start(plan: Plan, detach: bool) -> Result<u8> {
+/// How a start ended.
+#[must_use]
+pub(crate) struct Outcome {
+    /// The exit status.
+    pub(crate) status: u8,
+    /// What went wrong, if it was ours; it has been told nowhere.
+    pub(crate) failure: Option<String>,
+}
+
+impl Outcome {
+    /// Tells of a failure in the log.
+    pub(crate) fn tell(self) -> u8 {
+        if let Some(what) = self.failure {
+            tracing::error!("{what}");
+        }
+        self.status
+    }
+}
+
+/// Starts everything; returns once the client has ended, or, with `detach`, once every view answers.
+pub(crate) fn start(plan: Plan, detach: bool) -> Result<Outcome> {
     let run = rundir::open()?;
     let mut names = Vec::new();
     let started = launch(plan, detach, run, &mut names);
@@ -56,16 +74,17 @@ pub(crate) fn start(plan: Plan, detach: bool) -> Result<u8> {
     started
 }
 
-fn launch(mut plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -> Result<u8> {
+fn launch(mut plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -> Result<Outcome> {
     let mut controls = Vec::new();
     for view in &plan.views {
         controls.push(rundir::claim(&run, &view.name)?);
         names.push(view.name.clone());
     }
     let pidfile = plan
-        .command
-        .as_ref()
+        .process
+        .command()
         .and_then(|command| command.pidfile.clone());
+    let keeps_log = plan.debug || plan.process.peer().is_some();
     let mut states: Vec<State> = plan
         .views
         .iter()
@@ -73,7 +92,7 @@ fn launch(mut plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -
         .collect();
     // The client gets an empty mask back.
     let signals = kernel_view::signals(FORWARDED.into_iter().chain([Signal::SIGCHLD]))?;
-    let (debug, step) = (plan.debug, plan.step);
+    let step = plan.step;
     let (relay, log) = Relay::start()?;
     let (mut audit_relays, mut audits) = (Vec::new(), Vec::new());
     for view in &plan.views {
@@ -113,7 +132,7 @@ fn launch(mut plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -
                 keeper,
                 relay,
                 audit_relays,
-                debug,
+                keeps_log,
                 signals,
                 reports: Some(reports),
                 to_keeper: Some(to_keeper),
@@ -143,7 +162,8 @@ fn describe(plan: &Plan, view: &ViewPlan) -> State {
         client_gid: plan.client.gid,
         client_groups: plan.client.groups.clone(),
         command: plan
-            .command
+            .process
+            .command()
             .iter()
             .flat_map(|command| &command.argv)
             .map(|word| word.to_string_lossy().into_owned())
@@ -151,6 +171,7 @@ fn describe(plan: &Plan, view: &ViewPlan) -> State {
         shared: plan.shared,
         isolated: plan.isolate.is_some(),
         keeper: Process { pid: 0, started: 0 },
+        peer: plan.process.peer().map(|peer| peer.process),
         walls: None,
         init: None,
         warden: None,
@@ -175,8 +196,8 @@ struct Launcher {
     keeper: Pid,
     relay: Relay,
     audit_relays: Vec<AuditRelay>,
-    /// The log is what was asked for.
-    debug: bool,
+    /// The log goes on without us: it is what was asked for, or a service's.
+    keeps_log: bool,
     signals: SignalFd,
     reports: Option<Reports>,
     /// The keeper ends everything when this closes.
@@ -198,15 +219,15 @@ struct Launcher {
 }
 
 impl Launcher {
-    fn run(&mut self) -> Result<u8> {
+    fn run(&mut self) -> Result<Outcome> {
         loop {
-            if let Some(status) = self.step()? {
-                return Ok(status);
+            if let Some(outcome) = self.step()? {
+                return Ok(outcome);
             }
         }
     }
 
-    fn step(&mut self) -> Result<Option<u8>> {
+    fn step(&mut self) -> Result<Option<Outcome>> {
         let (signalled, reported) = self.poll()?;
         if self
             .deadline
@@ -218,12 +239,12 @@ impl Launcher {
         if self.step == Step::Awaited && self.consoles_are_there() {
             self.step = Step::No;
             self.go();
-            if let Some(status) = self.leave_if_asked()? {
-                return Ok(Some(status));
+            if let Some(outcome) = self.leave_if_asked()? {
+                return Ok(Some(outcome));
             }
         }
-        if reported && let Some(status) = self.hear()? {
-            return Ok(Some(status));
+        if reported && let Some(outcome) = self.hear()? {
+            return Ok(Some(outcome));
         }
         if signalled && self.take_signals() {
             while self.reports.is_some() {
@@ -259,8 +280,8 @@ impl Launcher {
         Ok((any(0), any(1)))
     }
 
-    /// Takes one report; a status ends the launcher.
-    fn hear(&mut self) -> Result<Option<u8>> {
+    /// Takes one report; an outcome ends the launcher.
+    fn hear(&mut self) -> Result<Option<Outcome>> {
         let Some(reports) = &self.reports else {
             return Ok(None);
         };
@@ -282,7 +303,7 @@ impl Launcher {
             )) => {
                 let started = wardens.into_iter().zip(registrars);
                 for (state, (warden, registrar)) in self.states.iter_mut().zip(started) {
-                    state.init = Some(init);
+                    state.init = init;
                     state.warden = Some(warden);
                     state.registrar = registrar;
                     rundir::record(state)?;
@@ -326,7 +347,7 @@ impl Launcher {
         self.states.iter().all(stepping)
     }
 
-    fn leave_if_asked(&mut self) -> Result<Option<u8>> {
+    fn leave_if_asked(&mut self) -> Result<Option<Outcome>> {
         // A client can be in the background before the keeper has told that all is ready.
         if self.detach && self.recorded {
             self.write_pidfile_of_those_left()?;
@@ -342,9 +363,9 @@ impl Launcher {
     }
 
     /// Goes, and leaves the views to the keeper.
-    fn leave(&mut self) -> u8 {
+    fn leave(&mut self) -> Outcome {
         // Whoever reads our standard error would wait for the view's end.
-        if !self.debug {
+        if !self.keeps_log {
             self.relay.stop();
         }
         if let Some(orders) = self.to_keeper.take()
@@ -352,7 +373,10 @@ impl Launcher {
         {
             tracing::warn!(%errno, "the keeper is gone");
         }
-        0
+        Outcome {
+            status: 0,
+            failure: None,
+        }
     }
 
     fn stop(&mut self) {
@@ -407,7 +431,7 @@ impl Launcher {
     }
 
     /// The keeper has ended: whatever it could not tidy up is ours to.
-    fn finished(&mut self) -> Result<u8> {
+    fn finished(&mut self) -> Result<Outcome> {
         let ended = waitpid(self.keeper, None).ok();
         // They hold the log's pipe, whose relay ends after them.
         for relay in &self.audit_relays {
@@ -427,13 +451,16 @@ impl Launcher {
             self.fail(Class::Mount.status(), what);
         }
         let status = ended.and_then(keep::init::ended).map(|(_, status)| status);
-        match self.failure.take() {
-            Some((failed, what)) => {
-                tracing::error!("{what}");
-                Ok(failed)
-            }
-            None => Ok(status.unwrap_or(Class::Mount.status())),
-        }
+        Ok(match self.failure.take() {
+            Some((status, what)) => Outcome {
+                status,
+                failure: Some(what),
+            },
+            None => Outcome {
+                status: status.unwrap_or(Class::Mount.status()),
+                failure: None,
+            },
+        })
     }
 
     /// A client that went to the background is another process than the one that was started: the

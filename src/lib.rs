@@ -41,8 +41,10 @@ use crate::cli::{Cli, Command};
 use crate::control::{commands, metrics, show};
 use crate::error::{Class, Result};
 use crate::launch::inside::{Inside, Mediator};
+use crate::launcher::Outcome;
 use crate::live::{record, reload, trace};
-use crate::plan::ClientCommand;
+use crate::plan::{ClientCommand, ClientProcess};
+use crate::serve::Logging;
 
 /// The program: does what the command line says; errors are told on stderr.
 #[must_use]
@@ -64,7 +66,7 @@ fn main_with(inside: &'static dyn Inside) -> ExitCode {
             return ExitCode::from(status);
         }
     };
-    match logging::start(&cli.log_level, cli.log_format).and_then(|()| run(cli.command, inside)) {
+    match logging::start(&cli.log_level, cli.log_format).and_then(|()| run(cli, inside)) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             tell(&error);
@@ -82,8 +84,8 @@ fn tell(error: &error::Error) {
     eprintln!("virtfs-mediator: {error}");
 }
 
-fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
-    match command {
+fn run(cli: Cli, inside: &'static dyn Inside) -> Result<u8> {
+    match cli.command {
         Command::Run {
             options,
             pidfile,
@@ -98,16 +100,21 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
                 pidfile,
                 descriptors: pass_fd,
             };
-            let plan = plan::plan(&options, &exports, Some(client), inside)?;
-            launcher::start(plan, false)
+            let plan = plan::plan(&options, &exports, ClientProcess::Command(client), inside)?;
+            launcher::start(plan, false).map(Outcome::tell)
         }
         Command::Mount {
             options,
             foreground,
             export,
         } => {
-            let plan = plan::plan(&options, std::slice::from_ref(&export), None, inside)?;
-            launcher::start(plan, !foreground)
+            let plan = plan::plan(
+                &options,
+                std::slice::from_ref(&export),
+                ClientProcess::Nobody,
+                inside,
+            )?;
+            launcher::start(plan, !foreground).map(Outcome::tell)
         }
         Command::Enter { view, command } => commands::enter(&view, &command),
         Command::Unmount { view, force } => commands::unmount(&view, force).map(|()| 0),
@@ -136,7 +143,13 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
             policies::suggest(&recording, from.as_deref()).map(|()| 0)
         }
         Command::Libvirt { command } => libvirt::run(command),
-        Command::Serve(options) => serve::serve(&options),
+        Command::Serve(options) => {
+            let logging = Logging {
+                level: cli.log_level,
+                format: cli.log_format,
+            };
+            serve::serve(&options, logging)
+        }
         Command::Attach(options) => serve::attach::attach(&options, inside),
         Command::Policy { command } => policies::run(command),
     }

@@ -48,6 +48,8 @@ pub(crate) enum Role {
     Registrar,
     /// The client, and whatever it started.
     Client,
+    /// A client that somebody else has started.
+    Peer,
 }
 
 /// The processes that only end things.
@@ -95,6 +97,7 @@ pub(crate) fn around(pid: i32, role: Role, state: &State) -> Vec<Wall> {
             walls.push(seccomp(&status));
         }
         Role::Client => {}
+        Role::Peer => walls.push(seccomp(&status)),
     }
     walls
 }
@@ -150,7 +153,7 @@ fn ids(status: &Status, role: Role, state: &State) -> Wall {
                 apart && no_root && groups.is_empty(),
             )
         }
-        Role::Client => {
+        Role::Client | Role::Peer => {
             let own = all(&uid, state.client_uid) && all(&gid, state.client_gid);
             ("the client's ids", own)
         }
@@ -183,7 +186,7 @@ fn capabilities(status: &Status, role: Role) -> Wall {
     let most = match role {
         Role::Mediator => MEDIATOR,
         Role::Registrar => REGISTRAR,
-        Role::Helper(_) | Role::Client => 0,
+        Role::Helper(_) | Role::Client | Role::Peer => 0,
     };
     let bounded = |name: &str| set(name).is_some_and(|set| set & !most == 0);
     let nothing = |name: &str| set(name) == Some(0);
@@ -204,7 +207,7 @@ fn namespaces(pid: i32, role: Role, isolated: bool) -> Wall {
         Role::Helper(Helper::Warden) => &ALL[..6],
         Role::Helper(Helper::Init) | Role::Client if isolated => &ALL[..3],
         Role::Helper(Helper::Init) | Role::Client => &ALL[..2],
-        Role::Helper(Helper::Keeper) | Role::Registrar => &ALL[..1],
+        Role::Helper(Helper::Keeper) | Role::Registrar | Role::Peer => &ALL[..1],
     };
     let link = |who: &str, kind: &str| fs::read_link(format!("/proc/{who}/ns/{kind}")).ok();
     let own: BTreeSet<&str> = ALL

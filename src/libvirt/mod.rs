@@ -5,8 +5,10 @@
 //! * [`definition`], [`qemu_conf`]: what libvirt's own files say.
 //! * [`user`], [`search`]: the user that a domain's QEMU runs as, and what that may reach.
 //! * [`undo`]: what was changed, to be put back.
+//! * [`armed`]: whether a domain may come for its views now.
 //! * [`drift`]: where file and definition differ.
 
+pub(crate) mod armed;
 pub(crate) mod cli;
 pub(crate) mod definition;
 mod disable;

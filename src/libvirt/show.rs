@@ -79,7 +79,7 @@ pub(crate) fn notes(notes: &[String]) {
 
 /// What a start of the domain will miss.
 pub(crate) fn note_what_is_missing(notes: &mut Vec<String>) {
-    let socket = crate::serve::SOCKET;
+    let socket = crate::serve::protocol::SOCKET;
     for (path, what) in [
         (HOOK, "libvirt has no hook of ours"),
         (socket, "the service does not listen"),

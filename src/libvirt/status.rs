@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::control::rundir;
 use crate::error::Result;
+use crate::libvirt::armed::{self, Stage};
 use crate::libvirt::definition::Definition;
 use crate::libvirt::domain_file::{self, DomainFile, EMULATORS};
 use crate::libvirt::{drift, show, virsh};
@@ -15,7 +16,7 @@ use crate::plan;
 pub(crate) struct Options {
     /// One domain: its name or uuid; default: all that are enabled.
     domain: Option<String>,
-    /// One JSON array of {domain, uuid, state, enabled, client, views, armed, drift}.
+    /// One JSON array of {domain, uuid, state, enabled, client, views, stage, drift}.
     #[arg(long)]
     json: bool,
 }
@@ -31,8 +32,8 @@ struct Told {
     /// `UID:GID`.
     client: Option<String>,
     views: Vec<View>,
-    /// It is between `prepare` and its views.
-    armed: bool,
+    /// How far a start has come: `armed`, then `attached` until the domain ends.
+    stage: Option<&'static str>,
     /// Where file and definition differ.
     drift: Vec<String>,
 }
@@ -140,15 +141,12 @@ fn told(name: &str, known: Option<&(String, Definition)>) -> Told {
             Some(format!("{}:{}", ids.uid, ids.gid))
         }),
         views: views.collect(),
-        armed: is_armed(name),
+        stage: armed::stage(name).ok().flatten().map(|stage| match stage {
+            Stage::Armed => "armed",
+            Stage::Attached => "attached",
+        }),
         drift,
     }
-}
-
-fn is_armed(name: &str) -> bool {
-    std::path::Path::new("/run/virtfs-mediator-libvirt/armed")
-        .join(format!("{name}.json"))
-        .exists()
 }
 
 #[allow(clippy::print_stdout, reason = "the command's output")]
@@ -162,8 +160,10 @@ fn print(told: &Told) {
         .client
         .as_ref()
         .map_or_else(String::new, |client| format!(", client {client}"));
-    let armed = if told.armed { ", armed" } else { "" };
-    println!("{}: {how}, {}{client}{armed}", told.domain, told.state);
+    let stage = told
+        .stage
+        .map_or_else(String::new, |stage| format!(", {stage}"));
+    println!("{}: {how}, {}{client}{stage}", told.domain, told.state);
     for view in &told.views {
         let running = if view.running {
             "running"

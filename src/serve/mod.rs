@@ -1,28 +1,56 @@
-//! The service that QEMU's wrapper asks for its views ([`serve`]), and one start of it ([`attach`]).
+//! The service that QEMU's wrapper asks for its views, and what one start of it does.
+//!
+//! [`service`] takes connections and decides by who asks ([`asker`]) alone; [`attach`] is a process of
+//! its own for each start that was let through, so that the service never waits for one.
 
+mod asker;
 pub(crate) mod attach;
+pub(crate) mod protocol;
+mod refusals;
+mod service;
+mod socket;
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::error::{Class, Error, Result};
-
-/// Where the wrapper finds the service.
-pub(crate) const SOCKET: &str = "/run/virtfs-mediator-attach.sock";
+use crate::cli::LogFormat;
+use crate::error::Result;
+use crate::plan;
+use crate::serve::service::Service;
+use crate::serve::socket::Listening;
 
 /// Options of the service.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Where to listen, unless systemd hands a socket over (LISTEN_FDS).
-    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    /// Where to listen, unless systemd hands a socket over (LISTEN_FDS). QEMU's wrapper and libvirt's
+    /// hook ask at the default place.
+    #[arg(long, value_name = "PATH", default_value = protocol::SOCKET)]
     pub(crate) socket: PathBuf,
     /// The mediators' own user; default: `virtfs-mediator`, or a fixed high number.
     #[arg(long, value_name = "USER[:GROUP]")]
     pub(crate) mediator_user: Option<String>,
 }
 
-/// Serves until it is told to end.
-pub(crate) fn serve(_options: &Options) -> Result<u8> {
-    Err(Error::new(Class::Usage, "not yet", ""))
+/// How this process logs; its starts log the same way.
+pub(crate) struct Logging {
+    pub(crate) level: String,
+    pub(crate) format: LogFormat,
+}
+
+/// Serves until it is told to end (SIGTERM, SIGINT); views that run go on.
+///
+/// # Errors
+///
+/// Privilege, usage, configuration: it could not begin.
+pub(crate) fn serve(options: &Options, logging: Logging) -> Result<u8> {
+    plan::require_root()?;
+    // A mistake is told now, and not at the first start of a domain.
+    crate::identity::mediator(options.mediator_user.as_deref())?;
+    let listening = Listening::open(&options.socket)?;
+    let mut service = Service::new(&listening.fd, options.mediator_user.clone(), logging)?;
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!("systemd was not told that the service is ready: {error}");
+    }
+    service.run().map(|()| 0)
 }
