@@ -34,7 +34,7 @@ mod tag {
 const SEARCH: u16 = 1;
 
 /// The directories, outermost first, that a process with these ids may not search although it must,
-/// to reach what `paths` name. What does not exist is passed over.
+/// to reach what `paths` name.
 ///
 /// # Errors
 ///
@@ -42,11 +42,19 @@ const SEARCH: u16 = 1;
 pub(crate) fn closed_to(ids: &Ids, paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut directories: Vec<PathBuf> = paths
         .iter()
-        // Links are followed by whoever opens the path, and so must what they lead to be.
-        .filter_map(|path| path.canonicalize().ok())
-        .flat_map(|path| {
-            let above = path.ancestors().skip(1).map(Path::to_owned);
-            above.collect::<Vec<_>>()
+        .filter_map(|path| {
+            // Links are followed by whoever opens the path, and so must what they lead to be. What
+            // is not there yet will be made in the last directory that is.
+            let mut above = path.ancestors().skip(1);
+            let place = path.canonicalize();
+            match place {
+                Ok(path) => path.parent().map(Path::to_owned),
+                Err(_) => above.find_map(|directory| directory.canonicalize().ok()),
+            }
+        })
+        .flat_map(|directory| {
+            let all = directory.ancestors().map(Path::to_owned);
+            all.collect::<Vec<_>>()
         })
         .collect();
     directories.sort();

@@ -13,6 +13,7 @@ mod errors;
 mod gate;
 mod host_namespace;
 mod language;
+mod libvirt;
 mod listings;
 mod live;
 mod metrics;

@@ -204,7 +204,10 @@ impl Lab {
     /// As [`Lab::run`]; it must succeed. What it printed.
     #[track_caller]
     pub(super) fn ok<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> String {
-        let argv: Vec<_> = argv.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        let argv: Vec<_> = argv
+            .into_iter()
+            .map(|word| word.as_ref().to_owned())
+            .collect();
         let output = self.run(&argv);
         assert!(
             output.status.success(),
@@ -282,7 +285,9 @@ impl Lab {
     /// Whether a process runs, zombies aside.
     pub(super) fn alive(&self, pid: i32) -> bool {
         let stat = fs::read_to_string(self.proc(pid, "stat")).unwrap_or_default();
-        let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim().chars().next());
+        let state = stat
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.trim().chars().next());
         state.is_some_and(|state| state != 'Z' && state != 'X')
     }
 
