@@ -21,7 +21,7 @@ use crate::kernel_view;
 use crate::launch::stage::Given;
 use crate::live::link;
 use crate::pipes::pipe;
-use crate::plan::{Plan, ViewPlan};
+use crate::plan::{ClientProcess, Plan, ViewPlan};
 use crate::relay::Relay;
 use crate::report::{self, Report, Reports};
 use crate::sys::{self, Forked};
@@ -161,13 +161,15 @@ fn describe(plan: &Plan, view: &ViewPlan) -> State {
         client_uid: plan.client.uid,
         client_gid: plan.client.gid,
         client_groups: plan.client.groups.clone(),
-        command: plan
-            .process
-            .command()
-            .iter()
-            .flat_map(|command| &command.argv)
-            .map(|word| word.to_string_lossy().into_owned())
-            .collect(),
+        command: match &plan.process {
+            ClientProcess::Command(command) => command
+                .argv
+                .iter()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect(),
+            ClientProcess::Nobody => Vec::new(),
+            ClientProcess::Peer(peer) => peer.command(),
+        },
         shared: plan.shared,
         isolated: plan.isolate.is_some(),
         keeper: Process { pid: 0, started: 0 },

@@ -94,6 +94,11 @@ impl Table {
             .max_by_key(|mount| mount.point.components().count())
     }
 
+    /// Whether a mount is in both: then they are of one namespace.
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        self.0.iter().any(|mount| other.has(mount.id))
+    }
+
     /// The mount with an id.
     pub(crate) fn by_id(&self, id: u64) -> Option<&Mount> {
         self.0.iter().find(|mount| mount.id == id)

@@ -190,7 +190,10 @@ fn capabilities(status: &Status, role: Role) -> Wall {
     };
     let bounded = |name: &str| set(name).is_some_and(|set| set & !most == 0);
     let nothing = |name: &str| set(name) == Some(0);
-    let stands = ["CapEff", "CapPrm", "CapBnd"].into_iter().all(bounded)
+    // libvirt leaves a peer's bounding set as it is: of no use behind no_new_privs.
+    let bounding = role == Role::Peer || bounded("CapBnd");
+    let stands = ["CapEff", "CapPrm"].into_iter().all(bounded)
+        && bounding
         && ["CapInh", "CapAmb"].into_iter().all(nothing);
     let shown = ["CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"].map(|name| {
         let value = set(name).map_or_else(|| "?".to_owned(), |set| format!("{set:x}"));

@@ -108,7 +108,11 @@ fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, Si
         Signal::SIGHUP,
     ])?;
     let spawned = stage::spawn(mounted, plan, given)?;
-    confine(&root, &given.run, Verdict::of(plan.debug))?;
+    let room = match spawned.client {
+        Client::Init { .. } => Root::Beside,
+        Client::Peer(_) => Root::Instead,
+    };
+    confine(&root, room, &given.run, Verdict::of(plan.debug))?;
     given.reporter.send(
         &Report::Ready {
             init: spawned.client.init().map(Pid::as_raw),
@@ -139,11 +143,23 @@ fn await_go(orders: &OwnedFd) -> Result<()> {
     }
 }
 
+/// What becomes of the mounts in our namespace when the empty root directory is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Root {
+    /// The client needs them.
+    Beside,
+    /// They go: what the host unmounts later would live on here, as long as the client runs.
+    Instead,
+}
+
 /// A session of its own (the terminal's keys are for the client), a root directory with nothing in
 /// it, no capability, no file but to remove views' directories, no system call but those listed.
-fn confine(root: &OwnedFd, run: &OwnedFd, verdict: Verdict) -> Result<()> {
+fn confine(root: &OwnedFd, room: Root, run: &OwnedFd, verdict: Verdict) -> Result<()> {
     nix::unistd::setsid().map_err(|errno| Error::step(Class::Confinement, "setsid", errno))?;
-    namespace::enter_empty(root)?;
+    match room {
+        Root::Beside => namespace::enter_empty(root)?,
+        Root::Instead => namespace::pivot_onto(root)?,
+    }
     sys::forget_environment();
     walls::limit_resources()?;
     walls::limit_descriptors()?;
@@ -175,6 +191,9 @@ impl Keeper {
         let init = self.client.end();
         let names: Vec<String> = self.views.iter().map(|view| view.name.clone()).collect();
         rundir::remove_all(&self.run, &names);
+        if self.client.is_peer() && matches!(end, End::Client(_)) {
+            tracing::info!("ended with their client: {}", names.join(", "));
+        }
         let status = match end {
             End::Client(status) => status.or(init).unwrap_or(128 + 9),
             // A client that had to be killed ended as one that was.

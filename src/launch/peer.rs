@@ -67,19 +67,29 @@ impl Peer {
         let process =
             Process::find(pid).ok_or_else(|| refused(format!("process {pid} has ended"), ""))?;
         verify_power(pid, client)?;
-        verify_namespace(pid, &mounts)?;
         let peer = Self {
             process,
             pidfd,
             mounts,
             mountinfo,
         };
+        verify_namespace(&peer)?;
         // What was opened and read by its number was its own: the number is nobody else's while it
         // lives.
         if peer.has_ended() {
             return Err(refused(format!("process {pid} has ended"), ""));
         }
         Ok(peer)
+    }
+
+    /// Its command line, for whoever looks at the view later.
+    pub(crate) fn command(&self) -> Vec<String> {
+        let text = fs::read(format!("/proc/{}/cmdline", self.process.pid)).unwrap_or_default();
+        let words = text.split(|byte| *byte == 0);
+        words
+            .filter(|word| !word.is_empty())
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect()
     }
 
     fn has_ended(&self) -> bool {
@@ -233,64 +243,65 @@ fn verify_power(pid: i32, client: &Ids) -> Result<()> {
 
 /// A mount namespace of its own: not ours, not the host's, nobody else in it, and one that only our
 /// own user namespace has power over.
-fn verify_namespace(pid: i32, mounts: &OwnedFd) -> Result<()> {
-    let own_user = identity("/proc/self/ns/user")?;
-    if identity(&format!("/proc/{pid}/ns/user"))? != own_user {
-        return Err(refused(
-            format!("process {pid} is in a user namespace of its own"),
-            "",
-        ));
-    }
-    let found = fstat_identity(mounts)?;
-    const QEMU_CONF: &str = "QEMU needs a mount namespace of its own: `namespaces = [ \"mount\" ]` in \
-                             qemu.conf, which is libvirt's default";
-    for (path, whose) in [
-        ("/proc/self/ns/mnt", "the service's"),
-        ("/proc/1/ns/mnt", "the host's"),
-    ] {
-        if identity(path)? == found {
-            return Err(refused(
-                format!("process {pid} is in {whose} mount namespace"),
-                QEMU_CONF,
-            ));
+fn verify_namespace(peer: &Peer) -> Result<()> {
+    let pid = peer.process.pid;
+    let own_user = identity("/proc/self/ns/user").map_err(|error| unseen("ours", &error))?;
+    match identity(&format!("/proc/{pid}/ns/user")) {
+        Ok(user) if user == own_user => {}
+        Ok(_) => {
+            let what = format!("process {pid} is in a user namespace of its own");
+            return Err(refused(what, ""));
         }
+        Err(error) => return Err(unseen("its user namespace", &error)),
     }
-    let owner = sys::owning_user_namespace(mounts.as_fd()).map_err(|error| {
-        refused(
-            format!("whose process {pid}'s mount namespace is: {error}"),
-            "",
-        )
-    })?;
+    let owner = sys::owning_user_namespace(peer.mounts.as_fd())
+        .map_err(|error| unseen("whose its mount namespace is", &error))?;
     if fstat_identity(&owner)? != own_user {
         return Err(refused(
             format!("the mount namespace of process {pid} belongs to another user namespace"),
             "",
         ));
     }
-    if let Some(other) = others_in(pid, found) {
-        return Err(refused(
-            format!("process {other} is in the mount namespace of process {pid} as well"),
-            QEMU_CONF,
-        ));
-    }
-    Ok(())
-}
-
-/// Another process in a mount namespace, if there is one.
-fn others_in(pid: i32, namespace: (u64, u64)) -> Option<i32> {
-    fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
+    let found = fstat_identity(&peer.mounts)?;
+    let table = peer.table()?;
+    let others = fs::read_dir("/proc").map_err(|error| unseen("/proc", &error))?;
+    let other = others
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
         .filter(|other| *other != pid)
-        .find(|other| identity(&format!("/proc/{other}/ns/mnt")).is_ok_and(|its| its == namespace))
+        .find(|other| is_in(*other, found, &table));
+    match other {
+        None => Ok(()),
+        Some(other) => Err(refused(
+            format!("process {other} is in the mount namespace of process {pid} as well"),
+            "QEMU needs one of its own: `namespaces = [ \"mount\" ]` in qemu.conf, which is libvirt's \
+             default",
+        )),
+    }
+}
+
+/// Whether a process is in a mount namespace. Where we may not look at one with more capabilities
+/// than ours (ptrace(2), access mode checking), by its mounts: each is in one namespace alone.
+fn is_in(pid: i32, namespace: (u64, u64), mounts: &mounts::Table) -> bool {
+    match identity(&format!("/proc/{pid}/ns/mnt")) {
+        Ok(its) => its == namespace,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            match fs::read(format!("/proc/{pid}/mountinfo")) {
+                Ok(text) => mounts::Table::parse(&text).meets(mounts),
+                Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+            }
+        }
+        // It has ended.
+        Err(_) => false,
+    }
 }
 
 /// Device and inode of a namespace by its file in /proc.
-fn identity(path: &str) -> Result<(u64, u64)> {
-    fs::metadata(path)
-        .map(|meta| (meta.dev(), meta.ino()))
-        .map_err(|error| refused(format!("{path}: {error}"), ""))
+fn identity(path: &str) -> io::Result<(u64, u64)> {
+    fs::metadata(path).map(|meta| (meta.dev(), meta.ino()))
+}
+
+fn unseen(what: &str, error: &io::Error) -> Error {
+    refused(format!("{what} cannot be looked at: {error}"), "")
 }
 
 fn fstat_identity(fd: &OwnedFd) -> Result<(u64, u64)> {

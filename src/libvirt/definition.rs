@@ -271,7 +271,7 @@ fn label(node: Node<'_, '_>) -> Label {
 fn filesystem(node: Node<'_, '_>) -> Filesystem {
     let driver = child(node, "driver").and_then(|driver| driver.attribute("type"));
     let local = node.attribute("type").unwrap_or("mount") == "mount"
-        && matches!(driver, None | Some("path" | "default"));
+        && matches!(driver, None | Some("path" | "handle" | "default"));
     let service = match node.attribute("accessmode").unwrap_or("passthrough") {
         _ if !local => Service::Other,
         "passthrough" => Service::Passthrough,

@@ -6,7 +6,8 @@ use clap::Args;
 
 use crate::error::{Class, Error, Result};
 use crate::libvirt::definition::Definition;
-use crate::libvirt::domain_file::{self, DomainFile, EMULATORS};
+use crate::libvirt::domain_file::{self, DomainFile};
+use crate::libvirt::domain_xml::is_wrapper;
 use crate::libvirt::show::{self, Consent};
 use crate::libvirt::undo::Undo;
 use crate::libvirt::virsh::Domain;
@@ -52,7 +53,7 @@ pub(crate) fn disable(options: &Options) -> Result<u8> {
     let undo = Undo::read(name)?;
     // A file with a mistake in it is removed like any other.
     let file = DomainFile::read(name);
-    let is_ours = |definition: &Definition| definition.emulator.starts_with(EMULATORS);
+    let is_ours = |definition: &Definition| is_wrapper(&definition.emulator);
     if undo.is_none() && matches!(file, Ok(None)) && !definition.as_ref().is_some_and(is_ours) {
         println!("domain '{name}' is not enabled: nothing to change");
         return Ok(0);
@@ -108,7 +109,7 @@ fn refuse_running(domain: &Domain, name: &str, undo: Option<&Undo>) -> Result<()
     };
     let running = Definition::parse(text)?;
     let ids = undo.and_then(|undo| undo.ids);
-    if !running.emulator.starts_with(EMULATORS) && (ids.is_none() || running.static_ids() != ids) {
+    if !is_wrapper(&running.emulator) && (ids.is_none() || running.static_ids() != ids) {
         return Ok(());
     }
     Err(Error::new(
@@ -126,7 +127,7 @@ fn put_back(
     notes: &mut Vec<String>,
 ) -> Result<String> {
     let mut edit = definition.edit();
-    if definition.emulator.starts_with(EMULATORS) {
+    if is_wrapper(&definition.emulator) {
         let emulator = emulator.ok_or_else(|| {
             Error::new(
                 Class::Configuration,

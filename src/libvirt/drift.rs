@@ -1,12 +1,13 @@
 //! Where a domain's definition and its file do not say the same.
 
 use crate::libvirt::definition::Definition;
-use crate::libvirt::domain_file::{DomainFile, EMULATORS};
+use crate::libvirt::domain_file::DomainFile;
+use crate::libvirt::domain_xml::is_wrapper;
 
 /// A sentence for each difference; none: they agree. All but the first of them would end a start.
 pub(crate) fn between(file: &DomainFile, definition: &Definition) -> Vec<String> {
     let mut found = Vec::new();
-    if !definition.emulator.starts_with(EMULATORS) {
+    if !is_wrapper(&definition.emulator) {
         found.push(format!(
             "its emulator is {}: it starts without views",
             definition.emulator.display()

@@ -5,6 +5,7 @@
 //! * [`definition`], [`qemu_conf`]: what libvirt's own files say.
 //! * [`user`], [`search`]: the user that a domain's QEMU runs as, and what that may reach.
 //! * [`undo`]: what was changed, to be put back.
+//! * [`hook`]: libvirt's own call, as a domain starts: whether its XML ([`domain_xml`]) agrees with its file.
 //! * [`armed`]: whether a domain may come for its views now.
 //! * [`drift`]: where file and definition differ.
 
@@ -13,8 +14,10 @@ pub(crate) mod cli;
 pub(crate) mod definition;
 mod disable;
 pub(crate) mod domain_file;
+pub(crate) mod domain_xml;
 pub(crate) mod drift;
 mod enable;
+mod hook;
 pub(crate) mod qemu_conf;
 pub(crate) mod search;
 mod show;
@@ -31,12 +34,21 @@ use crate::error::{Class, Error, Result};
 use crate::libvirt::cli::LibvirtCommand;
 
 /// Does what the command line says.
+///
+/// # Errors
+///
+/// Each command's own.
 pub(crate) fn run(command: LibvirtCommand) -> Result<u8> {
     match command {
         LibvirtCommand::Enable(options) => enable::enable(&options),
         LibvirtCommand::Disable(options) => disable::disable(&options),
         LibvirtCommand::Status(options) => status::status(&options),
-        LibvirtCommand::Hook { .. } => Err(Error::new(Class::Usage, "not yet", "")),
+        LibvirtCommand::Hook {
+            name,
+            operation,
+            suboperation,
+            extra: _,
+        } => hook::hook(&name, &operation, &suboperation).map(|()| 0),
     }
 }
 

@@ -7,7 +7,8 @@ use crate::control::rundir;
 use crate::error::Result;
 use crate::libvirt::armed::{self, Stage};
 use crate::libvirt::definition::Definition;
-use crate::libvirt::domain_file::{self, DomainFile, EMULATORS};
+use crate::libvirt::domain_file::{self, DomainFile};
+use crate::libvirt::domain_xml::is_wrapper;
 use crate::libvirt::{drift, show, virsh};
 use crate::plan;
 
@@ -96,7 +97,7 @@ fn all() -> Result<Vec<Told>> {
     for domain in virsh::all()? {
         let definition = Definition::parse(domain.definition()?)?;
         let has_file = names.contains(&definition.name);
-        if has_file || definition.emulator.starts_with(EMULATORS) {
+        if has_file || is_wrapper(&definition.emulator) {
             names.retain(|name| *name != definition.name);
             let name = definition.name.clone();
             found.push(told(&name, Some(&(domain.state()?, definition))));
@@ -115,7 +116,7 @@ fn told(name: &str, known: Option<&(String, Definition)>) -> Told {
     let mut drift = match (&file, known) {
         (Ok(Some(file)), Some((_, definition))) => drift::between(file, definition),
         (Ok(Some(_)), None) => vec!["libvirt does not know the domain".to_owned()],
-        (Ok(None), Some((_, definition))) if definition.emulator.starts_with(EMULATORS) => {
+        (Ok(None), Some((_, definition))) if is_wrapper(&definition.emulator) => {
             vec!["its emulator is the wrapper, but it has no file: it does not start".to_owned()]
         }
         (Ok(None), _) => Vec::new(),

@@ -18,6 +18,7 @@ use clap::Args;
 use crate::error::{Class, Error, Result};
 use crate::libvirt::definition::Definition;
 use crate::libvirt::domain_file::{self, Client, DomainFile, EMULATORS, Id, WRAPPER};
+use crate::libvirt::domain_xml::is_wrapper;
 use crate::libvirt::qemu_conf::QemuConf;
 use crate::libvirt::show::{self, Consent};
 use crate::libvirt::undo::Undo;
@@ -194,7 +195,7 @@ fn finish(changes: &Changes, consent: &Consent, notes: &[String]) -> Result<u8> 
 fn emulator(definition: &Definition, file: Option<&DomainFile>) -> Result<(PathBuf, PathBuf)> {
     let named = &definition.emulator;
     let real =
-        if named.starts_with(EMULATORS) {
+        if is_wrapper(named) {
             let file = file.ok_or_else(|| {
             config(
                 format!(

@@ -87,7 +87,7 @@ impl Lab {
             .arg(sources.join("tests/it/libvirt/lab.sh"))
             .arg(scratch.path())
             .args([program(), wrapper()])
-            .arg(sources.join("tools/libvirt/hook"))
+            .arg(sources.join("tools/libvirt/qemu.d-virtfs-mediator"))
             .current_dir("/")
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LC_ALL", "C")
