@@ -16,6 +16,7 @@ mod gate;
 mod host_changes;
 mod host_namespace;
 mod language;
+mod libvirt;
 mod listings;
 mod live;
 mod manual;
