@@ -6,6 +6,7 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+mod acls;
 mod audit;
 mod common;
 mod doctor;
@@ -27,5 +28,6 @@ mod rules;
 mod several;
 mod teardown;
 mod terminal;
+mod twin;
 mod walls;
 mod workload;

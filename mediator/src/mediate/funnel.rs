@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,8 @@ pub struct Mediator {
     verdicts: Verdicts,
     pub(super) asides: Asides,
     pub(super) backings: Backings,
+    /// Many users are served, each by the kernel's own checks of modes and ACLs.
+    users: AtomicBool,
 }
 
 /// Attributes as the view shows them: the owner in guest ids.
@@ -203,8 +205,18 @@ impl Mediator {
             verdicts: Verdicts::default(),
             asides: Asides::default(),
             backings: Backings::new(DataMode::Mediated, None),
+            users: AtomicBool::new(false),
         };
         Ok((mediator, writer))
+    }
+
+    /// From now on requests are many users', and the kernel enforces modes and ACLs among them.
+    pub fn serve_users(&self) {
+        self.users.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn serves_users(&self) -> bool {
+        self.users.load(Ordering::Relaxed)
     }
 
     /// How often each operation was asked, and how it ended.

@@ -5,6 +5,7 @@
 //! names, and all of its conditions do; the first that holds decides, word by word and name by
 //! name, and the strictest verdict stands.
 
+mod acl;
 mod areas;
 mod carry;
 mod condition;
@@ -30,6 +31,7 @@ pub(crate) mod text;
 mod witness;
 mod xattrs;
 
+pub use acl::{ACCESS_ACL, DEFAULT_ACL, is_acl};
 pub use areas::{Area, Areas, Totals};
 pub use data::DataJudgement;
 pub use explain::{

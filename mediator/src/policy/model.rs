@@ -242,11 +242,12 @@ pub(super) fn moves_or_grows(op: Op) -> bool {
 }
 
 /// The words that an operation may touch beyond those of its row: a file opened by CREATE may be
-/// there already, and a rename may replace one.
+/// there already, a rename may replace one, and a POSIX ACL holds the permission bits.
 pub(super) fn words_besides(op: Op) -> Words {
     match op {
         Op::Create => Words::of(Word::Read).with(Words::of(Word::Write)),
         Op::Rename => Words::of(Word::Remove),
+        Op::Setxattr | Op::Removexattr => Words::of(Word::Mode),
         Op::Lookup
         | Op::Getattr
         | Op::Readlink
@@ -269,10 +270,8 @@ pub(super) fn words_besides(op: Op) -> Words {
         | Op::Flush
         | Op::Opendir
         | Op::Readdir
-        | Op::Setxattr
         | Op::Getxattr
-        | Op::Listxattr
-        | Op::Removexattr => Words::NONE,
+        | Op::Listxattr => Words::NONE,
     }
 }
 
