@@ -28,6 +28,7 @@ mod policies;
 mod relay;
 mod report;
 mod step;
+mod submounts;
 mod sys;
 mod view_name;
 

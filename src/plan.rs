@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use virtfs_mediator_core::DataMode;
 use virtfs_mediator_core::ids::{HostGid, HostOwner, HostUid};
-use virtfs_mediator_core::policy::{CacheWord, DataJudgement, IdSpan, Policy};
+use virtfs_mediator_core::policy::{CacheWord, DataJudgement, IdSpan, Policy, SubmountsWord};
 
 use crate::audit::Sinks;
-use crate::cli::{CacheOption, DataOption, ViewOptions};
+use crate::cli::{CacheOption, DataOption, SubmountsOption, ViewOptions};
 use crate::control::rundir;
 use crate::error::{Class, Error, Result};
 use crate::identity::{self, Ids};
 use crate::launch::inside::Inside;
 use crate::launch::isolate::{self, Bind};
 use crate::live::in_force::Text;
+use crate::submounts::{Submounts, is_kernels_own, is_view};
 use crate::{mounts, sys, view_name};
 
 /// All that is needed to start; nothing has been done yet.
@@ -70,6 +71,8 @@ pub(crate) struct ViewPlan {
     pub(crate) policy: Policy,
     /// How long the kernel may remember: the command line's word, else the policy's.
     pub(crate) cache: CacheOption,
+    /// What is mounted inside the export.
+    pub(crate) submounts: Submounts,
     /// Which way file data goes.
     pub(crate) data: DataMode,
     pub(crate) policy_file: Option<PathBuf>,
@@ -123,7 +126,7 @@ pub(crate) fn plan(
     let mut views: Vec<ViewPlan> = Vec::new();
     for export in exports {
         let view = view(options, export, &table, &views)?;
-        refuse_inherited_descriptors(&handed_on, &view.export, &table)?;
+        refuse_inherited_descriptors(&handed_on, &view, &table)?;
         views.push(view);
     }
     let client = client(options, &views)?;
@@ -162,7 +165,7 @@ pub(crate) fn plan(
 
 /// Every path under which an export or its view is seen.
 fn shared_places(views: &[ViewPlan], table: &mounts::Table) -> Vec<PathBuf> {
-    let exports = views.iter().flat_map(|view| table.places_of(&view.export));
+    let exports = views.iter().flat_map(|view| view.submounts.places(table));
     exports
         .chain(views.iter().map(|view| view.at.clone()))
         .collect()
@@ -207,7 +210,7 @@ fn binds(options: &ViewOptions, views: &[ViewPlan], table: &mounts::Table) -> Re
         for view in views {
             let shows = |place: &PathBuf| path.starts_with(place) || place.starts_with(&path);
             let export = &view.export;
-            if table.places_of(export).iter().any(shows) || view.at.starts_with(&path) {
+            if view.submounts.places(table).iter().any(shows) || view.at.starts_with(&path) {
                 return Err(config(
                     format!(
                         "--bind {} would show export {}",
@@ -229,8 +232,9 @@ fn binds(options: &ViewOptions, views: &[ViewPlan], table: &mounts::Table) -> Re
 /// there, unless the view covers it.
 fn refuse_view_beside_its_original(views: &[ViewPlan], table: &mounts::Table) -> Result<()> {
     for view in views {
-        let seen = |place: &&PathBuf| **place != view.at && isolate::shows(place);
-        if let Some(place) = table.places_of(&view.export).iter().find(seen) {
+        // What is below the view is covered by it.
+        let seen = |place: &&PathBuf| !place.starts_with(&view.at) && isolate::shows(place);
+        if let Some(place) = view.submounts.places(table).iter().find(seen) {
             return Err(config(
                 format!(
                     "with --isolate the client would see export {} at {}, besides the view",
@@ -394,6 +398,7 @@ fn view(
     }
     refuse_other_export(&path, &policy)?;
     refuse_unmapped_root(&path, &export_fd, &policy)?;
+    let submounts = Submounts::plan(submounts_word(options.submounts, &policy), &path, table)?;
     refuse_strict_passthrough(options.data, &policy)?;
     warn_of_overflow_ids(&policy);
     warn_of_observing(&path, &policy);
@@ -416,11 +421,22 @@ fn view(
         at,
         policy,
         cache,
+        submounts,
         data: options.data.into(),
         policy_file,
         policy_text,
         readonly: options.readonly,
     })
+}
+
+/// The command line's word, else the policy's.
+pub(crate) fn submounts_word(typed: Option<SubmountsOption>, policy: &Policy) -> SubmountsWord {
+    match typed {
+        Some(SubmountsOption::Refuse) => SubmountsWord::Refuse,
+        Some(SubmountsOption::Hide) => SubmountsWord::Hide,
+        Some(SubmountsOption::Follow) => SubmountsWord::Follow,
+        None => policy.settings().submounts.unwrap_or_default(),
+    }
 }
 
 /// `EXPORT=POLICY`, unless a directory of that very name exists.
@@ -472,56 +488,17 @@ pub(crate) fn open_directory(typed: &Path, what: &str) -> Result<(PathBuf, Owned
     Ok((path, fd))
 }
 
-/// File systems whose files are the kernel's own state: to write to one is to command the kernel.
-fn is_kernels_own(kind: &str) -> bool {
-    const KINDS: [&str; 12] = [
-        "proc",
-        "sysfs",
-        "securityfs",
-        "debugfs",
-        "tracefs",
-        "cgroup",
-        "cgroup2",
-        "bpf",
-        "configfs",
-        "efivarfs",
-        "fusectl",
-        "devpts",
-    ];
-    KINDS.contains(&kind)
-}
-
+/// Refuses what can be no export, whatever is mounted inside it.
+///
+/// # Errors
+///
+/// Configuration.
 pub(crate) fn refuse_unfit_export(path: &Path, table: &mounts::Table) -> Result<()> {
     let shown = path.display();
     if path == Path::new("/") {
         return Err(config(
             "the export is the root directory",
             "share a directory below it: a view of everything protects nothing",
-        ));
-    }
-    for mount in table.below(path) {
-        if is_kernels_own(&mount.kind) {
-            return Err(config(
-                format!(
-                    "export {shown} contains {}, a {} mount",
-                    mount.point.display(),
-                    mount.kind
-                ),
-                "kernel file systems cannot be shared: choose another directory",
-            ));
-        }
-    }
-    let inside: Vec<String> = table
-        .below(path)
-        .map(|mount| mount.point.display().to_string())
-        .collect();
-    if !inside.is_empty() {
-        return Err(config(
-            format!(
-                "other file systems are mounted inside export {shown}: {}",
-                inside.join(", ")
-            ),
-            "share them one by one (several exports can be named), or unmount them",
         ));
     }
     if let Some(mount) = table.holding(path)
@@ -533,7 +510,7 @@ pub(crate) fn refuse_unfit_export(path: &Path, table: &mounts::Table) -> Result<
         ));
     }
     if let Some(mount) = table.holding(path)
-        && mount.kind.starts_with("fuse.virtfs-mediator")
+        && is_view(&mount.kind)
     {
         return Err(config(
             format!("export {shown} is itself a view"),
@@ -562,10 +539,10 @@ fn refuse_closed_descriptor(fd: RawFd) -> Result<()> {
 /// class), whichever mount it was opened through.
 fn refuse_inherited_descriptors(
     handed_on: &[RawFd],
-    export: &Path,
+    view: &ViewPlan,
     table: &mounts::Table,
 ) -> Result<()> {
-    let places = table.places_of(export);
+    let places = view.submounts.places(table);
     for fd in handed_on {
         if let Ok(target) = std::fs::read_link(format!("/proc/self/fd/{fd}"))
             && places.iter().any(|place| target.starts_with(place))
@@ -574,7 +551,7 @@ fn refuse_inherited_descriptors(
                 format!(
                     "descriptor {fd} is {}, inside export {}",
                     target.display(),
-                    export.display()
+                    view.export.display()
                 ),
                 "redirect it elsewhere: it would lead the client past the view",
             ));

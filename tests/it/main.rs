@@ -26,6 +26,7 @@ mod readme;
 mod requests;
 mod rules;
 mod several;
+mod submounts;
 mod teardown;
 mod terminal;
 mod twin;

@@ -78,7 +78,8 @@ pub(super) struct Nodes {
     pub(super) long: HashMap<u32, Box<[u8]>>,
     /// Further names of hard links: parent and name.
     pub(super) further: HashMap<u32, Vec<Further>>,
-    devices: Vec<u64>,
+    /// Mount and device, by the small number of both together.
+    devices: Vec<(u64, u64)>,
     counter: u64,
     /// Goes on with every change of a name.
     clock: u64,
@@ -98,7 +99,7 @@ impl Nodes {
             odd: HashMap::new(),
             long: HashMap::new(),
             further: HashMap::new(),
-            devices: vec![root.dev],
+            devices: vec![(root.mount, root.dev)],
             counter: 0,
             clock: 0,
             moved: 0,
@@ -170,8 +171,10 @@ impl Nodes {
 
     pub(super) fn identity(&self, slot: u32) -> Identity {
         let record = self.at(slot);
+        let (mount, dev) = self.devices[usize::from(record.device)];
         Identity {
-            dev: self.devices[usize::from(record.device)],
+            mount,
+            dev,
             ino: record.ino,
             birth: record.birth,
         }
@@ -303,12 +306,12 @@ impl Nodes {
         }
     }
 
-    /// The small number of a device.
-    pub(super) fn device(&mut self, dev: u64) -> Result<u16, Errno> {
-        let at = match self.devices.iter().position(|known| *known == dev) {
+    /// The small number of a device on a mount.
+    pub(super) fn device(&mut self, identity: &Identity) -> Result<u16, Errno> {
+        let at = match self.place(identity) {
             Some(at) => at,
             None => {
-                self.devices.push(dev);
+                self.devices.push((identity.mount, identity.dev));
                 self.devices.len() - 1
             }
         };
@@ -318,14 +321,18 @@ impl Nodes {
         })
     }
 
+    fn place(&self, identity: &Identity) -> Option<usize> {
+        let wanted = (identity.mount, identity.dev);
+        self.devices.iter().position(|known| *known == wanted)
+    }
+
     pub(super) fn device_of(&self, slot: u32) -> u16 {
         self.at(slot).device
     }
 
     /// The node of an inode, if it is known.
     pub(super) fn find(&self, identity: &Identity) -> Option<u32> {
-        let device = self.devices.iter().position(|dev| *dev == identity.dev)?;
-        let device = u16::try_from(device).ok()?;
+        let device = u16::try_from(self.place(identity)?).ok()?;
         let is_it = |slot: &u32| {
             let record = self.at(*slot);
             record.device == device && record.ino == identity.ino && record.birth == identity.birth
@@ -353,7 +360,7 @@ impl Nodes {
             self.name_again(slot, parent, name)?;
             return Ok(slot);
         }
-        let device = self.device(seen.identity.dev)?;
+        let device = self.device(&seen.identity)?;
         let natural = Self::natural(device, seen.identity.ino);
         let free = natural.filter(|id| !self.index.contains_key(id));
         let id = free.unwrap_or_else(|| {
@@ -481,8 +488,12 @@ mod tests {
     fn seen(dev: u64, ino: u64, birth: u64) -> Seen {
         let zero = crate::ids::Timestamp::default();
         Seen {
-            identity: Identity { dev, ino, birth },
-            mount: 1,
+            identity: Identity {
+                mount: 1,
+                dev,
+                ino,
+                birth,
+            },
             attr: crate::export::Attr {
                 ino,
                 kind: FileKind::Regular,
@@ -533,6 +544,11 @@ mod tests {
         let there = nodes.enter(&seen(8, 77, 10), true, ROOT, b"b").unwrap();
         assert_ne!(nodes.id(here), nodes.id(there));
         assert!(nodes.is_submount(there) && !nodes.is_submount(here));
+        // A directory that is bound to another place is another node there.
+        let mut bound = seen(9, 77, 10);
+        bound.identity.mount = 2;
+        let bound = nodes.enter(&bound, true, ROOT, b"d").unwrap();
+        assert_ne!(nodes.id(bound), nodes.id(here));
         // An inode of another device with the root's number is not the root.
         let other = nodes.enter(&seen(8, 2, 1), true, ROOT, b"c").unwrap();
         assert_ne!(other, ROOT);

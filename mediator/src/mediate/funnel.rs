@@ -124,6 +124,8 @@ pub(super) struct Case<'a> {
     pub(super) attr: Option<&'a Attr>,
     /// Which file a name stands for, where `attr` is its.
     pub(super) inode: Option<Inode>,
+    /// A name's file lies on another mount than the export's root.
+    pub(super) submount: bool,
     /// The type, where it is known without asking; the floor wants it of an open.
     pub(super) kind: Option<FileKind>,
     pub(super) second: Option<(&'a Pin, &'a Name)>,
@@ -143,6 +145,7 @@ impl<'a> Case<'a> {
             words: None,
             attr: None,
             inode: None,
+            submount: false,
             kind: None,
             second: None,
             span: None,
@@ -166,6 +169,7 @@ impl<'a> Case<'a> {
         Self {
             attr: Some(glance.attr()),
             inode: Some(glance.inode()),
+            submount: glance.is_submount(),
             standing: glance.standing(),
             ..Self::name(parent, name)
         }

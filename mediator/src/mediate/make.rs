@@ -55,6 +55,9 @@ impl Mediator {
                 if let Some(opened) = self.open_existing(trail, &parent, &name, open)? {
                     return Ok(opened);
                 }
+                if self.export.is_taken_unseen(&parent, &name) {
+                    return Err(Errno::ACCESS.into());
+                }
                 if let Err(full @ Stop::Refused(_)) = made {
                     return Err(full);
                 }

@@ -152,7 +152,8 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::tests::Nobody;
+    use crate::op::{XattrChange, XattrName, rows};
+    use crate::policy::tests::{Nobody, decide};
 
     /// `u::rw-`, users, `g::r--`, groups, mask, `o::---`.
     fn acl(users: &[u32], groups: &[u32]) -> Vec<u8> {
@@ -206,6 +207,32 @@ mod tests {
             root.acl_stored(&acl(&[0, 6], &[0])),
             Ok(acl(&[65534, 6], &[65534]))
         );
+    }
+
+    #[test]
+    fn acl_needs_the_right_to_set_modes_and_no_rule_that_changes_them() {
+        let rule = |text: &str| policy(&format!("[[rule]]\n{text}"));
+        let set = |policy: &Policy, name: &[u8]| {
+            let ask = XattrName::new(name).unwrap();
+            let set = decide::<rows::Setxattr>(policy, &["/a"], ask).map(|_done| ());
+            let removed = decide::<rows::Removexattr>(policy, &["/a"], ask).map(|_done| ());
+            assert_eq!(set, removed);
+            set
+        };
+        let no_modes = rule("do = \"mode\"\naction = \"deny\"");
+        let cut = rule("do = \"mode\"\naction = \"allow\"\nmode = { strip = \"0022\" }");
+        let pretended = rule("do = \"mode\"\naction = \"pretend\"");
+        for name in [ACCESS_ACL, DEFAULT_ACL] {
+            assert!(set(&policy(""), name).is_ok());
+            assert_eq!(set(&no_modes, name), Err(Errno::PERM));
+            assert_eq!(set(&cut, name), Err(Errno::PERM));
+            let ask = XattrName::new(name).unwrap();
+            let done = decide::<rows::Setxattr>(&pretended, &["/a"], ask);
+            assert_eq!(done, Ok(XattrChange::Pretend));
+            let got = decide::<rows::Getxattr>(&no_modes, &["/a"], ask);
+            assert_eq!(got, Ok(ask), "to read one is none");
+        }
+        assert!(set(&no_modes, b"user.a").is_ok() && set(&cut, b"user.a").is_ok());
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub use facts::{Facts, Needs, Requester};
 pub use fit::Misfit;
 pub use grant::Judged;
 pub use mistake::{Mistake, Mistakes};
-pub use model::{CacheWord, Policy, Settings};
+pub use model::{CacheWord, Policy, Settings, SubmountsWord};
 pub use owners::IdSpan;
 pub use parse::{
     BadPhrase, Circumstances, Expectation, ExpectedCase, Users, check_path, escaped, parse_cases,

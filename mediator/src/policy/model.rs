@@ -61,6 +61,20 @@ pub struct Settings {
     pub client_group: Option<HostGid>,
     /// `cache`.
     pub cache: Option<CacheWord>,
+    /// `submounts`.
+    pub submounts: Option<SubmountsWord>,
+}
+
+/// `submounts`: what becomes of other file systems that are mounted inside the export at the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SubmountsWord {
+    /// The view does not start.
+    #[default]
+    Refuse,
+    /// Their names are not there.
+    Hide,
+    /// They are shared too.
+    Follow,
 }
 
 /// `cache`: how long the client's kernel may remember.

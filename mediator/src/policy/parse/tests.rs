@@ -44,6 +44,7 @@ map = [{ guest = 0, host = 100000, count = 65536 }, { guest = 65536, host = 1, c
 outside = "squash"
 set_id = "deny"
 cache = "exclusive"
+submounts = "hide"
 mode = "enforce"
 
 [[rule]]
@@ -152,9 +153,10 @@ fn mistake_is_told_with_its_place() {
         ),
         (
             default,
-            "cache = \"big\"",
-            "2:9 `big` is no word for `cache`",
+            "submounts = \"big\"",
+            "2:13 `big` is no word for `submounts`",
         ),
+        ("cache = \"big\"", "2:9 `big` is no word for `cache`"),
         (
             default,
             "mode = \"watch\"",

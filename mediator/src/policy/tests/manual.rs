@@ -20,6 +20,7 @@ const SOURCES: &[&str] = &[
     include_str!("observe.rs"),
     include_str!("pretend.rs"),
     include_str!("renamed_xattrs.rs"),
+    include_str!("../acl.rs"),
     include_str!("../owners.rs"),
     include_str!("../parse/tests.rs"),
     include_str!("../paths.rs"),
@@ -30,6 +31,7 @@ const SOURCES: &[&str] = &[
     include_str!("../../mediate/tests.rs"),
     include_str!("../../mediate/tests_totals.rs"),
     include_str!("../../../tests/it/protocol.rs"),
+    include_str!("../../../../tests/it/acls.rs"),
 ];
 
 /// The lines of a section, its subsections included.
