@@ -171,13 +171,16 @@ impl Export {
     /// Looks into the table, and drops what nobody needs afterwards. The lock is never held over a
     /// system call: what the table gave up is closed after it.
     fn with<R>(&self, look: impl FnOnce(&mut Table) -> R) -> R {
-        let (result, dead) = {
+        let (result, dead, gave_up_much) = {
             let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
             let result = look(&mut table);
             table.sweep();
-            (result, table.take_dead())
+            (result, table.take_dead(), table.nodes.gave_up_much())
         };
         drop(dead);
+        if gave_up_much {
+            sys::give_memory_back();
+        }
         result
     }
 

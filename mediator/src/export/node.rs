@@ -21,6 +21,8 @@ use crate::weak;
 /// Names up to this length are kept in the record.
 pub(super) const INLINE: usize = 51;
 const CHUNK: usize = 1024;
+/// So many records less are worth a walk through the allocator's free memory: 2 MB.
+const WORTH_GIVING: usize = 16 * 1024;
 const SYNTHETIC: u64 = 1 << 63;
 /// The device part of numbers that come from a counter.
 const COUNTED: u64 = SYNTHETIC | 0x7fff << 48;
@@ -62,14 +64,68 @@ pub(super) struct Record {
     pub(super) name: [u8; INLINE],
 }
 
+/// A part of the slab.
+#[derive(Default)]
+struct Chunk {
+    records: Vec<Record>,
+    used: usize,
+    /// The first free record of `records`, which names the next by its `parent`.
+    free: Option<u32>,
+}
+
+impl Chunk {
+    fn is_full(&self) -> bool {
+        self.used == CHUNK
+    }
+
+    /// Where it was put. There must be room.
+    fn put(&mut self, record: Record) -> usize {
+        self.used += 1;
+        if let Some(place) = self.free {
+            let place = place as usize;
+            let next = self.records[place].parent;
+            self.free = (next != NONE).then_some(next);
+            self.records[place] = record;
+            return place;
+        }
+        if self.records.is_empty() {
+            self.records.reserve_exact(CHUNK);
+        }
+        self.records.push(record);
+        self.records.len() - 1
+    }
+
+    fn take(&mut self, place: usize) {
+        self.used -= 1;
+        if self.used == 0 {
+            *self = Self::default();
+            return;
+        }
+        let record = &mut self.records[place];
+        record.id = 0;
+        record.parent = self.free.unwrap_or(NONE);
+        self.free = u32::try_from(place).ok();
+    }
+}
+
+/// A table that is mostly empty is made smaller, to twice of what is in it.
+fn shrink<K: Eq + std::hash::Hash, V>(table: &mut HashMap<K, V>) {
+    if table.capacity() > CHUNK && table.len() < table.capacity() / 4 {
+        table.shrink_to(table.len() * 2);
+    }
+}
+
 /// A further name: parent and component.
 pub(super) type Further = (u32, Box<[u8]>);
 
 /// Slab and indices.
 pub(super) struct Nodes {
-    chunks: Vec<Vec<Record>>,
-    free: Vec<u32>,
+    chunks: Vec<Chunk>,
+    /// Chunks with room for another record, by number.
+    roomy: Vec<u32>,
     len: usize,
+    /// The most records there were since memory was last given back.
+    peak: usize,
     /// By node id.
     index: HashMap<u64, u32>,
     /// Identities whose node id does not follow from them: the root's, and collisions.
@@ -93,8 +149,9 @@ impl Nodes {
     pub(super) fn new(root: &Identity) -> Self {
         let mut nodes = Self {
             chunks: Vec::new(),
-            free: Vec::new(),
+            roomy: Vec::new(),
             len: 0,
+            peak: 0,
             index: HashMap::new(),
             odd: HashMap::new(),
             long: HashMap::new(),
@@ -132,28 +189,64 @@ impl Nodes {
     }
 
     pub(super) fn at(&self, slot: u32) -> &Record {
-        &self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
+        &self.chunks[slot as usize / CHUNK].records[slot as usize % CHUNK]
     }
 
     pub(super) fn at_mut(&mut self, slot: u32) -> &mut Record {
-        &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
+        &mut self.chunks[slot as usize / CHUNK].records[slot as usize % CHUNK]
+    }
+
+    /// Whether there is a record in the slot.
+    pub(super) fn is_used(&self, slot: u32) -> bool {
+        let chunk = self.chunks.get(slot as usize / CHUNK);
+        let record = chunk.and_then(|chunk| chunk.records.get(slot as usize % CHUNK));
+        record.is_some_and(|record| record.id != 0)
     }
 
     fn push(&mut self, record: Record) -> u32 {
         self.len += 1;
-        if let Some(slot) = self.free.pop() {
-            *self.at_mut(slot) = record;
-            return slot;
+        self.peak = self.peak.max(self.len);
+        let number = match self.roomy.last() {
+            Some(number) => *number,
+            None => {
+                self.chunks.push(Chunk::default());
+                // 2^32 records are 400 GB: memory ends before the numbers do.
+                let number = u32::try_from(self.chunks.len() - 1).unwrap_or(NONE);
+                self.roomy.push(number);
+                number
+            }
+        };
+        let chunk = &mut self.chunks[number as usize];
+        let place = chunk.put(record);
+        if chunk.is_full() {
+            self.roomy.pop();
         }
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-            self.chunks.push(Vec::with_capacity(CHUNK));
+        u32::try_from(number as usize * CHUNK + place).unwrap_or(NONE)
+    }
+
+    /// The slot is free; a chunk without any record gives its memory back.
+    fn vacate(&mut self, slot: u32) {
+        let number = slot as usize / CHUNK;
+        let chunk = &mut self.chunks[number];
+        let was_full = chunk.is_full();
+        chunk.take(slot as usize % CHUNK);
+        if was_full {
+            self.roomy.push(u32::try_from(number).unwrap_or(NONE));
         }
-        let slot = (self.chunks.len() - 1) * CHUNK + self.chunks.last().map_or(0, Vec::len);
-        if let Some(chunk) = self.chunks.last_mut() {
-            chunk.push(record);
+        self.len -= 1;
+        shrink(&mut self.index);
+        shrink(&mut self.odd);
+        shrink(&mut self.long);
+        shrink(&mut self.further);
+    }
+
+    /// Whether so much was forgotten that the memory is worth giving back to the system.
+    pub(super) fn gave_up_much(&mut self) -> bool {
+        let much = self.peak - self.len >= WORTH_GIVING && self.len <= self.peak / 2;
+        if much {
+            self.peak = self.len;
         }
-        // 2^32 records are 400 GB: memory ends before the numbers do.
-        u32::try_from(slot).unwrap_or(NONE)
+        much
     }
 
     pub(super) fn slot(&self, node: NodeId) -> Option<u32> {
@@ -424,9 +517,12 @@ impl Nodes {
     /// Drops a record that nobody needs any more; the slots that hung on it are returned, since
     /// they may be next, with the index of its descriptor.
     pub(super) fn remove_unused(&mut self, slot: u32) -> Option<(Vec<u32>, u32)> {
+        if !self.is_used(slot) {
+            return None;
+        }
         let record = *self.at(slot);
         let used = record.lookups > 0 || record.children > 0 || record.handles > 0;
-        if slot == ROOT || record.id == 0 || used {
+        if slot == ROOT || used {
             return None;
         }
         let mut parents = vec![record.parent];
@@ -446,9 +542,7 @@ impl Nodes {
         if self.odd.get(&odd) == Some(&slot) {
             self.odd.remove(&odd);
         }
-        self.at_mut(slot).id = 0;
-        self.free.push(slot);
-        self.len -= 1;
+        self.vacate(slot);
         Some((parents, record.descriptor))
     }
 }
@@ -482,6 +576,50 @@ mod tests {
         assert_eq!(Nodes::natural(NodeId::NO_DEVICE, 12), None);
         assert_ne!(Nodes::natural(0, 12), Some(NodeId::unseen(12).0));
         assert_ne!(NodeId::unseen(12).0 & COUNTED, COUNTED);
+    }
+
+    #[test]
+    fn memory_of_forgotten_nodes_is_given_up_and_their_slots_are_used_again() {
+        const MANY: u64 = 100_000;
+        let mut nodes = Nodes::new(&seen(9, 2, 1).identity);
+        let mut round = |birth: u64| {
+            let mut slots = Vec::new();
+            for ino in 10..10 + MANY {
+                let name = format!("name{ino}");
+                let seen = seen(9, ino, birth);
+                slots.push(nodes.enter(&seen, false, ROOT, name.as_bytes()).unwrap());
+            }
+            assert_eq!(nodes.len() as u64, MANY + 1);
+            let most = slots.iter().max().copied();
+            assert!(
+                u64::from(most.unwrap()) < MANY + CHUNK as u64,
+                "no slot is lost"
+            );
+            // In another order than they came, so that chunks are emptied bit by bit.
+            slots.sort_by_key(|slot| slot.wrapping_mul(2_654_435_761));
+            let mut gave = 0;
+            for slot in slots {
+                assert!(nodes.is_used(slot));
+                assert!(nodes.remove_unused(slot).is_some());
+                assert!(nodes.remove_unused(slot).is_none(), "only once");
+                gave += u32::from(nodes.gave_up_much());
+            }
+            assert_eq!(nodes.len(), 1);
+            let kept: usize = nodes
+                .chunks
+                .iter()
+                .map(|chunk| chunk.records.capacity())
+                .sum();
+            assert_eq!(kept, CHUNK, "the root's");
+            assert!(
+                nodes.index.capacity() <= 4 * CHUNK,
+                "{}",
+                nodes.index.capacity()
+            );
+            assert!((2..20).contains(&gave), "{gave}");
+        };
+        round(1);
+        round(2);
     }
 
     /// An inode as it might be; ext4 uses a number again after seconds only, tmpfs never.

@@ -156,7 +156,11 @@ fn mistake_is_told_with_its_place() {
             "submounts = \"big\"",
             "2:13 `big` is no word for `submounts`",
         ),
-        ("cache = \"big\"", "2:9 `big` is no word for `cache`"),
+        (
+            default,
+            "cache = \"big\"",
+            "2:9 `big` is no word for `cache`",
+        ),
         (
             default,
             "mode = \"watch\"",
