@@ -6,6 +6,7 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+mod acls;
 mod audit;
 mod common;
 mod completion;
@@ -32,7 +33,9 @@ mod requests;
 mod rules;
 mod service;
 mod several;
+mod submounts;
 mod teardown;
 mod terminal;
+mod twin;
 mod walls;
 mod workload;

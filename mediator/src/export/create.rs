@@ -85,7 +85,10 @@ impl Export {
             Ok(fd) => fd,
             // open(2): EOPNOTSUPP from the file system, EISDIR from a kernel without the flag.
             Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
-                self.no_tmpfile.store(true, Ordering::Relaxed);
+                // Another mount's says nothing of the others.
+                if !self.is_submount(parent) {
+                    self.no_tmpfile.store(true, Ordering::Relaxed);
+                }
                 return self.make_file_by_name(parent, name, birth, group);
             }
             Err(errno) => return Err((errno, "openat").into()),
@@ -171,7 +174,7 @@ impl Export {
         open: OpenAs,
     ) -> Result<(Entry, HandleId), Fault> {
         let seen = Seen::new(&sys::stat(fd.as_fd()).call("statx")?).call("statx")?;
-        let submount = seen.mount != self.mount;
+        let submount = seen.identity.mount != self.mount;
         let entry = self.enter_seen(parent, name, &seen, submount, None)?;
         self.mark_birth(&entry);
         let handle = Handle {

@@ -54,7 +54,7 @@ impl Export {
         }
         self.name_inode(pin.fd(), parent, name)?;
         let seen = Seen::new(&sys::stat(pin.fd()).call("statx")?).call("statx")?;
-        let submount = seen.mount != self.mount;
+        let submount = seen.identity.mount != self.mount;
         self.enter_seen(parent, name, &seen, submount, Some(pin.fd.clone()))
     }
 
