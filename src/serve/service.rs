@@ -266,7 +266,7 @@ impl<'a> Service<'a> {
         }
         if let Err(error) = self.attach(connection.as_fd(), &connection, who) {
             let why = error.to_string();
-            self.refuse(&connection, who, &why, &why);
+            self.refuse(&connection, who, &why, &format!("{who}: {why}"));
         }
     }
 

@@ -40,6 +40,7 @@ mkdir -p /run/libvirt/qemu /run/upper /run/work /run/emulators
 mount -t overlay -o lowerdir=/etc,upperdir=/run/upper,workdir=/run/work lab /etc
 rm -rf /etc/virtfs-mediator
 mkdir -p -m 755 /etc/virtfs-mediator/libvirt
+echo lab-qemu:x:61301:61302::/:/bin/sh >>/etc/passwd
 cp \"$1\" /run/emulators/virtfs-mediator-qemu
 ln -s virtfs-mediator-qemu /run/emulators/qemu-system-x86_64
 cat >/run/emulators/probe <<'END'
@@ -122,6 +123,11 @@ impl Lab {
     #[track_caller]
     pub(super) fn logged(&self, part: &str) -> String {
         self.service.as_ref().unwrap().log.until_part(part)
+    }
+
+    /// Its process.
+    pub(super) fn service(&self) -> Process {
+        service_process(self.service.as_ref().unwrap())
     }
 
     /// Ends the service as systemd does.

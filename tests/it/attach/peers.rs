@@ -10,6 +10,29 @@ use crate::attach::lab::{Domain, Lab, WRAPPER};
 use crate::common::{Lines, code};
 use crate::process::Process;
 
+/// The protocol by hand: a program that is not the wrapper, `$CLIENT` to what runs before it.
+pub(super) const BY_HAND: &str = r#"
+use Socket;
+my ($what) = @ARGV;
+socket(my $s, AF_UNIX, SOCK_SEQPACKET, 0) or die "socket: $!";
+connect($s, sockaddr_un("/run/virtfs-mediator-attach.sock")) or die "connect: $!";
+my $word = "attach 1";
+if ($what eq "orphan") {
+    # The child holds the connection of a process that is gone, and speaks in its name.
+    my $parent = $$;
+    pipe(my $gone, my $held) or die;
+    exit 0 if fork;
+    close $held;
+    select undef, undef, undef, 0.001 while getppid == $parent;
+}
+$word = "attach 2" . "x" x 5000 if $what eq "word";
+$word = "" if $what eq "empty";
+unless ($what eq "silent") { defined send($s, $word, 0) or die "send: $!"; }
+defined recv($s, my $answer, 4096, 0) or die "recv: $!";
+# In the wrapper's place: as it tells.
+print { $what =~ m{^/} ? *STDERR : *STDOUT } "$answer\n";
+"#;
+
 /// How one is started.
 pub(super) struct Start {
     /// Options of unshare(1), which makes its namespace; none: it stays in the lab's.
@@ -67,7 +90,7 @@ impl Start {
 
     pub(super) fn command(&self, lab: &Lab) -> Command {
         let mut command = lab.command("sh");
-        command.args(self.words());
+        command.args(self.words()).env("CLIENT", BY_HAND);
         command
     }
 
