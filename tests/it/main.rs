@@ -7,6 +7,7 @@
 )]
 
 mod acls;
+mod attach;
 mod audit;
 mod common;
 mod completion;
