@@ -320,6 +320,50 @@ fn committed_pages_and_scripts_are_what_the_command_line_says() {
     );
 }
 
+/// Commands of ours in a text, each in one line, without what the shell takes off them.
+fn commands(text: &str) -> Vec<String> {
+    let joined = text.replace("\\e\n", " ").replace("\\\n", " ");
+    joined
+        .lines()
+        .map(|line| line.trim().trim_start_matches("sudo "))
+        .filter(|line| line.starts_with("virtfs-mediator ") && !line.contains("..."))
+        .map(|line| {
+            let end = [" >", " <", " 3<"]
+                .iter()
+                .filter_map(|end| line.find(end))
+                .min();
+            line[..end.unwrap_or(line.len())].to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn commands_of_pages_and_help_are_understood() {
+    let mut texts = vec![Cli::command().render_long_help().to_string()];
+    for directory in ["man", "man/sections"] {
+        for entry in fs::read_dir(tools().join(directory)).unwrap() {
+            let path = entry.unwrap().path();
+            // Those of section 1 are made from the sections.
+            if path.is_file() && path.extension() != Some("1".as_ref()) {
+                texts.push(fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let commands: Vec<String> = texts
+        .iter()
+        .flat_map(|text| commands(text))
+        // Synopses.
+        .filter(|command| !command.contains('['))
+        .collect();
+    assert!(commands.len() > 40, "{commands:#?}");
+    for command in commands {
+        let words = shlex::split(&command).unwrap();
+        if let Err(error) = Cli::command().try_get_matches_from(words) {
+            panic!("{command}\n{error}");
+        }
+    }
+}
+
 #[test]
 fn sections_belong_to_a_page_each() {
     let made = files();

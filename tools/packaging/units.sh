@@ -92,10 +92,12 @@ view_comes_back() {
 }
 
 view_takes_options() {
-  echo 'OPTIONS=--readonly --data mediated --audit journald --require-confinement' >"$root/etc/virtfs-mediator/web.env"
+  echo 'OPTIONS=--data mediated --audit journald --require-confinement' >"$root/etc/virtfs-mediator/web.env"
+  printf '[[rule]]\npath = "/secret"\naction = "deny"\n' >>"$root/etc/virtfs-mediator/web.toml"
   inside systemctl restart virtfs-mediator@web
-  refuses 1 "Read-only file system" inside virtfs-mediator enter web -- touch /srv/web/c
-  soon says web inside journalctl --no-pager VIRTFS_VIEW=web
+  refuses 1 "Permission denied" inside virtfs-mediator enter web -- touch /srv/web/secret
+  soon says VIRTFS_PATH=/secret inside journalctl --no-pager --output=export VIRTFS_VIEW=web
+  says "asked: mediated" inside virtfs-mediator status web
   inside systemctl stop virtfs-mediator@web
   [ "$(property virtfs-mediator@web Result)" = success ]
   [ -z "$(inside ls -A /run/virtfs-mediator)" ]

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::common::{ours, stderr};
+
 /// The tests of each statement, by its tag: names of tests, or, behind `guest `, the beginnings of
 /// probes of tools/guest, whose outcome in a real guest is compared with QEMU's as root.
 type Table = &'static [(&'static str, &'static [&'static str])];
@@ -156,4 +158,73 @@ fn pages_refer_to_pages_that_exist() {
             }
         }
     }
+}
+
+/// The sources as one text, literals that go over several lines being joined.
+fn sources() -> String {
+    let mut all = String::new();
+    for below in ["src", "mediator/src"] {
+        for file in files(&root().join(below), ".rs") {
+            let mut goes_on = false;
+            for line in fs::read_to_string(file).unwrap().lines() {
+                let line = if goes_on { line.trim_start() } else { line };
+                goes_on = line.ends_with('\\');
+                all.push_str(line.trim_end_matches('\\'));
+                if !goes_on {
+                    all.push('\n');
+                }
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn messages_that_the_manual_explains_are_the_program_s() {
+    let sources = sources();
+    let page = page("virtfs-mediator.8");
+    let messages: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Sy "))
+        .collect();
+    assert!(messages.len() >= 15, "{messages:?}");
+    for message in messages {
+        for part in message.split("...\\&") {
+            let part = part.trim_start_matches(',').trim();
+            assert!(
+                !part.is_empty() || message.contains("..."),
+                "a message without words"
+            );
+            assert!(
+                sources.contains(part),
+                "'{part}' of '{message}' is said nowhere"
+            );
+        }
+    }
+}
+
+/// Blocks that are marked so are policies; other blocks are commands.
+#[test]
+fn policies_in_the_manual_have_no_mistake() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut checked = 0;
+    for path in files(&root().join("tools/man"), "") {
+        let text = fs::read_to_string(&path).unwrap();
+        let blocks = text.split(".\\\" policy\n").skip(1);
+        for block in blocks {
+            let (_, rest) = block.split_once('\n').unwrap();
+            let (policy, _) = rest.split_once("\n.Ed").unwrap();
+            let file = directory.path().join(format!("{checked}.toml"));
+            fs::write(&file, policy).unwrap();
+            let output = ours([Path::new("policy"), Path::new("check"), &file]);
+            assert!(
+                output.status.success(),
+                "{}: {policy}\n{}",
+                path.display(),
+                stderr(&output)
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 0);
 }
