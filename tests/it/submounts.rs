@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use crate::common::{Export, Running, Start, assert_nothing_left, ours, shown, stderr, stdout};
+use crate::twin::in_namespace;
 
 /// An export with a tmpfs in a tmpfs, an ext4, a directory and a file from elsewhere, and under each
 /// of them something that is covered.
@@ -18,30 +19,11 @@ const MOUNTS: &str = "
     head -c 200000 /dev/zero >disk/large
     mount --bind ../elsewhere bound; mount --bind ../one one; chmod -R a+rwX .";
 
-/// `run` in a namespace in which `setup` was done in the export.
-fn command(setup: &str, start: &Start, script: &str) -> Command {
-    let words = start.run_words();
-    let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "--propagation", "private", "bash", "-ec"])
-        .arg(format!(
-            "umask 0; cd \"$1\"; {setup}\ncd /; shift; exec \"$@\""
-        ))
-        .arg("sh")
-        .arg(words.iter().rev().nth(1).unwrap())
-        .args(&words)
-        .args(["bash", "-c", script])
-        .current_dir("/")
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null());
-    command
-}
-
 fn run(export: &Export, options: &[&str], script: &str) -> Output {
     let start = Start::new(export);
     let start = options.iter().fold(start, |start, it| start.option(*it));
     let script = format!("cd {}\n{script}", shown(export.path()));
-    command(MOUNTS, &start, &script).output().unwrap()
+    in_namespace(MOUNTS, &start, &script).output().unwrap()
 }
 
 #[track_caller]
@@ -133,7 +115,7 @@ fn directory_bound_to_another_place_of_the_export_is_another_one_there() {
         shown(export.path())
     );
     let start = Start::new(&export).option("--submounts=follow");
-    let output = command(setup, &start, &script).output().unwrap();
+    let output = in_namespace(setup, &start, &script).output().unwrap();
     let wanted = "one\none\none\ntwo\n./again/dir/file\n./loop/real/dir/file\n./real/dir/file\n\
                   moved\nfile\nagain\nloop\nreal";
     assert_eq!(stdout(&output), wanted, "{}", stderr(&output));
@@ -165,7 +147,10 @@ fn hidden_mounts_are_not_there_nor_what_they_cover() {
 /// Runs until the script has said `ready`.
 fn running(export: &Export, start: &Start) -> Running {
     let script = format!("cd {}; echo ready; exec sleep 1000", shown(export.path()));
-    let mut running = Running::spawn(command(MOUNTS, start, &script), start.name().to_owned());
+    let mut running = Running::spawn(
+        in_namespace(MOUNTS, start, &script),
+        start.name().to_owned(),
+    );
     running.ready();
     running
 }
@@ -316,7 +301,7 @@ fn kernel_file_systems_inside_are_refused_whatever_is_chosen() {
         let export = Export::new();
         let start = Start::new(&export).option(format!("--submounts={choice}"));
         let setup = "mkdir -p a/proc; mount -t proc none a/proc";
-        let output = command(setup, &start, "true").output().unwrap();
+        let output = in_namespace(setup, &start, "true").output().unwrap();
         assert_eq!(output.status.code(), Some(78), "{output:?}");
         let told = stderr(&output);
         assert!(told.contains("a/proc, a proc mount"), "{told}");

@@ -3,7 +3,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-use crate::common::{Export, Start, View, shown, stderr, stdout, within};
+use crate::common::{CLIENT_GID, CLIENT_UID, Export, Start, View, shown, stderr, stdout, within};
 
 /// A view of one directory, and another without one.
 pub(crate) struct Twin {
@@ -92,4 +92,56 @@ fn said(output: &Output, at: &Export) -> Said {
         plain(stdout(output)),
         plain(stderr(output)),
     )
+}
+
+/// `run` in a namespace in which `setup` was done in the export.
+pub(crate) fn in_namespace(setup: &str, start: &Start, script: &str) -> Command {
+    let words = start.run_words();
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "bash", "-ec"])
+        .arg(format!(
+            "umask 0; cd \"$1\"; {setup}\ncd /; shift; exec \"$@\""
+        ))
+        .arg("sh")
+        .arg(words.iter().rev().nth(1).unwrap())
+        .args(&words)
+        .args(["bash", "-c", script])
+        .current_dir("/")
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs a script on a directory as the client's user, and then in a client view of it; `setup` is done
+/// before each, anew, in the export, and what is mounted there is nowhere else. What both said.
+#[track_caller]
+pub(crate) fn same_in_namespace(setup: &str, options: &[&str], script: &str) -> String {
+    let raw = Export::new();
+    let plain = format!(
+        "umask 0; cd \"$1\"; {setup}\nexec setpriv --reuid={CLIENT_UID} --regid={CLIENT_GID} \
+         --clear-groups bash -c \"$2\""
+    );
+    let on_raw = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "bash", "-ec", &plain])
+        .args(["sh", &shown(raw.path()), script])
+        .current_dir("/")
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let export = Export::new();
+    let start = Start::new(&export);
+    let start = options.iter().fold(start, |start, it| start.option(*it));
+    let script = format!("cd {}\n{script}", shown(export.path()));
+    let in_view = in_namespace(setup, &start, &script).output().unwrap();
+    let (view, raw) = (stdout(&in_view), stdout(&on_raw));
+    assert_eq!(
+        view,
+        raw,
+        "{options:?} {script}\nview: {}\nraw: {}",
+        stderr(&in_view),
+        stderr(&on_raw)
+    );
+    view
 }
