@@ -365,6 +365,18 @@ fn commands_of_pages_and_help_are_understood() {
 }
 
 #[test]
+fn domain_s_file_of_the_manual_is_understood() {
+    let page = fs::read_to_string(tools().join("man/virtfs-mediator-config.5")).unwrap();
+    let (_, section) = page.split_once(".Sh DOMAINS OF LIBVIRT\n").unwrap();
+    let (_, example) = section
+        .split_once("\n.Bd -literal -offset indent\n")
+        .unwrap();
+    let (example, _) = example.split_once("\n.Ed\n").unwrap();
+    let file: crate::libvirt::domain_file::DomainFile = toml::from_str(example).unwrap();
+    assert_eq!(file.views.len(), 1);
+}
+
+#[test]
 fn sections_belong_to_a_page_each() {
     let made = files();
     for entry in fs::read_dir(tools().join("man/sections")).unwrap() {
