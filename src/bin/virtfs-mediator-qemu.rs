@@ -230,7 +230,7 @@ fn verify(shares: &[Share]) -> Result<(), String> {
         };
         let found =
             rustix::fs::statfs(path).map_err(|errno| format!("{}: {errno}", path.display()))?;
-        if i64::try_from(found.f_type) != Ok(FUSE_SUPER_MAGIC) {
+        if found.f_type != FUSE_SUPER_MAGIC {
             return Err(format!(
                 "{} has no view: name it in the domain's file (virtfs-mediator libvirt enable)",
                 path.display()

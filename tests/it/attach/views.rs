@@ -260,3 +260,45 @@ fn mount_of_the_hosts_over_the_export_stays_below_the_view() {
         assert!(!text.contains(" /run "), "{process:?}: {text}");
     }
 }
+
+/// What the domain's file says of its views holds as the command line's does.
+#[test]
+fn policy_and_audit_file_of_a_domain_hold() {
+    let (lab, export) = (Lab::serving(), Export::new());
+    let domain = Domain::new("ruled", [&export]);
+    fs::write(
+        lab.path("/etc/virtfs-mediator/ruled.toml"),
+        "[[rule]]\nname = \"no-secrets\"\npath = \"/secret\"\naction = \"deny\"\n",
+    )
+    .unwrap();
+    let file = domain.file().replace(
+        "client =",
+        "audit = [\"/run/ruled.audit\"]\nrequire_confinement = true\nclient =",
+    ) + "policy = \"/etc/virtfs-mediator/ruled.toml\"\ncache = \"none\"\ndata = \"passthrough\"\n";
+    fs::write(lab.path("/etc/virtfs-mediator/libvirt/ruled.toml"), file).unwrap();
+    let armed = lab.hook("ruled", "prepare", "begin", &domain.xml());
+    assert!(armed.status.success(), "{}", crate::common::stderr(&armed));
+    let mut peer = Start::of(&domain).spawn(&lab);
+    peer.ready();
+    let place = shown(export.path());
+    peer.does(&format!("echo x >{place}/open"));
+    let (status, seen) = peer.run(&format!("echo x >{place}/secret"));
+    assert_ne!(status, 0, "{seen:?}");
+    let audit = lab.path("/run/ruled.audit");
+    await_that(LIMIT, "the refusal is on record", || {
+        fs::read_to_string(&audit)
+            .is_ok_and(|text| text.contains("\"no-secrets\"") && text.contains("\"ruled-0\""))
+    });
+    // And root's other commands work on it.
+    let metrics = lab.ours(&["metrics", "ruled-0"]);
+    assert!(
+        stdout(&metrics).contains("virtfs_requests_total"),
+        "{}",
+        stdout(&metrics)
+    );
+    let status = stdout(&lab.ours(&["status", "ruled-0"]));
+    assert!(
+        status.contains("cache: none") && status.contains("asked: passthrough"),
+        "{status}"
+    );
+}
