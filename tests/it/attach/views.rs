@@ -268,7 +268,7 @@ fn policy_and_audit_file_of_a_domain_hold() {
     let domain = Domain::new("ruled", [&export]);
     fs::write(
         lab.path("/etc/virtfs-mediator/ruled.toml"),
-        "[[rule]]\nname = \"no-secrets\"\npath = \"/secret\"\naction = \"deny\"\n",
+        "default = \"allow\"\n[[rule]]\nname = \"no-secrets\"\npath = \"/secret\"\naction = \"deny\"\n",
     )
     .unwrap();
     let file = domain.file().replace(
