@@ -50,6 +50,8 @@ fn main() -> ExitCode {
     };
     let why = match emulator {
         Ok(emulator) => {
+            // Signals are as a parent's exec gives them: none blocked, SIGPIPE not ignored. libvirt
+            // leaves them so, and Rust's runtime has changed the second.
             let error = Command::new(&emulator).args(&words).exec();
             format!("{}: {error}", emulator.display())
         }
