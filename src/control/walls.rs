@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns};
@@ -50,6 +50,8 @@ pub(crate) enum Role {
     Registrar,
     /// The client, and whatever it started.
     Client,
+    /// A client that somebody else has started.
+    Peer,
 }
 
 /// The processes that only end things.
@@ -97,6 +99,7 @@ pub(crate) fn around(pid: i32, role: Role, state: &State) -> Vec<Wall> {
             walls.push(seccomp(&status));
         }
         Role::Client => {}
+        Role::Peer => walls.push(seccomp(&status)),
     }
     walls
 }
@@ -152,7 +155,7 @@ fn ids(status: &Status, role: Role, state: &State) -> Wall {
                 apart && no_root && groups.is_empty(),
             )
         }
-        Role::Client => {
+        Role::Client | Role::Peer => {
             let own = all(&uid, state.client_uid) && all(&gid, state.client_gid);
             ("the client's ids", own)
         }
@@ -185,11 +188,14 @@ fn capabilities(status: &Status, role: Role) -> Wall {
     let most = match role {
         Role::Mediator => MEDIATOR,
         Role::Registrar => REGISTRAR,
-        Role::Helper(_) | Role::Client => 0,
+        Role::Helper(_) | Role::Client | Role::Peer => 0,
     };
     let bounded = |name: &str| set(name).is_some_and(|set| set & !most == 0);
     let nothing = |name: &str| set(name) == Some(0);
-    let stands = ["CapEff", "CapPrm", "CapBnd"].into_iter().all(bounded)
+    // libvirt leaves a peer's bounding set as it is: of no use behind no_new_privs.
+    let bounding = role == Role::Peer || bounded("CapBnd");
+    let stands = ["CapEff", "CapPrm"].into_iter().all(bounded)
+        && bounding
         && ["CapInh", "CapAmb"].into_iter().all(nothing);
     let shown = ["CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"].map(|name| {
         let value = set(name).map_or_else(|| "?".to_owned(), |set| format!("{set:x}"));
@@ -206,7 +212,7 @@ fn namespaces(pid: i32, role: Role, isolated: bool) -> Wall {
         Role::Helper(Helper::Warden) => &ALL[..6],
         Role::Helper(Helper::Init) | Role::Client if isolated => &ALL[..3],
         Role::Helper(Helper::Init) | Role::Client => &ALL[..2],
-        Role::Helper(Helper::Keeper) | Role::Registrar => &ALL[..1],
+        Role::Helper(Helper::Keeper) | Role::Registrar | Role::Peer => &ALL[..1],
     };
     let link = |who: &str, kind: &str| fs::read_link(format!("/proc/{who}/ns/{kind}")).ok();
     let own: BTreeSet<&str> = ALL
@@ -357,10 +363,11 @@ fn descriptors(pid: i32) -> Wall {
         let channel = ["pipe:[", "socket:[", "anon_inode:["]
             .iter()
             .any(|kind| target.starts_with(kind));
+        let meta = fs::metadata(entry.path());
         // As the mediator sees them; of a file of the export, its path below the export.
-        if channel || target == "/dev/fuse" || target.ends_with("/fd") {
+        if channel || meta.as_ref().is_ok_and(is_fuse) || target.ends_with("/fd") {
             channels += 1;
-        } else if fs::metadata(entry.path()).is_ok_and(|meta| is_special(&meta)) {
+        } else if meta.is_ok_and(|meta| is_special(&meta)) {
             strange.push(format!("{} is {}", name.display(), target.escape_debug()));
         }
     }
@@ -370,6 +377,16 @@ fn descriptors(pid: i32) -> Wall {
         strange.join("; ")
     };
     Wall::new("descriptors", strange.is_empty() && channels > 0, found)
+}
+
+/// `/dev/fuse`, whose path is another once the mount that it was opened on is detached.
+fn is_fuse(meta: &fs::Metadata) -> bool {
+    let (major, minor) = (
+        rustix::fs::major(meta.rdev()),
+        rustix::fs::minor(meta.rdev()),
+    );
+    // Documentation/admin-guide/devices.txt.
+    meta.file_type().is_char_device() && (major, minor) == (10, 229)
 }
 
 /// Neither a regular file nor a directory nor a symbolic link.

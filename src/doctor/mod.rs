@@ -6,11 +6,11 @@
 //! * [`kernel`], [`fuse`], [`lsm`], [`limits`], [`ids`], [`export`], [`qemu`]: the checks.
 
 mod catalogue;
-mod child;
+pub(crate) mod child;
 mod export;
 mod findings;
 mod fuse;
-mod ids;
+pub(crate) mod ids;
 mod kernel;
 mod limits;
 mod lsm;

@@ -27,12 +27,7 @@ pub(crate) fn own_mounts() -> Result<()> {
 /// was planned: nobody put a link or another directory in its place meanwhile.
 pub(crate) fn reopen(path: &Path, planned: &OwnedFd) -> Result<OwnedFd> {
     let found = open_plain(path)?;
-    let identity = |fd: &OwnedFd| {
-        rustix::fs::fstat(fd)
-            .map(|stat| (stat.st_dev, stat.st_ino))
-            .map_err(|errno| step(&format!("fstat({})", path.display()), errno))
-    };
-    if identity(&found)? != identity(planned)? {
+    if !is_same(&found, planned)? {
         return Err(Error::new(
             Class::Mount,
             format!("{} was replaced while starting", path.display()),
@@ -40,6 +35,16 @@ pub(crate) fn reopen(path: &Path, planned: &OwnedFd) -> Result<OwnedFd> {
         ));
     }
     Ok(found)
+}
+
+/// Whether two descriptors are of one directory, by device and inode, through whichever mounts.
+pub(crate) fn is_same(one: &OwnedFd, other: &OwnedFd) -> Result<bool> {
+    let identity = |fd: &OwnedFd| {
+        rustix::fs::fstat(fd)
+            .map(|stat| (stat.st_dev, stat.st_ino))
+            .map_err(|errno| step("fstat", errno))
+    };
+    Ok(identity(one)? == identity(other)?)
 }
 
 /// Opens a canonical path; a symbolic link anywhere in it is an error.

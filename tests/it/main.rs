@@ -7,17 +7,24 @@
 )]
 
 mod acls;
+mod attach;
 mod audit;
 mod common;
+mod completion;
 mod doctor;
 mod errors;
+mod filesystems;
 mod gate;
+mod host_changes;
 mod host_namespace;
 mod language;
+mod libvirt;
 mod limited;
 mod listings;
 mod live;
+mod manual;
 mod metrics;
+mod migration;
 mod passthrough;
 mod policy_tools;
 mod process;
@@ -27,6 +34,7 @@ mod readme;
 mod requests;
 mod rules;
 mod semantics;
+mod service;
 mod several;
 mod submounts;
 mod teardown;

@@ -27,6 +27,7 @@ fn desk() -> (Desk, UnixStream, crossbeam_channel::Sender<Line>) {
         isolated: false,
         keeper: rundir::Process { pid: 1, started: 0 },
         walls: None,
+        peer: None,
         init: None,
         warden: None,
         registrar: None,

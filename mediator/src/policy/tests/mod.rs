@@ -8,7 +8,6 @@ mod follow;
 mod grants;
 mod limits;
 mod manual;
-mod manual_table;
 mod observe;
 mod phrase;
 mod pretend;

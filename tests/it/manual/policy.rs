@@ -1,7 +1,7 @@
-//! Which tests hold the statements of the manual page.
+//! Which tests hold the statements of virtfs-mediator-policy(5).
 
 /// The tests of each statement.
-pub(super) const TESTS: &[(&str, &[&str])] = &[
+pub(super) const TESTS: super::Table = &[
     (
         "F1",
         &[
