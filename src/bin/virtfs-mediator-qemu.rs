@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, getsockopt, recv, send,
@@ -161,12 +162,15 @@ fn attach() -> Result<PathBuf, String> {
             peer.uid()
         )));
     }
-    send(
+    match send(
         connection.as_raw_fd(),
         protocol::ATTACH,
         MsgFlags::MSG_NOSIGNAL,
-    )
-    .map_err(|errno| failed(&errno.desc()))?;
+    ) {
+        // Refused before it was said: the answer is there.
+        Ok(_) | Err(Errno::EPIPE) => {}
+        Err(errno) => return Err(failed(&errno.desc())),
+    }
     let mut fds = [PollFd::new(connection.as_fd(), PollFlags::POLLIN)];
     let limit = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
     if nix::poll::poll(&mut fds, limit) == Ok(0) {
@@ -176,17 +180,31 @@ fn attach() -> Result<PathBuf, String> {
         )));
     }
     let mut answer = [0; protocol::ANSWER_MAX];
-    let count = recv(connection.as_raw_fd(), &mut answer, MsgFlags::empty())
-        .map_err(|errno| failed(&errno.desc()))?;
+    let mut hear = || recv(connection.as_raw_fd(), &mut answer, MsgFlags::empty());
+    let count = match hear() {
+        // It was refused, and our word not read: that is told once, and then the answer.
+        Err(Errno::ECONNRESET) => hear(),
+        heard => heard,
+    }
+    .map_err(|errno| failed(&errno.desc()))?;
     let answer = answer.get(..count).unwrap_or_default();
     if let Some(path) = answer.strip_prefix(protocol::YES) {
         return Ok(OsStr::from_bytes(path).into());
     }
     let why = match answer.strip_prefix(protocol::NO) {
-        Some(why) => String::from_utf8_lossy(why).escape_debug().to_string(),
+        Some(why) => printable(&String::from_utf8_lossy(why)),
         None => "the service ended without an answer; its log says more".to_owned(),
     };
     Err(format!("the views of this domain were not laid: {why}"))
+}
+
+/// One line, whatever it holds.
+fn printable(text: &str) -> String {
+    let shown = |one: char| match one.is_control() {
+        true => one.escape_default().to_string(),
+        false => one.to_string(),
+    };
+    text.chars().map(shown).collect()
 }
 
 /// Closed by exec: the emulator gets no descriptor of ours.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::waitpid;
@@ -353,10 +353,11 @@ fn descriptors(pid: i32) -> Wall {
         let channel = ["pipe:[", "socket:[", "anon_inode:["]
             .iter()
             .any(|kind| target.starts_with(kind));
+        let meta = fs::metadata(entry.path());
         // As the mediator sees them; of a file of the export, its path below the export.
-        if channel || target == "/dev/fuse" || target.ends_with("/fd") {
+        if channel || meta.as_ref().is_ok_and(is_fuse) || target.ends_with("/fd") {
             channels += 1;
-        } else if fs::metadata(entry.path()).is_ok_and(|meta| is_special(&meta)) {
+        } else if meta.is_ok_and(|meta| is_special(&meta)) {
             strange.push(format!("{} is {}", name.display(), target.escape_debug()));
         }
     }
@@ -366,6 +367,16 @@ fn descriptors(pid: i32) -> Wall {
         strange.join("; ")
     };
     Wall::new("descriptors", strange.is_empty() && channels > 0, found)
+}
+
+/// `/dev/fuse`, whose path is another once the mount that it was opened on is detached.
+fn is_fuse(meta: &fs::Metadata) -> bool {
+    let (major, minor) = (
+        rustix::fs::major(meta.rdev()),
+        rustix::fs::minor(meta.rdev()),
+    );
+    // Documentation/admin-guide/devices.txt.
+    meta.file_type().is_char_device() && (major, minor) == (10, 229)
 }
 
 /// Neither a regular file nor a directory nor a symbolic link.

@@ -194,7 +194,8 @@ fn place(view: &Lying<'_>, table: &mounts::Table) -> Result<OwnedFd> {
         None => Err(Error::new(
             Class::Mount,
             format!(
-                "in the client's mount namespace {shown} lies on a mount that it does not list"
+                "{shown} lies on a mount that the client does not see: its root directory is another \
+                 than its mount namespace's"
             ),
             "",
         )),

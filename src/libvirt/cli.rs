@@ -18,21 +18,17 @@ pub(crate) enum LibvirtCommand {
     Status(status::Options),
     /// What libvirt calls: checks a domain that is about to start and lets it attach, once.
     ///
-    /// /etc/libvirt/hooks/qemu.d/virtfs-mediator calls it with libvirt's own four words and the
-    /// domain's XML on standard input. Domains that are not ours pass untouched. A refusal ends the
+    /// /etc/libvirt/hooks/qemu.d/virtfs-mediator calls it with libvirt's own four words, behind `--`, and
+    /// the domain's XML on standard input. Domains that are not ours pass untouched. A refusal ends the
     /// start; virsh shows why.
     Hook {
         /// The domain.
-        #[arg(allow_hyphen_values = true)]
         name: std::ffi::OsString,
         /// What libvirt is about to do: `prepare` and `release` count, all else passes.
-        #[arg(allow_hyphen_values = true)]
         operation: std::ffi::OsString,
         /// `begin` or `end`.
-        #[arg(allow_hyphen_values = true)]
         suboperation: std::ffi::OsString,
         /// A `-` of libvirt's, or more.
-        #[arg(allow_hyphen_values = true)]
         extra: Option<std::ffi::OsString>,
     },
 }

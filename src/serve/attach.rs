@@ -22,6 +22,8 @@ use crate::sys;
 /// How long a view of the domain's last start may take to end.
 const LAST_START: Duration = Duration::from_secs(5);
 
+const NAME: &std::ffi::CStr = c"virtfs-mediator";
+
 /// What the service hands over.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -46,6 +48,8 @@ pub(crate) struct Options {
 /// What the peer was told as well.
 pub(crate) fn attach(options: &Options, inside: &'static dyn Inside) -> Result<u8> {
     plan::require_root()?;
+    // In a list of processes, for us and our children: we were executed as /proc/self/exe.
+    let _only_for_people = nix::sys::prctl::set_name(NAME);
     for fd in [options.peer, options.connection] {
         plan::client::refuse_closed_descriptor(fd)?;
     }

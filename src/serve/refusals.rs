@@ -7,7 +7,7 @@ use crate::serve::asker::Asker;
 /// For how long one user's refusals are counted together.
 const WINDOW: Duration = Duration::from_secs(10);
 /// How many of them are told one by one.
-const TOLD: u32 = 5;
+const TOLD: u32 = 20;
 /// How many users are told apart at once.
 const USERS: usize = 64;
 

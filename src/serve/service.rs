@@ -4,6 +4,7 @@
 //! about to start, few of one user are kept, and none longer than it takes to say one word.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -265,7 +266,7 @@ impl<'a> Service<'a> {
         }
         if let Err(error) = self.attach(connection.as_fd(), &connection, who) {
             let why = error.to_string();
-            self.refuse(&connection, who, &why, &why);
+            self.refuse(&connection, who, &why, &format!("{who}: {why}"));
         }
     }
 
@@ -312,8 +313,10 @@ impl<'a> Service<'a> {
         // These stay open over exec. There is one thread, so nothing else is executed meanwhile.
         let peer = rustix::io::dup(peer).map_err(|errno| failed(&errno))?;
         let connection = rustix::io::dup(connection).map_err(|errno| failed(&errno))?;
+        // Whatever an upgrade has put in the program's place meanwhile.
         let mut command = Command::new("/proc/self/exe");
         command
+            .arg0("virtfs-mediator")
             .args(["--log-level", &self.logging.level])
             .args(["--log-format", word(self.logging.format)])
             .arg("attach")
