@@ -294,7 +294,7 @@ pub(crate) fn warn_of_observing(path: &Path, policy: &Policy) {
 
 /// The mediator of a policy with a `map` has power over the map's ids alone: a root directory of
 /// anyone else would be closed to it.
-fn refuse_unmapped_root(path: &Path, export: &OwnedFd, policy: &Policy) -> Result<()> {
+pub(crate) fn refuse_unmapped_root(path: &Path, export: &OwnedFd, policy: &Policy) -> Result<()> {
     let stat = rustix::fs::fstat(export)
         .map_err(|errno| config(format!("export {}: {errno}", path.display()), ""))?;
     let owner = HostOwner {

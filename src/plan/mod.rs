@@ -24,7 +24,8 @@ use crate::{mounts, sys};
 
 pub(crate) use client::{ClientCommand, ClientProcess, refuse_inherited_directories};
 pub(crate) use export::{
-    Wish, open_directory, refuse_other_export, refuse_unfit_export, split_policy, warn_of_observing,
+    Wish, open_directory, refuse_other_export, refuse_unfit_export, refuse_unmapped_root,
+    split_policy, warn_of_observing,
 };
 
 /// All that is needed to start; nothing has been done yet.

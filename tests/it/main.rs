@@ -17,6 +17,7 @@ mod gate;
 mod host_changes;
 mod host_namespace;
 mod language;
+mod libvirt;
 mod listings;
 mod live;
 mod manual;

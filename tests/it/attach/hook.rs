@@ -127,6 +127,8 @@ fn hostile_names_of_our_domains_are_refused_and_others_pass() {
         ".web",
         "-web",
         "--help",
+        "--log-level",
+        "--",
         "a b",
         "a\nb",
         "$(reboot)",
