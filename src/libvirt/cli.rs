@@ -2,9 +2,20 @@
 
 use clap::Subcommand;
 
+use crate::libvirt::{disable, enable, status};
+
 /// What can be done about a libvirt domain.
 #[derive(Debug, Subcommand)]
 pub(crate) enum LibvirtCommand {
+    /// Give a domain's passthrough filesystems views, and its QEMU a user of its own.
+    ///
+    /// Edits the domain through virsh and writes /etc/virtfs-mediator/libvirt/DOMAIN.toml. Shows all
+    /// changes first and asks. A domain that runs has its views from its next start on.
+    Enable(enable::Options),
+    /// Put back what `enable` changed: definition, file, user.
+    Disable(disable::Options),
+    /// Tell which domains are enabled, and what is not as it should be.
+    Status(status::Options),
     /// What libvirt calls: checks a domain that is about to start and lets it attach, once.
     ///
     /// /etc/libvirt/hooks/qemu.d/virtfs-mediator calls it with libvirt's own four words, behind `--`, and
