@@ -127,7 +127,8 @@ pub(crate) fn enable(options: &Options) -> Result<u8> {
     let added = views.added.iter();
     undo.added
         .extend(added.map(|share| (share.directory.clone(), share.tag.clone())));
-    undo.searchable.extend(closed.iter().cloned());
+    undo.searchable
+        .extend(closed.iter().map(|directory| (directory.clone(), ids.uid)));
     if let Who::New(user) = &who {
         undo.user = Some((user.name.clone(), user.id));
     }
