@@ -177,7 +177,11 @@ fn refuse_shared_client(file: &DomainFile) -> Result<()> {
 }
 
 /// A start that is let through finds the service there.
-fn await_service() -> Result<()> {
+///
+/// # Errors
+///
+/// Mount: it is not.
+pub(crate) fn await_service() -> Result<()> {
     let failed = |why: &dyn std::fmt::Display| {
         Error::new(
             Class::Mount,
