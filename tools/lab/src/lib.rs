@@ -291,6 +291,14 @@ impl Drop for Lab {
     }
 }
 
+/// Whether a lab sees an overlay in a path's place, so that what is written there is not the host's.
+#[must_use]
+pub fn is_overlaid(path: &Path) -> bool {
+    ["/etc", "/run", "/usr", "/var"]
+        .iter()
+        .any(|above| path.starts_with(above))
+}
+
 /// Polls until a condition holds; tells whether it did in time.
 pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit;
