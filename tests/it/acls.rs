@@ -163,6 +163,33 @@ fn acl_changed_on_the_host_is_honoured_within_a_second() {
     });
 }
 
+#[test]
+fn acl_that_may_not_be_read_any_more_lets_nobody_in_once_the_policy_is_reloaded() {
+    let export = Export::new();
+    let file = export.path().join("f");
+    fs::write(&file, "x").unwrap();
+    setfacl(&["-m", &format!("u:{NAMED}:r,g::---,o::---")], &file);
+    let how = policy(&export, "");
+    let view = Start::new(&export)
+        .option("--shared")
+        .option("--cache=exclusive")
+        .option(how)
+        .mount();
+    let path = shown(&file);
+    let reads = |uid| {
+        let output = within_as(&view.name, uid, uid, &["cat", &path]);
+        output.status.success()
+    };
+    assert!(reads(NAMED) && !reads(MEMBER) && reads(0));
+    policy(&export, "[[rule]]\ndo = \"xattr\"\naction = \"deny\"\n");
+    let reloaded = crate::common::ours(["reload", &view.name]);
+    assert!(reloaded.status.success(), "{reloaded:?}");
+    assert!(!reads(NAMED) && !reads(MEMBER) && reads(0));
+    policy(&export, "");
+    assert!(crate::common::ours(["reload", &view.name]).status.success());
+    assert!(reads(NAMED) && !reads(MEMBER) && reads(0));
+}
+
 /// A policy file beside an export.
 fn policy(export: &Export, text: &str) -> String {
     let file = export.beside("policy.toml");

@@ -499,6 +499,7 @@ impl Export {
     /// The kernel forgets `count` lookups of a node; more than there were count as all.
     pub fn forget(&self, node: NodeId, count: u64) {
         self.with(|table| table.forget(node, count));
+        self.may_have_left();
     }
 }
 

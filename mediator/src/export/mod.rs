@@ -26,6 +26,7 @@ mod link;
 mod lookup;
 mod names;
 mod node;
+mod room;
 mod setattr;
 mod spelling;
 mod stream;
@@ -51,6 +52,7 @@ pub use table::DescriptorUse;
 
 use attr::Seen;
 use fault::Call;
+use room::Leaving;
 use table::Table;
 
 /// What to do with what lies on another mount than the export's root. Mounts are those that were
@@ -101,6 +103,7 @@ pub struct Export {
     /// The file system said that it has no `O_TMPFILE`.
     no_tmpfile: AtomicBool,
     closes_silently: bool,
+    leaving: Leaving,
 }
 
 impl std::fmt::Debug for Export {
@@ -141,6 +144,7 @@ impl Export {
             exact_names: AtomicBool::new(settings.exact_names),
             no_tmpfile: AtomicBool::new(false),
             closes_silently,
+            leaving: Leaving::default(),
         })
     }
 

@@ -41,7 +41,8 @@ impl Export {
             return Ok(());
         };
         let path = FdName::new(pin.fd());
-        rustix::fs::setxattr(path.as_c_str(), name.as_c_str(), value, flags).call("setxattr")
+        let set = || rustix::fs::setxattr(path.as_c_str(), name.as_c_str(), value, flags);
+        self.with_room(set).call("setxattr")
     }
 
     /// An attribute's value.

@@ -39,10 +39,9 @@ impl Mediator {
         Ok(mode.bits & !cut)
     }
 
-    /// What is said of an ACL before anyone is asked; `None` if the policy is to decide.
-    ///
-    /// ENODATA where many users are served and the file has none, for whatever reason: to their
-    /// kernel any other answer is a refusal of the file.
+    /// What is said of an ACL before the policy is asked: ENODATA where many users are served and the
+    /// file has none, for whatever reason, since to their kernel any other answer is a refusal of the
+    /// file; EACCES where the file has one and the view's is kept elsewhere.
     pub(super) fn acl_before_rules(
         &self,
         trail: &Trail,
