@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::socket::{MsgFlags, recv};
 use serde::{Deserialize, Serialize};
 
 use super::pair::{GO, HELD, HOLD, Kind, Pair};
 use crate::case::Attempt;
-use crate::driver::actor::{Where, begin, in_child};
+use crate::driver::actor::{Where, begin, in_child, leave_child};
 use crate::driver::emulator::{Errand, ask, connected, is_given, say};
 use crate::driver::process::holds_within;
 use crate::driver::start::LIMIT;
@@ -55,16 +56,16 @@ fn forks(count: usize) -> Answers {
 /// The connection of a process that has ended, with its child at the end of it.
 fn orphan() -> Result<String, String> {
     let (read, write) = rustix::pipe::pipe().or_tell("pipe")?;
-    let speak = |socket: &OwnedFd| {
-        let parent = nix::unistd::getppid();
-        // Its parent has forked it and ends at once.
+    let speak = |socket: &OwnedFd, parent| {
+        // It has forked this one and ends at once.
         holds_within(LIMIT, || nix::unistd::getppid() != parent);
         let answer = say(socket, b"attach 1").unwrap_or_else(|why| why);
         i32::from(nix::unistd::write(&write, answer.as_bytes()).is_err())
     };
     in_child(|| {
-        let Ok(socket) = connected() else { return 1 };
-        i32::from(crate::driver::actor::leave_child(|| speak(&socket)).is_err())
+        let (socket, own) = (connected(), nix::unistd::getpid());
+        let spoken = socket.map(|socket| leave_child(|| speak(&socket, own)));
+        i32::from(!matches!(spoken, Ok(Ok(_))))
     })
     .or_tell("fork")?;
     let mut answer = [0; 4096];
@@ -72,13 +73,16 @@ fn orphan() -> Result<String, String> {
     Ok(String::from_utf8_lossy(answer.get(..count).unwrap_or_default()).into_owned())
 }
 
-/// Keeps as many silent connections as it is let, until it is told to stop.
-fn flood() -> usize {
+/// Keeps as many silent connections as it is let, until it is told to stop; tells when it is under way.
+fn flood(told: &Path) -> usize {
     let (mut held, mut count) = (Vec::new(), 0);
     let end = Instant::now() + LIMIT;
     while !fs::exists(STOP).unwrap_or(true) && Instant::now() < end {
         let Ok(socket) = connected() else { continue };
         count += 1;
+        if count == 64 && fs::write(told, "").is_err() {
+            break;
+        }
         held.push(socket);
         held.retain(|socket| {
             let heard = recv(socket.as_raw_fd(), &mut [0; 256], MsgFlags::MSG_DONTWAIT);
@@ -178,11 +182,11 @@ fn asked(pair: &Pair) -> Outcome {
     }
 
     pair.libvirt.run(["rm", HOLD])?;
-    let flooding = begin(Where::Domain(&seat), pair.a.ids, flood)?;
-    let told_before = pair.libvirt.service_log().len();
-    holds_within(Duration::from_secs(5), || {
-        pair.libvirt.service_log().len() > told_before
-    });
+    let told = pair.a.place.export().join("flooding");
+    let flooding = begin(Where::Domain(&seat), pair.a.ids, || flood(&told))?;
+    if !holds_within(LIMIT, || told.exists()) {
+        return Err("the flood did not begin".to_owned());
+    }
     let started = pair.start(&pair.b);
     pair.libvirt.write(STOP, "")?;
     let count = flooding.finish(LIMIT)?;

@@ -81,11 +81,11 @@ pub(super) fn export(lab: &Lab) -> Outcome {
                 for link in ["root", "cwd"] {
                     let proc = std::path::PathBuf::from(format!("/proc/{pid}/{link}"));
                     ways.push(way(format!("by {link} of {name}"), &proc.join(&path)));
-                    // A mediator's root is the export itself.
-                    ways.push(way(
-                        format!("by {link} of {name}, as an export"),
-                        &proc.join("secret"),
-                    ));
+                    if name.starts_with("B's") {
+                        // A mediator's root is the export itself.
+                        let way_in = format!("by {link} of {name}, as an export");
+                        ways.push(way(way_in, &proc.join("secret")));
+                    }
                 }
             }
             ways

@@ -13,6 +13,7 @@ const CONF: &str = "user = \"libvirt-qemu\"\ngroup = \"libvirt-qemu\"\n";
 const HOOK: &str = "/etc/libvirt/hooks/qemu.d/virtfs-mediator";
 /// Where a hook keeps its records, and what must not come to be there.
 const RECORDS: &str = "/run/naive";
+const UUID: &str = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0";
 /// A name that libvirt takes.
 const SHELL: &str = "$(touch owned)";
 /// A hook as one is soon written.
@@ -39,7 +40,8 @@ fn xml(name: &str, emulator: &str) -> String {
         .replace('<', "&lt;")
         .replace(char::is_control, "?");
     format!(
-        "<domain type='qemu'><name>{name}</name><memory unit='MiB'>64</memory>\
+        "<domain type='qemu'><name>{name}</name>\
+         <uuid>{UUID}</uuid><memory unit='MiB'>64</memory>\
          <os><type arch='x86_64' machine='pc'>hvm</type></os><devices>\
          <emulator>{emulator}</emulator></devices></domain>"
     )
