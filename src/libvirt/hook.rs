@@ -17,7 +17,8 @@ use crate::libvirt::armed;
 use crate::libvirt::domain_file::{self, DIRECTORY, DomainFile};
 use crate::libvirt::domain_xml::DomainXml;
 use crate::plan;
-use crate::serve::protocol::{PING, SOCKET, YES};
+use crate::serve::PING;
+use crate::serve::protocol::{SOCKET, YES};
 
 /// More than libvirt ever writes.
 const LONGEST: u64 = 16 * 1024 * 1024;
