@@ -7,7 +7,7 @@ use virtfs_p9::{Ids, Machine, SetAttr};
 
 use super::domain::{Domain, on_host, path};
 use super::lab::{Lab, is_view_at};
-use crate::common::{Export, LIMIT, await_that};
+use crate::common::{Export, LIMIT, await_that, holds_within};
 use crate::host_namespace::rounds;
 
 const ALICE: Ids = Ids {
@@ -199,9 +199,10 @@ fn crash_of_libvirtd_leaves_domain_and_view_alone() {
     seen_by_qemu_alone(&domain, &export);
     owns_files(&machine, &export, "while-it-is-gone");
     lab.start_libvirtd();
-    await_that(LIMIT, "libvirtd knows it again", || {
+    let known = holds_within(LIMIT, || {
         domain.state() == "paused" && domain.qemu() == qemu
     });
+    assert!(known, "{}", lab.libvirtd_log());
     // A command that needs the monitor: it has connected again, and not given up.
     lab.virsh(&["qemu-monitor-command", &domain.name, "--hmp", "info status"]);
     seen_by_qemu_alone(&domain, &export);
