@@ -24,16 +24,17 @@ use crate::pipes::pipe;
 use crate::plan::{ClientProcess, Plan, ViewPlan};
 use crate::relay::Relay;
 use crate::report::{self, Report, Reports};
+use crate::service;
 use crate::sys::{self, Forked};
 
 /// How long a client may take to end after SIGTERM, SIGINT or SIGHUP, before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
 /// `ssi_code` of a signal that the terminal sent: the client, in the same foreground group, has
 /// had it already (sigaction(2), `SI_KERNEL`).
-const FROM_TERMINAL: i32 = 0x80;
+pub(crate) const FROM_TERMINAL: i32 = 0x80;
 
 /// Signals that are the client's.
-const FORWARDED: [Signal; 6] = [
+pub(crate) const FORWARDED: [Signal; 6] = [
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGHUP,
@@ -179,6 +180,7 @@ fn describe(plan: &Plan, view: &ViewPlan) -> State {
         warden: None,
         registrar: None,
         data: view.data.word().to_owned(),
+        submounts: view.submounts.seen(),
     }
 }
 
@@ -313,6 +315,7 @@ impl Launcher {
                 }
                 if self.step == Step::Wanted {
                     self.step = Step::Awaited;
+                    service::status("waiting for a stepping console");
                     for state in &self.states {
                         tracing::info!(
                             "view '{0}' waits for its console: virtfs-mediator step {0}",
@@ -341,6 +344,23 @@ impl Launcher {
             // If the keeper is gone, its end is told by other ways.
             let _may_be_gone = nix::unistd::write(orders, &[order::GO]);
         }
+        // Who leaves is no service's main process.
+        if !self.detach {
+            service::ready(&self.in_words());
+        }
+    }
+
+    /// What runs, for `systemctl status`.
+    fn in_words(&self) -> String {
+        let views: Vec<String> = self
+            .states
+            .iter()
+            .map(|state| format!("{} ({})", state.view, state.export.display()))
+            .collect();
+        let who = self.states.first().map_or_else(String::new, |state| {
+            format!(" for {}:{}", state.client_uid, state.client_gid)
+        });
+        format!("serving {}{who}", views.join(", "))
     }
 
     /// Whether every view has its console now.
@@ -360,6 +380,7 @@ impl Launcher {
 
     fn fail(&mut self, status: u8, what: String) {
         if self.failure.is_none() {
+            service::status(&what);
             self.failure = Some((status, what));
         }
     }
@@ -382,6 +403,7 @@ impl Launcher {
     }
 
     fn stop(&mut self) {
+        service::stopping("ending");
         self.deadline = None;
         if let Some(orders) = self.to_keeper.take() {
             let _already_gone = nix::unistd::write(&orders, &[order::STOP]);
@@ -418,6 +440,7 @@ impl Launcher {
         let ends = matches!(signal, Signal::SIGTERM | Signal::SIGHUP)
             || (signal == Signal::SIGINT && !had_it);
         if ends && self.deadline.is_none() {
+            service::stopping("waiting for the client to end");
             self.deadline = Some(Instant::now() + GRACE);
         }
     }

@@ -11,9 +11,13 @@
 pub mod attack;
 mod audit;
 mod cli;
+mod completion;
 mod control;
 mod doctor;
 mod error;
+#[cfg(test)]
+mod generated;
+mod hints;
 mod identity;
 mod keep;
 mod kernel_view;
@@ -29,7 +33,9 @@ mod policies;
 mod relay;
 mod report;
 mod serve;
+mod service;
 mod step;
+mod submounts;
 mod sys;
 mod view_name;
 
@@ -54,24 +60,40 @@ pub fn main() -> ExitCode {
 
 /// [`main`] with `inside` in the mediator's place.
 fn main_with(inside: &'static dyn Inside) -> ExitCode {
+    match completion::answered() {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(error) => return told(&error),
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let _nowhere_to_tell = error.print();
-            let status = if error.use_stderr() {
-                Class::Usage.status()
-            } else {
-                0
-            };
-            return ExitCode::from(status);
-        }
+        Err(error) => return told(&error),
     };
     match logging::start(&cli.log_level, cli.log_format).and_then(|()| run(cli, inside)) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             tell(&error);
+            service::status(&error.to_string());
             ExitCode::from(&error)
         }
+    }
+}
+
+/// What clap has to say: help on stdout, a mistake on stderr.
+#[allow(clippy::print_stderr, reason = "the command line's mistakes")]
+fn told(error: &clap::Error) -> ExitCode {
+    let _nowhere_to_tell = error.print();
+    if error.use_stderr() {
+        let mut words = std::env::args_os().skip(1);
+        let takes_command = words.any(|word| word == "run" || word == "enter");
+        if takes_command && !words.any(|word| word == "--") {
+            eprintln!(
+                "A command stands behind `--`: virtfs-mediator run /srv/share -- qemu-system-x86_64 ..."
+            );
+        }
+        ExitCode::from(Class::Usage.status())
+    } else {
+        ExitCode::SUCCESS
     }
 }
 
@@ -93,6 +115,7 @@ fn run(cli: Cli, inside: &'static dyn Inside) -> Result<u8> {
             exports,
             command,
         } => {
+            hints::tell_of_unseen_files(&options, &exports, &command);
             let client = ClientCommand {
                 argv: command,
                 directory: plan::working_directory(),
@@ -108,12 +131,7 @@ fn run(cli: Cli, inside: &'static dyn Inside) -> Result<u8> {
             foreground,
             export,
         } => {
-            let plan = plan::plan(
-                &options,
-                std::slice::from_ref(&export),
-                ClientProcess::Nobody,
-                inside,
-            )?;
+            let plan = plan::plan(&options, export.as_slice(), ClientProcess::Nobody, inside)?;
             launcher::start(plan, !foreground).map(Outcome::tell)
         }
         Command::Enter { view, command } => commands::enter(&view, &command),

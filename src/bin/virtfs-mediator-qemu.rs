@@ -153,7 +153,7 @@ fn attach() -> Result<PathBuf, String> {
     let failed = |why: &dyn std::fmt::Display| {
         format!(
             "the views of this domain were not laid: {shown}: {why} (systemctl status \
-             virtfs-mediator-attach.socket)"
+             virtfs-mediator.socket)"
         )
     };
     let connection = connected().map_err(|errno| failed(&errno.desc()))?;

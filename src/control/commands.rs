@@ -2,19 +2,25 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::process::Stdio;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::wait::waitpid;
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use crate::control::rundir::{self, State};
 use crate::error::{Class, Error, Result};
 use crate::identity::Ids;
 use crate::keep::init;
+use crate::kernel_view;
 use crate::launch::client;
+use crate::launcher::{FORWARDED, FROM_TERMINAL};
 use crate::plan::{self, ClientCommand};
 use crate::sys::{self, Forked};
 
@@ -54,12 +60,8 @@ pub(crate) fn enter(view: &str, argv: &[OsString]) -> Result<u8> {
     }
     join(&mounts, CloneFlags::CLONE_NEWNS)?;
     drop((mounts, others));
-    // The terminal sends these to us as well; the command, whose mask is emptied before it is
-    // executed, decides what comes of them.
-    let terminal: SigSet = [Signal::SIGINT, Signal::SIGQUIT].into_iter().collect();
-    terminal
-        .thread_block()
-        .map_err(|errno| Error::step(Class::ClientNotStarted, "sigprocmask", errno))?;
+    // They are the command's, whose mask is emptied before it is executed.
+    let signals = kernel_view::signals(FORWARDED.into_iter().chain([Signal::SIGCHLD]))?;
     match sys::clone_process(0)
         .map_err(|error| Error::step(Class::ClientNotStarted, "fork", error))?
     {
@@ -73,10 +75,34 @@ pub(crate) fn enter(view: &str, argv: &[OsString]) -> Result<u8> {
             crate::tell(&error);
             sys::exit_now(error.class().status())
         }
-        Forked::Parent(child) => Ok(waitpid(child, None)
-            .ok()
-            .and_then(init::ended)
+        Forked::Parent(child) => Ok(ended_with(child, &signals)?
             .map_or(Class::ClientNotStarted.status(), |(_, status)| status)),
+    }
+}
+
+/// Waits for a command's end; what we are sent meanwhile is handed on to it, but not what the
+/// terminal sent to both. `None` if it was somebody else's to wait for.
+fn ended_with(child: Pid, signals: &SignalFd) -> Result<Option<(Pid, u8)>> {
+    loop {
+        while let Ok(Some(info)) = signals.read_signal() {
+            let number = i32::try_from(info.ssi_signo).unwrap_or_default();
+            let signal = Signal::try_from(number).ok();
+            let signal = signal.filter(|signal| *signal != Signal::SIGCHLD);
+            if let Some(signal) = signal.filter(|_| info.ssi_code != FROM_TERMINAL) {
+                // It is not reaped yet: its number is no other's.
+                let _may_have_ended = nix::sys::signal::kill(child, signal);
+            }
+        }
+        match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => {}
+            Ok(status) => return Ok(init::ended(status)),
+            Err(_) => return Ok(None),
+        }
+        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match nix::poll::poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Error::step(Class::ClientNotStarted, "poll", errno)),
+        }
     }
 }
 

@@ -187,7 +187,7 @@ pub(crate) fn await_service() -> Result<()> {
         Error::new(
             Class::Mount,
             format!("{SOCKET}: {why}"),
-            "start the service (systemctl enable --now virtfs-mediator-attach.socket)",
+            "start the service (systemctl enable --now virtfs-mediator.socket)",
         )
     };
     let flags = SockFlag::SOCK_CLOEXEC;

@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::plan;
 use crate::serve::service::Service;
 use crate::serve::socket::Listening;
+use crate::service as manager;
 
 /// Root (libvirt's hook) asks whether the service is there; the answer is [`protocol::YES`].
 pub(crate) const PING: &[u8] = b"ping 1";
@@ -52,8 +53,8 @@ pub(crate) fn serve(options: &Options, logging: Logging) -> Result<u8> {
     crate::identity::mediator(options.mediator_user.as_deref())?;
     let listening = Listening::open(&options.socket)?;
     let mut service = Service::new(&listening.fd, options.mediator_user.clone(), logging)?;
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::warn!("systemd was not told that the service is ready: {error}");
-    }
-    service.run().map(|()| 0)
+    manager::ready("waiting for virtual machines to start");
+    let ended = service.run();
+    manager::stopping("ending; views that run go on");
+    ended.map(|()| 0)
 }

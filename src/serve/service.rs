@@ -22,6 +22,7 @@ use crate::serve::asker::Asker;
 use crate::serve::protocol::{ATTACH, NO, YES};
 use crate::serve::refusals::Refusals;
 use crate::serve::{Logging, PING};
+use crate::service::ITS_WORDS;
 use crate::sys;
 
 /// How long a connection may take to say its word.
@@ -328,6 +329,9 @@ impl<'a> Service<'a> {
             .arg("attach")
             .args(["--peer", &peer.as_raw_fd().to_string()])
             .args(["--connection", &connection.as_raw_fd().to_string()]);
+        for name in ITS_WORDS {
+            command.env_remove(name);
+        }
         if let Some(user) = &self.mediator_user {
             command.args(["--mediator-user", user]);
         }

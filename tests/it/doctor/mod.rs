@@ -24,6 +24,8 @@ mod qemu;
 
 use catalogue::{Problem, Proof};
 
+pub(crate) use harness::elsewhere;
+
 /// All that the cases provoke.
 fn provoked() -> Vec<Problem> {
     let all = [

@@ -60,7 +60,7 @@ fn seen_by_qemu_alone(domain: &Domain<'_>, export: &Export) {
 
 /// Nothing of a domain that has ended is left; libvirtd and the service run on.
 #[track_caller]
-fn nothing_left(domain: &Domain<'_>, export: &Export) {
+pub(super) fn nothing_left(domain: &Domain<'_>, export: &Export) {
     let lab = domain.lab;
     await_that(LIMIT, "all processes of the domain end", || {
         lab.processes()
