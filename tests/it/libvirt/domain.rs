@@ -7,7 +7,7 @@ use std::path::Path;
 use virtfs_p9::{Export as Share, Ids, Launch, Machine, Qemu};
 
 use super::lab::{Lab, QEMU};
-use crate::common::{Export, shown};
+use crate::common::{Export, LIMIT, await_that, shown};
 
 /// What stands in a definition until the client's end is known.
 const SOCKET: &str = "@SOCKET@";
@@ -183,7 +183,7 @@ impl<'a> Domain<'a> {
              -qtest) socket=$2;; -object) memory=$2;; -m) size=$2;; esac; shift; done; \
              virsh -q dumpxml --inactive --security-info $name | \
              sed \"s|{SOCKET}|$socket|; s|{MEMORY}|$memory|; s|{SIZE}|$size|\" >/run/$name.xml && \
-             virsh -q define /run/$name.xml && virsh -q start --paused $name && \
+             virsh -q define /run/$name.xml && virsh -q start --paused $name && : >/run/$name.started && \
              exec tail -f /dev/null --pid=$(cat /run/libvirt/qemu/$name.pid)",
             name = self.name
         );
@@ -191,11 +191,15 @@ impl<'a> Domain<'a> {
         let mut words = vec![command.get_program().to_owned()];
         words.extend(command.get_args().map(ToOwned::to_owned));
         let before = self.definition();
+        let started = self.lab.path(&format!("/run/{}.started", self.name));
+        let _of_an_earlier_boot = fs::remove_file(&started);
         let qemu = Qemu::new().export(Share::local("share", "/nowhere"));
         let machine = Machine::boot(&qemu, &Launch::new().wrapper(words, self.ids()));
         let machine = machine.unwrap_or_else(|error| {
             panic!("{error}\n{}", self.lab.service_log());
         });
+        // QEMU comes for its client before libvirt is done with the start.
+        await_that(LIMIT, "virsh start ends", || started.exists());
         // For the next boot.
         self.lab.define(&before);
         machine

@@ -175,6 +175,11 @@ impl Lab {
         fs::read_to_string(self.path("/run/serve.log")).unwrap_or_default()
     }
 
+    /// What libvirtd told so far of errors and warnings.
+    pub(crate) fn libvirtd_log(&self) -> String {
+        fs::read_to_string(self.path("/var/log/libvirt/libvirtd.log")).unwrap_or_default()
+    }
+
     /// A path of the lab, as it is seen from outside.
     pub(crate) fn path(&self, inside: &str) -> PathBuf {
         assert!(inside.starts_with('/'), "{inside}");
@@ -224,10 +229,11 @@ impl Lab {
         let output = self.run(&argv);
         assert!(
             output.status.success(),
-            "{argv:?}: {}\n{}\n{}",
+            "{argv:?}: {}\n{}\n{}\n{}",
             stdout(&output),
             stderr(&output),
-            self.service_log()
+            self.service_log(),
+            self.libvirtd_log()
         );
         stdout(&output)
     }

@@ -7,7 +7,7 @@ use virtfs_p9::{Ids, Machine, SetAttr};
 
 use super::domain::{Domain, on_host, path};
 use super::lab::{Lab, is_view_at};
-use crate::common::{Export, LIMIT, await_that};
+use crate::common::{Export, LIMIT, await_that, holds_within};
 use crate::host_namespace::rounds;
 
 const ALICE: Ids = Ids {
@@ -60,7 +60,7 @@ fn seen_by_qemu_alone(domain: &Domain<'_>, export: &Export) {
 
 /// Nothing of a domain that has ended is left; libvirtd and the service run on.
 #[track_caller]
-fn nothing_left(domain: &Domain<'_>, export: &Export) {
+pub(super) fn nothing_left(domain: &Domain<'_>, export: &Export) {
     let lab = domain.lab;
     await_that(LIMIT, "all processes of the domain end", || {
         lab.processes()
@@ -199,9 +199,10 @@ fn crash_of_libvirtd_leaves_domain_and_view_alone() {
     seen_by_qemu_alone(&domain, &export);
     owns_files(&machine, &export, "while-it-is-gone");
     lab.start_libvirtd();
-    await_that(LIMIT, "libvirtd knows it again", || {
+    let known = holds_within(LIMIT, || {
         domain.state() == "paused" && domain.qemu() == qemu
     });
+    assert!(known, "{}", lab.libvirtd_log());
     // A command that needs the monitor: it has connected again, and not given up.
     lab.virsh(&["qemu-monitor-command", &domain.name, "--hmp", "info status"]);
     seen_by_qemu_alone(&domain, &export);

@@ -3,6 +3,7 @@
 
 pub(crate) mod domain;
 mod enable;
+mod guest;
 mod hook;
 pub(crate) mod lab;
 mod life;
