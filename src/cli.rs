@@ -344,6 +344,10 @@ pub(crate) struct ViewOptions {
     /// How long the kernel may remember names and attributes; default: as the policy says, or auto.
     #[arg(long, value_enum)]
     pub(crate) cache: Option<CacheOption>,
+    /// What becomes of other file systems mounted inside the export, as they are at the start;
+    /// default: as the policy says, or refuse.
+    #[arg(long, value_enum)]
+    pub(crate) submounts: Option<SubmountsOption>,
     /// Which way the data of open files goes: through the mediator, or past it, by the kernel alone.
     #[arg(long, value_enum, default_value_t = DataOption::Auto)]
     pub(crate) data: DataOption,
@@ -376,6 +380,17 @@ pub(crate) enum CacheOption {
     None,
     /// As long as it likes: nothing but this view changes the export.
     Exclusive,
+}
+
+/// What becomes of other file systems mounted inside the export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SubmountsOption {
+    /// They are listed, and nothing is started.
+    Refuse,
+    /// Their names are not there, nor is what they cover.
+    Hide,
+    /// They are shared too. What is mounted later is not.
+    Follow,
 }
 
 /// Which way the data of open files goes.

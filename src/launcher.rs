@@ -180,6 +180,7 @@ fn describe(plan: &Plan, view: &ViewPlan) -> State {
         warden: None,
         registrar: None,
         data: view.data.word().to_owned(),
+        submounts: view.submounts.seen(),
     }
 }
 

@@ -35,6 +35,7 @@ mod report;
 mod serve;
 mod service;
 mod step;
+mod submounts;
 mod sys;
 mod view_name;
 

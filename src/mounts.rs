@@ -86,6 +86,11 @@ impl Table {
             .filter(move |mount| mount.point != directory && mount.point.starts_with(directory))
     }
 
+    /// Where everything is mounted.
+    pub(crate) fn points(&self) -> Vec<PathBuf> {
+        self.0.iter().map(|mount| mount.point.clone()).collect()
+    }
+
     /// The mount that a path lies on: the last one over the longest prefix.
     pub(crate) fn holding(&self, path: &Path) -> Option<&Mount> {
         self.0

@@ -53,12 +53,18 @@ fn thread_count() -> io::Result<usize> {
     }
 }
 
-/// `mount_setattr(2)` on the mount that `mount` is (and only that one).
+/// `mount_setattr(2)` on the mount that `mount` is, and with `all` on those below it too.
 ///
 /// # Errors
 ///
 /// The errno of mount_setattr(2); ENOSYS before Linux 5.12.
-pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64) -> io::Result<()> {
+pub(crate) fn mount_setattr(
+    mount: BorrowedFd<'_>,
+    set: u64,
+    propagation: u64,
+    all: bool,
+) -> io::Result<()> {
+    let below = if all { libc::AT_RECURSIVE } else { 0 };
     let attr = libc::mount_attr {
         attr_set: set,
         attr_clr: 0,
@@ -72,7 +78,7 @@ pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64) -
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH | below,
             &raw const attr,
             size_of::<libc::mount_attr>(),
         )

@@ -82,3 +82,42 @@ build() {
 }
 
 make_guest() { tools/guest/build; }
+
+# The original sources of a Debian package into DIRECTORY, unpacked there. apt checks their signature;
+# lists of its own, since few hosts have sources in theirs, kept in LISTS for the next.
+debian_source() { # PACKAGE DIRECTORY LISTS
+  local options
+  mkdir -p "$2" "$3/lists/partial"
+  options=(-q -o "Dir::Etc::sourcelist=$3/sources.list" -o Dir::Etc::sourceparts=/dev/null
+    -o "Dir::State::lists=$3/lists" -o Dir::Cache::srcpkgcache= -o Dir::Cache::pkgcache=
+    -o APT::Sandbox::User=root)
+  if [ ! -s "$3/sources.list" ]; then
+    # From where this host has its packages.
+    # shellcheck disable=SC2016 # apt's variables
+    apt-get indextargets --format 'deb-src $(SITE) $(RELEASE) $(COMPONENT)' \
+      'Created-By: Packages' 'Origin: Debian' 'Component: main' | sort -u >"$3/sources.list"
+    [ -s "$3/sources.list" ] || { echo "apt's lists name no Debian: apt-get update" >&2 && return 1; }
+    as_root apt-get "${options[@]}" update || return 1
+  fi
+  (cd "$2" && as_root apt-get "${options[@]}" --download-only source "$1") &&
+    tar -xf "$2/$1"_*.orig.tar.[gx]z -C "$2" --strip-components=1
+}
+
+# libfuse's examples that the package of examples leaves out or has as source, into OUT: others'
+# mirrors, beside which a view is measured and checked.
+build_fuse_examples() { # OUT
+  local work code=0
+  work=$(mktemp -d)
+  debian_source fuse3 "$work/fuse3" "$work/apt" && compile_fuse_examples "$work/fuse3/example" "$1" || code=$?
+  as_root rm -rf "$work"
+  return "$code"
+}
+
+compile_fuse_examples() { # SOURCES OUT
+  local flags
+  read -ra flags < <(pkg-config --cflags --libs fuse3)
+  mkdir -p "$2" &&
+    g++ -O2 -std=c++17 -pthread "$1/passthrough_hp.cc" -o "$2/passthrough_hp.new" "${flags[@]}" &&
+    gcc -O2 -w -D_GNU_SOURCE -pthread "$1/passthrough_ll.c" -o "$2/passthrough_ll.new" "${flags[@]}" &&
+    mv "$2/passthrough_hp.new" "$2/passthrough_hp" && mv "$2/passthrough_ll.new" "$2/passthrough_ll"
+}

@@ -53,6 +53,9 @@ pub(crate) struct State {
     /// `--data`.
     #[serde(default)]
     pub(crate) data: String,
+    /// The mount points that the mediator has below its root: of what is followed, or hidden.
+    #[serde(default)]
+    pub(crate) submounts: Vec<PathBuf>,
 }
 
 /// A process that is not mistaken for a later one with the same number.

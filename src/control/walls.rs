@@ -7,12 +7,14 @@ use std::fs;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::waitpid;
 use serde::Serialize;
 
 use crate::control::rundir::State;
+use crate::mounts::Table;
 use crate::pipes::pipe;
 use crate::report::{Found, Landlock};
 use crate::sys::{self, Forked};
@@ -70,7 +72,7 @@ pub(crate) fn around(pid: i32, role: Role, state: &State) -> Vec<Wall> {
         Role::Mediator => {
             walls.push(user_namespace(pid));
             walls.push(no_more_namespaces(pid));
-            walls.push(one_mount(pid));
+            walls.push(root_mounts(pid, &state.submounts));
             walls.push(not_dumpable(pid));
             walls.push(limits(
                 pid,
@@ -272,23 +274,31 @@ fn no_more_namespaces(pid: i32) -> Wall {
     }
 }
 
-fn one_mount(pid: i32) -> Wall {
+/// The export, and below it what is followed or covered as it was at the start; nothing else.
+fn root_mounts(pid: i32, below: &[PathBuf]) -> Wall {
     let text = fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    let mut mounts = Table::parse(&text).points();
+    mounts.sort_unstable();
+    let expected = std::iter::once(Path::new("/")).chain(below.iter().map(PathBuf::as_path));
+    let as_planned = expected.eq(mounts.iter().map(PathBuf::as_path));
     let text = String::from_utf8_lossy(&text);
-    let mounts: Vec<&str> = text.lines().collect();
     let words = |line: &str, at: usize| line.split(' ').nth(at).unwrap_or_default().to_owned();
-    let (stands, found) = match mounts.as_slice() {
-        [only] => {
-            let options = words(only, 5);
-            let has = |wanted: &str| options.split(',').any(|option| option == wanted);
-            let safe = has("nosuid") && has("nodev") && has("noexec");
-            let private = !only.contains(" shared:") && !only.contains(" master:");
-            let root = words(only, 3);
-            (safe && private, format!("one mount: {root} ({options})"))
-        }
-        more => (false, format!("{} mounts", more.len())),
+    let is_safe = |line: &str| {
+        let options = words(line, 5);
+        let has = |wanted: &str| options.split(',').any(|option| option == wanted);
+        has("nosuid") && has("nodev") && has("noexec")
     };
-    Wall::new("root directory is the export", stands, found)
+    let is_private = |line: &str| !line.contains(" shared:") && !line.contains(" master:");
+    let safe = text.lines().all(|line| is_safe(line) && is_private(line));
+    let found = match (mounts.len(), text.lines().next()) {
+        (1, Some(only)) => format!("one mount: {} ({})", words(only, 3), words(only, 5)),
+        (0, _) | (_, None) => "no mount".to_owned(),
+        (count, Some(_)) => {
+            let points: Vec<_> = mounts.iter().map(|it| it.display().to_string()).collect();
+            format!("{count} mounts: {}", points.join(", "))
+        }
+    };
+    Wall::new("root directory is the export", as_planned && safe, found)
 }
 
 /// A helper's root directory: nothing in it.
@@ -435,7 +445,7 @@ mod tests {
         let pid = i32::try_from(std::process::id()).unwrap();
         assert!(!namespaces(pid, Role::Mediator, false).stands);
         assert!(!seccomp(&Status::of(pid)).stands);
-        assert!(!one_mount(pid).stands);
+        assert!(!root_mounts(pid, &[]).stands);
         let limits = limits(pid, &["core file size", "locked memory"]);
         assert!(!limits.stands || limits.found == "core file size 0, locked memory 0");
         assert!(!read_back(None)[0].stands);

@@ -38,7 +38,8 @@ const NEVER: [AccessFs; 4] = [
 pub(crate) enum Room<'a> {
     /// A mediator's: what is below the directory, but for [`NEVER`].
     Export(&'a OwnedFd),
-    /// A registrar's: the kernel opens files below the directory in its name; it opens none.
+    /// A registrar's: the kernel opens files below the directory in its name, those that a user of
+    /// the view executes too; it opens none, and has no `execve`.
     Backing(BorrowedFd<'a>),
     /// Removing what is below the directory; for the keeper, which has processes to kill.
     Removal(&'a OwnedFd),
@@ -52,7 +53,7 @@ impl Room<'_> {
             Self::Export(root) => Some((root.as_fd(), allowed(AccessFs::from_all(NEWEST)))),
             Self::Backing(root) => Some((
                 *root,
-                AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate,
+                AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::Execute,
             )),
             Self::Removal(root) => Some((
                 root.as_fd(),

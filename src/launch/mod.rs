@@ -9,6 +9,7 @@
 pub(crate) mod calls;
 pub(crate) mod child;
 pub(crate) mod client;
+mod covers;
 mod descriptors;
 pub(crate) mod fusemount;
 pub(crate) mod inside;

@@ -19,6 +19,7 @@ use crate::launch::inside::Wall;
 use crate::launch::peer::{Lying, Peer};
 use crate::launch::seccomp::Verdict;
 use crate::launch::{fusemount, isolate, mediator, namespace};
+use crate::mounts::Table;
 use crate::pipes::{await_byte, pipe};
 use crate::plan::{ClientProcess, Plan, ViewPlan};
 use crate::report::Reporter;
@@ -160,7 +161,9 @@ fn lay(peer: &Peer, plan: &Plan, views: Vec<Prepared>, reporter: &Reporter) -> R
 
 fn prepare(plan: &Plan, view: &ViewPlan) -> Result<Prepared> {
     let export = namespace::reopen(&view.export, &view.export_fd)?;
-    let tree = namespace::clone_export(&export, view.policy.readonly())?;
+    view.submounts.check_unchanged(&Table::read()?)?;
+    let follow = view.submounts.are_followed();
+    let tree = namespace::clone_export(&export, view.policy.readonly(), follow)?;
     let mounted = fusemount::mount(view, &plan.client, plan.shared)?;
     let mount_id = fusemount::mount_id(&mounted.mount)?;
     let place = if view.at == view.export {
@@ -240,6 +243,7 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
                 reporter: &given.reporter,
                 shared: plan.shared,
                 cache: view.cache,
+                submounts: view.submounts,
                 data: view.data,
                 registrar: to_registrar,
                 debug: plan.debug,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Class, Error, Result};
 use crate::launch::peer::Peer;
 use crate::mounts;
-use crate::plan::config;
+use crate::plan::{ViewPlan, config};
 
 /// Which process uses the views. What follows from that is decided where this is matched.
 pub(crate) enum ClientProcess {
@@ -92,10 +92,10 @@ pub(crate) fn refuse_closed_descriptor(fd: RawFd) -> Result<()> {
 /// class), whichever mount it was opened through.
 pub(super) fn refuse_inherited_descriptors(
     handed_on: &[RawFd],
-    export: &Path,
+    view: &ViewPlan,
     table: &mounts::Table,
 ) -> Result<()> {
-    let places = table.places_of(export);
+    let places = view.submounts.places(table);
     for fd in handed_on {
         if let Ok(target) = std::fs::read_link(format!("/proc/self/fd/{fd}"))
             && places.iter().any(|place| target.starts_with(place))
@@ -104,7 +104,7 @@ pub(super) fn refuse_inherited_descriptors(
                 format!(
                     "descriptor {fd} is {}, inside export {}",
                     target.display(),
-                    export.display()
+                    view.export.display()
                 ),
                 "redirect it elsewhere: it would lead the client past the view",
             ));

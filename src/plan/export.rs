@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use virtfs_mediator_core::ids::{HostGid, HostOwner, HostUid};
-use virtfs_mediator_core::policy::{CacheWord, DataJudgement, IdSpan, Policy};
+use virtfs_mediator_core::policy::{CacheWord, DataJudgement, IdSpan, Policy, SubmountsWord};
 
-use crate::cli::{CacheOption, DataOption};
+use crate::cli::{CacheOption, DataOption, SubmountsOption};
 use crate::control::rundir;
 use crate::error::{Class, Error, Result};
 use crate::live::in_force::Text;
 use crate::plan::{ViewPlan, config};
+use crate::submounts::{Submounts, is_kernels_own, is_view};
 use crate::{mounts, view_name};
 
 /// What is wanted of one export.
@@ -26,6 +27,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) at: Option<&'a Path>,
     /// As the policy says if it is not given.
     pub(crate) cache: Option<CacheOption>,
+    /// As the policy says if it is not given.
+    pub(crate) submounts: Option<SubmountsOption>,
     pub(crate) data: DataOption,
     pub(crate) readonly: bool,
 }
@@ -80,6 +83,7 @@ pub(super) fn view(
     }
     refuse_other_export(&path, &policy)?;
     refuse_unmapped_root(&path, &export_fd, &policy)?;
+    let submounts = Submounts::plan(submounts_word(wish.submounts, &policy), &path, table)?;
     refuse_strict_passthrough(wish.data, &policy)?;
     warn_of_overflow_ids(&policy);
     warn_of_observing(&path, &policy);
@@ -102,11 +106,22 @@ pub(super) fn view(
         at,
         policy,
         cache,
+        submounts,
         data: wish.data.into(),
         policy_file,
         policy_text,
         readonly: wish.readonly,
     })
+}
+
+/// The word that was given, else the policy's.
+pub(crate) fn submounts_word(given: Option<SubmountsOption>, policy: &Policy) -> SubmountsWord {
+    match given {
+        Some(SubmountsOption::Refuse) => SubmountsWord::Refuse,
+        Some(SubmountsOption::Hide) => SubmountsWord::Hide,
+        Some(SubmountsOption::Follow) => SubmountsWord::Follow,
+        None => policy.settings().submounts.unwrap_or_default(),
+    }
 }
 
 /// The exports of the command line, each with the policy file of its own if it has one; without
@@ -186,56 +201,17 @@ pub(crate) fn open_directory(typed: &Path, what: &str) -> Result<(PathBuf, Owned
     Ok((path, fd))
 }
 
-/// File systems whose files are the kernel's own state: to write to one is to command the kernel.
-fn is_kernels_own(kind: &str) -> bool {
-    const KINDS: [&str; 12] = [
-        "proc",
-        "sysfs",
-        "securityfs",
-        "debugfs",
-        "tracefs",
-        "cgroup",
-        "cgroup2",
-        "bpf",
-        "configfs",
-        "efivarfs",
-        "fusectl",
-        "devpts",
-    ];
-    KINDS.contains(&kind)
-}
-
+/// Refuses what can be no export, whatever is mounted inside it.
+///
+/// # Errors
+///
+/// Configuration.
 pub(crate) fn refuse_unfit_export(path: &Path, table: &mounts::Table) -> Result<()> {
     let shown = path.display();
     if path == Path::new("/") {
         return Err(config(
             "the export is the root directory",
             "share a directory below it: a view of everything protects nothing",
-        ));
-    }
-    for mount in table.below(path) {
-        if is_kernels_own(&mount.kind) {
-            return Err(config(
-                format!(
-                    "export {shown} contains {}, a {} mount",
-                    mount.point.display(),
-                    mount.kind
-                ),
-                "kernel file systems cannot be shared: choose another directory",
-            ));
-        }
-    }
-    let inside: Vec<String> = table
-        .below(path)
-        .map(|mount| mount.point.display().to_string())
-        .collect();
-    if !inside.is_empty() {
-        return Err(config(
-            format!(
-                "other file systems are mounted inside export {shown}: {}",
-                inside.join(", ")
-            ),
-            "share them one by one (several exports can be named), or unmount them",
         ));
     }
     if let Some(mount) = table.holding(path)
@@ -247,7 +223,7 @@ pub(crate) fn refuse_unfit_export(path: &Path, table: &mounts::Table) -> Result<
         ));
     }
     if let Some(mount) = table.holding(path)
-        && mount.kind.starts_with("fuse.virtfs-mediator")
+        && is_view(&mount.kind)
     {
         return Err(config(
             format!("export {shown} is itself a view"),

@@ -20,12 +20,13 @@ use crate::launch::inside::Inside;
 use crate::launch::isolate::{self, Bind};
 use crate::launch::peer::Peer;
 use crate::libvirt::domain_file::DomainFile;
+use crate::submounts::Submounts;
 use crate::{mounts, sys};
 
 pub(crate) use client::{ClientCommand, ClientProcess, refuse_inherited_directories};
 pub(crate) use export::{
     Wish, open_directory, refuse_other_export, refuse_unfit_export, refuse_unmapped_root,
-    split_policy, warn_of_observing,
+    split_policy, submounts_word, warn_of_observing,
 };
 
 /// All that is needed to start; nothing has been done yet.
@@ -72,6 +73,8 @@ pub(crate) struct ViewPlan {
     pub(crate) policy: Policy,
     /// How long the kernel may remember: the command line's word, else the policy's.
     pub(crate) cache: CacheOption,
+    /// What is mounted inside the export.
+    pub(crate) submounts: Submounts,
     /// Which way file data goes.
     pub(crate) data: DataMode,
     pub(crate) policy_file: Option<PathBuf>,
@@ -107,6 +110,7 @@ pub(crate) fn plan(
         policy: policy.or_else(|| options.policy.clone()),
         at: options.at.as_deref(),
         cache: options.cache,
+        submounts: options.submounts,
         data: options.data,
         readonly: options.readonly,
     });
@@ -158,6 +162,7 @@ pub(crate) fn for_peer(
         policy: view.policy.clone(),
         at: None,
         cache: view.cache,
+        submounts: None,
         data: view.data.unwrap_or(DataOption::Auto),
         readonly: view.readonly,
     });
@@ -192,7 +197,7 @@ impl Looked {
         let exports = self
             .views
             .iter()
-            .flat_map(|view| self.table.places_of(&view.export));
+            .flat_map(|view| view.submounts.places(&self.table));
         exports
             .chain(self.views.iter().map(|view| view.at.clone()))
             .collect()
@@ -210,7 +215,7 @@ fn look<'a>(wishes: impl Iterator<Item = Wish<'a>>, process: &ClientProcess) -> 
     let mut views: Vec<ViewPlan> = Vec::new();
     for wish in wishes {
         let view = export::view(&wish, &table, &views)?;
-        client::refuse_inherited_descriptors(&handed_on, &view.export, &table)?;
+        client::refuse_inherited_descriptors(&handed_on, &view, &table)?;
         views.push(view);
     }
     Ok(Looked { views, table })
@@ -267,7 +272,7 @@ fn binds(options: &ViewOptions, views: &[ViewPlan], table: &mounts::Table) -> Re
         for view in views {
             let shows = |place: &PathBuf| path.starts_with(place) || place.starts_with(&path);
             let export = &view.export;
-            if table.places_of(export).iter().any(shows) || view.at.starts_with(&path) {
+            if view.submounts.places(table).iter().any(shows) || view.at.starts_with(&path) {
                 return Err(config(
                     format!(
                         "--bind {} would show export {}",
@@ -289,8 +294,9 @@ fn binds(options: &ViewOptions, views: &[ViewPlan], table: &mounts::Table) -> Re
 /// there, unless the view covers it.
 fn refuse_view_beside_its_original(views: &[ViewPlan], table: &mounts::Table) -> Result<()> {
     for view in views {
-        let seen = |place: &&PathBuf| **place != view.at && isolate::shows(place);
-        if let Some(place) = table.places_of(&view.export).iter().find(seen) {
+        // What is below the view is covered by it.
+        let seen = |place: &&PathBuf| !place.starts_with(&view.at) && isolate::shows(place);
+        if let Some(place) = view.submounts.places(table).iter().find(seen) {
             return Err(config(
                 format!(
                     "with --isolate the client would see export {} at {}, besides the view",

@@ -6,6 +6,7 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+mod acls;
 mod attach;
 mod audit;
 mod common;
@@ -18,6 +19,7 @@ mod host_changes;
 mod host_namespace;
 mod language;
 mod libvirt;
+mod limited;
 mod listings;
 mod live;
 mod manual;
@@ -31,9 +33,12 @@ mod qemu;
 mod readme;
 mod requests;
 mod rules;
+mod semantics;
 mod service;
 mod several;
+mod submounts;
 mod teardown;
 mod terminal;
+mod twin;
 mod walls;
 mod workload;

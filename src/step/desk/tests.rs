@@ -32,6 +32,7 @@ fn desk() -> (Desk, UnixStream, crossbeam_channel::Sender<Line>) {
         warden: None,
         registrar: None,
         data: String::new(),
+        submounts: Vec::new(),
     };
     let (here, there) = UnixStream::pair().unwrap();
     let (send, answers) = crossbeam_channel::bounded(ANSWERS_MAX);

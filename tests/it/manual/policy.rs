@@ -280,6 +280,22 @@ pub(super) const TESTS: super::Table = &[
     ),
     ("X5", &["mistake_is_told_with_its_place"]),
     (
+        "X6",
+        &["acl_needs_the_right_to_set_modes_and_no_rule_that_changes_them"],
+    ),
+    (
+        "X7",
+        &[
+            "ids_are_mapped_both_ways_and_all_else_is_kept",
+            "id_outside_of_the_map_is_not_stored_not_shown_and_not_lost",
+            "squashed_entries_do_not_become_one",
+        ],
+    ),
+    (
+        "X8",
+        &["policy_stays_in_charge_of_acls_and_is_never_milder_than_one"],
+    ),
+    (
         "L1",
         &[
             "file_may_grow_to_its_limit_and_not_beyond",

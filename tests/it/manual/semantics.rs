@@ -99,6 +99,16 @@ pub(super) const TESTS: super::Table = &[
         &[
             "inode_number_used_again_is_another_node",
             "name_that_leads_to_another_inode_is_stale",
+            "file_that_the_host_replaced_is_stale_and_never_another",
+        ],
+    ),
+    (
+        "I5",
+        &[
+            "files_are_themselves_when_ancestors_are_renamed_and_recorded_links_removed",
+            "file_that_the_host_replaced_is_stale_and_never_another",
+            "hard_links_agree_at_once_whichever_name_is_changed",
+            "twenty_thousand_files_are_walked_and_read_whole",
         ],
     ),
     (
@@ -125,6 +135,7 @@ pub(super) const TESTS: super::Table = &[
         "N4",
         &[
             "every_reader_of_a_large_directory_sees_every_entry_once",
+            "large_directory_loses_and_doubles_nothing_while_others_come_and_go",
             "listing_has_what_was_there_when_it_began_whoever_else_lists",
             "directory_is_listed_whole_through_small_replies",
             "readdir_resumes_at_any_cookie_and_hides_what_is_above",
@@ -166,6 +177,7 @@ pub(super) const TESTS: super::Table = &[
     (
         "T1",
         &[
+            "times_are_set_to_the_nanosecond_each_by_itself",
             "ext4_through_a_view_is_as_ext4",
             "guest times/fixed",
             "guest times/omit_atime",
@@ -188,9 +200,11 @@ pub(super) const TESTS: super::Table = &[
             "guest times/dir_moved_by_unlink",
             "guest times/dir_moved_by_rename",
             "guest chown/times_kept",
+            "change_times_move_with_names_links_owners_and_modes",
             "guest chmod/times_kept",
         ],
     ),
+    ("T4", &["access_times_follow_the_mount_of_the_export"]),
     (
         "W1",
         &[
@@ -294,6 +308,19 @@ pub(super) const TESTS: super::Table = &[
         ],
     ),
     (
+        "X4",
+        &[
+            "acl_decides_for_each_user_as_on_the_export",
+            "acl_is_set_inherited_masked_and_copied_as_on_the_export",
+            "set_group_id_goes_when_an_outsider_of_the_group_sets_an_acl",
+            "acl_changed_on_the_host_is_honoured_within_a_second",
+        ],
+    ),
+    (
+        "X5",
+        &["ids_of_an_acl_are_mapped_both_ways_and_none_is_lost"],
+    ),
+    (
         "C1",
         &[
             "change_by_the_host_is_seen_within_a_second_where_the_kernel_remembers",
@@ -314,6 +341,16 @@ pub(super) const TESTS: super::Table = &[
         &[
             "export_with_another_file_system_inside_is_refused",
             "mount_that_the_host_makes_later_is_not_shown",
+        ],
+    ),
+    ("C4", &["hidden_mounts_are_not_there_nor_what_they_cover"]),
+    (
+        "C5",
+        &[
+            "followed_mounts_are_shared_each_as_its_own_file_system",
+            "inode_numbers_are_unique_over_followed_mounts_and_the_same_in_listings",
+            "directory_bound_to_another_place_of_the_export_is_another_one_there",
+            "mediator_has_the_followed_mounts_alone_without_set_id_devices_programs_and_news",
         ],
     ),
     (
@@ -340,6 +377,16 @@ pub(super) const TESTS: super::Table = &[
         ],
     ),
     ("L4", &["killed_mediator_ends_all"]),
+    (
+        "L5",
+        &[
+            "full_file_system_is_told_as_it_is",
+            "quota_is_told_as_it_is",
+            "limit_of_a_clients_file_size_is_its_own",
+            "failed_write_to_the_disk_is_told_by_fsync",
+            "failed_read_of_the_disk_is_told",
+        ],
+    ),
     (
         "E1",
         &[

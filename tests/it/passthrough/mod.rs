@@ -16,7 +16,7 @@ use virtfs_p9::{Ids, Launch, Machine, Qemu};
 
 use crate::common::{
     CLIENT_GID, CLIENT_UID, Export, LIMIT, Running, Start, assert_nothing_left, await_that,
-    metrics, ours, program, shown, stderr, stdout,
+    metrics, ours, program, shown, stderr, stdout, within,
 };
 use client::{LARGE, expected, pattern, start};
 
@@ -115,6 +115,26 @@ fn small_files_are_registered_only_when_that_is_asked_for() {
             "{mode}"
         );
         assert_eq!(asked(how.name(), "write") == 0.0, past > 0.0, "{mode}");
+    }
+}
+
+#[test]
+fn programs_are_executed_on_either_way() {
+    // The kernel opens what is executed with the registrar's credentials, under its Landlock.
+    for mode in ["auto", "passthrough", "mediated"] {
+        let export = Export::new();
+        let shell = fs::read("/bin/sh").unwrap();
+        assert!(shell.len() >= 64 << 10, "too small to go past by `auto`");
+        let path = put(&export, "shell", &shell);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let view = Start::new(&export)
+            .option("--shared")
+            .option(format!("--data={mode}"))
+            .mount();
+        let output = within(&view.name, [shown(&path).as_str(), "-c", "echo ran"]);
+        assert_eq!(stdout(&output), "ran", "{mode}: {output:?}");
+        let past = metric(&view.name, "passthrough_opened_total");
+        assert_eq!(past > 0.0, mode != "mediated", "{mode}: {past}");
     }
 }
 

@@ -11,7 +11,9 @@ use rustix::fs::{Mode, OFlags, open};
 use virtfs_mediator::attack::Inside;
 use virtfs_mediator_core::policy::{Policy, Users};
 use virtfs_mediator_core::weak::{Wall, switch_off};
-use virtfs_mediator_core::{AuditTo, Cache, DataMode, ServeError, Service, ViewMode, serve};
+use virtfs_mediator_core::{
+    AuditTo, Cache, DataMode, ServeError, Service, Submounts, ViewMode, serve,
+};
 
 use super::OrTell as _;
 use super::liar::{LIES, Liar, Lie};
@@ -134,6 +136,7 @@ fn core(words: Vec<OsString>) -> Result<(), String> {
         proc_fd: path(Path::new("/proc/self/fd"))?,
         control: None,
         policy,
+        submounts: Submounts::Refuse,
         cache: Cache::Auto,
         mode: ViewMode::Client,
         debug: false,

@@ -1,0 +1,87 @@
+//! The table and the JSON.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::judge::{Outcomes, Verdict};
+use crate::outcome::{Case, Outcome};
+
+/// How many of a suite's cases came to what.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Count {
+    fn add(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Passed => self.passed += 1,
+            Outcome::Failed(_) => self.failed += 1,
+            Outcome::Skipped(_) => self.skipped += 1,
+        }
+    }
+}
+
+/// A row a place, a column a suite: `passed/failed/skipped`.
+pub(crate) fn table(outcomes: &Outcomes) -> String {
+    let mut suites: Vec<&str> = Vec::new();
+    for case in outcomes.iter().flat_map(|(_, cases)| cases) {
+        if !suites.contains(&case.suite()) {
+            suites.push(case.suite());
+        }
+    }
+    let mut rows = vec![
+        std::iter::once("passed/failed/skipped".to_owned())
+            .chain(suites.iter().map(|&suite| suite.to_owned()))
+            .collect::<Vec<_>>(),
+    ];
+    for (place, cases) in outcomes {
+        let mut counts: BTreeMap<&str, Count> = BTreeMap::new();
+        for case in cases {
+            counts.entry(case.suite()).or_default().add(&case.outcome);
+        }
+        let cell = |suite: &&str| match counts.get(suite) {
+            Some(count) => format!("{}/{}/{}", count.passed, count.failed, count.skipped),
+            None => "-".to_owned(),
+        };
+        rows.push(
+            std::iter::once(place.to_string())
+                .chain(suites.iter().map(cell))
+                .collect(),
+        );
+    }
+    let widths: Vec<usize> = (0..rows[0].len())
+        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
+        .collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths);
+        let cells = cells.map(|(cell, &width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    kernel: String,
+    passed: usize,
+    failures: &'a [String],
+    places: BTreeMap<String, &'a [Case]>,
+}
+
+/// Everything that was found.
+pub(crate) fn json(outcomes: &Outcomes, verdict: &Verdict) -> serde_json::Result<String> {
+    let uname = rustix::system::uname();
+    serde_json::to_string_pretty(&Json {
+        kernel: uname.release().to_string_lossy().into_owned(),
+        passed: verdict.passed,
+        failures: &verdict.failures,
+        places: outcomes
+            .iter()
+            .map(|(place, cases)| (place.to_string(), cases.as_slice()))
+            .collect(),
+    })
+}
