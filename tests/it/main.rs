@@ -16,6 +16,7 @@ mod language;
 mod listings;
 mod live;
 mod metrics;
+mod older_kernels;
 mod passthrough;
 mod policy_tools;
 mod process;
