@@ -179,7 +179,8 @@ pub(crate) fn own(fd: RawFd) -> OwnedFd {
 /// ENOPROTOOPT on older kernels; ESRCH if that process has been reaped already.
 pub(crate) fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut fd: libc::c_int = -1;
-    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // Of an int.
+    let mut length: libc::socklen_t = 4;
     // SAFETY: the kernel writes one int to `fd` and its length to `length`; both live through the
     // call.
     let result = unsafe {

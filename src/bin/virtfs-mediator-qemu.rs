@@ -50,6 +50,8 @@ fn main() -> ExitCode {
     };
     let why = match emulator {
         Ok(emulator) => {
+            // Signals are as a parent's exec gives them: none blocked, SIGPIPE not ignored. libvirt
+            // leaves them so, and Rust's runtime has changed the second.
             let error = Command::new(&emulator).args(&words).exec();
             format!("{}: {error}", emulator.display())
         }
@@ -151,7 +153,7 @@ fn attach() -> Result<PathBuf, String> {
     let failed = |why: &dyn std::fmt::Display| {
         format!(
             "the views of this domain were not laid: {shown}: {why} (systemctl status \
-             virtfs-mediator-attach.socket)"
+             virtfs-mediator.socket)"
         )
     };
     let connection = connected().map_err(|errno| failed(&errno.desc()))?;
@@ -230,7 +232,7 @@ fn verify(shares: &[Share]) -> Result<(), String> {
         };
         let found =
             rustix::fs::statfs(path).map_err(|errno| format!("{}: {errno}", path.display()))?;
-        if i64::try_from(found.f_type) != Ok(FUSE_SUPER_MAGIC) {
+        if found.f_type != FUSE_SUPER_MAGIC {
             return Err(format!(
                 "{} has no view: name it in the domain's file (virtfs-mediator libvirt enable)",
                 path.display()

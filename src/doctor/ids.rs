@@ -234,7 +234,7 @@ fn parse_status(status: &str) -> Option<(String, Vec<u32>)> {
     Some((field("Name")?.trim().to_owned(), uids))
 }
 
-fn listed(processes: &[(i32, String)]) -> String {
+pub(crate) fn listed(processes: &[(i32, String)]) -> String {
     const SHOWN: usize = 3;
     let mut names: Vec<String> = processes
         .iter()

@@ -127,13 +127,13 @@ pub(crate) fn all() -> Result<Vec<Armed>> {
 /// Configuration: it is not armed (any more).
 pub(crate) fn claim(domain: &str) -> Result<()> {
     let (from, to) = (record(ARMED, domain)?, record(ATTACHED, domain)?);
-    fs::rename(&from, &to).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Error::new(
-            Class::Configuration,
-            format!("domain '{domain}' has its views already, or is not about to start"),
-            "",
-        ),
-        _ => failed(&from, &error),
+    fs::rename(&from, &to).map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            let what = format!("domain '{domain}' has its views already, or is not about to start");
+            Error::new(Class::Configuration, what, "")
+        } else {
+            failed(&from, &error)
+        }
     })
 }
 

@@ -21,6 +21,8 @@ pub(crate) const EMULATORS: &str = "/usr/lib/virtfs-mediator/emulators";
 /// The wrapper itself, however it is called.
 pub(crate) const WRAPPER: &str = "virtfs-mediator-qemu";
 
+/// Each has processes of its own.
+const VIEWS_MAX: usize = 64;
 /// More than that is no file of ours.
 const LONGEST: u64 = 256 * 1024;
 
@@ -229,6 +231,12 @@ impl DomainFile {
         }
         if self.views.is_empty() {
             return Err(config("there is no `[[view]]`", "name one export at least"));
+        }
+        if self.views.len() > VIEWS_MAX {
+            return Err(config(
+                format!("there are {} views", self.views.len()),
+                format!("a domain may have {VIEWS_MAX}"),
+            ));
         }
         for (index, view) in self.views.iter().enumerate() {
             view.check()?;

@@ -17,7 +17,8 @@ use crate::libvirt::armed;
 use crate::libvirt::domain_file::{self, DIRECTORY, DomainFile};
 use crate::libvirt::domain_xml::DomainXml;
 use crate::plan;
-use crate::serve::protocol::{PING, SOCKET, YES};
+use crate::serve::PING;
+use crate::serve::protocol::{SOCKET, YES};
 
 /// More than libvirt ever writes.
 const LONGEST: u64 = 16 * 1024 * 1024;
@@ -177,12 +178,16 @@ fn refuse_shared_client(file: &DomainFile) -> Result<()> {
 }
 
 /// A start that is let through finds the service there.
-fn await_service() -> Result<()> {
+///
+/// # Errors
+///
+/// Mount: it is not.
+pub(crate) fn await_service() -> Result<()> {
     let failed = |why: &dyn std::fmt::Display| {
         Error::new(
             Class::Mount,
             format!("{SOCKET}: {why}"),
-            "start the service (systemctl enable --now virtfs-mediator-attach.socket)",
+            "start the service (systemctl enable --now virtfs-mediator.socket)",
         )
     };
     let flags = SockFlag::SOCK_CLOEXEC;

@@ -66,7 +66,10 @@ pub(crate) fn attach(options: &Options, inside: &'static dyn Inside) -> Result<u
             Ok(0)
         }
         Err(error) => {
-            let told: String = error.to_string().chars().take(ANSWER_MAX / 8).collect();
+            // A policy's mistakes have lines of their own.
+            let text = error.to_string();
+            let lines: Vec<&str> = text.lines().map(str::trim).collect();
+            let told: String = lines.join("; ").chars().take(ANSWER_MAX / 8).collect();
             answer(connection.as_fd(), NO, &told);
             Err(Error::new(
                 error.class(),

@@ -21,6 +21,9 @@ use crate::serve::service::Service;
 use crate::serve::socket::Listening;
 use crate::service as manager;
 
+/// Root (libvirt's hook) asks whether the service is there; the answer is [`protocol::YES`].
+pub(crate) const PING: &[u8] = b"ping 1";
+
 /// Options of the service.
 #[derive(Debug, Args)]
 pub(crate) struct Options {

@@ -4,9 +4,7 @@
 pub(crate) const SOCKET: &str = "/run/virtfs-mediator-attach.sock";
 /// The wrapper asks for its views.
 pub(crate) const ATTACH: &[u8] = b"attach 1";
-/// Root (libvirt's hook) asks whether the service is there.
-pub(crate) const PING: &[u8] = b"ping 1";
-/// Before the emulator's path: the views are there; or alone, to a ping.
+/// Before the emulator's path: the views are there.
 pub(crate) const YES: &[u8] = b"ok ";
 /// Before the reason.
 pub(crate) const NO: &[u8] = b"no ";

@@ -18,10 +18,10 @@ use crate::cli::LogFormat;
 use crate::error::{Class, Error, Result};
 use crate::kernel_view;
 use crate::libvirt::armed;
-use crate::serve::Logging;
 use crate::serve::asker::Asker;
-use crate::serve::protocol::{ATTACH, NO, PING, YES};
+use crate::serve::protocol::{ATTACH, NO, YES};
 use crate::serve::refusals::Refusals;
+use crate::serve::{Logging, PING};
 use crate::service::ITS_WORDS;
 use crate::sys;
 
@@ -29,8 +29,9 @@ use crate::sys;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How many connections may be silent at once.
 const SILENT: usize = 128;
-/// And how many of one user.
+/// And how many of one domain's user; root's are libvirt's hooks, of which many may run as a host boots.
 const SILENT_OF_ONE: usize = 4;
+const SILENT_OF_ROOT: usize = 64;
 /// How many starts may be under way at once.
 const STARTS: usize = 64;
 /// How long one may take.
@@ -233,7 +234,12 @@ impl<'a> Service<'a> {
             .silent
             .iter()
             .filter(|silent| silent.who.uid == who.uid);
-        if own.count() >= SILENT_OF_ONE || self.silent.len() >= SILENT {
+        let most = if who.uid == 0 {
+            SILENT_OF_ROOT
+        } else {
+            SILENT_OF_ONE
+        };
+        if own.count() >= most || self.silent.len() >= SILENT {
             let why = "too many connections at once";
             return self.refuse(&connection, who, why, why);
         }

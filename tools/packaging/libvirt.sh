@@ -7,6 +7,7 @@ try_libvirt() {
   try "libvirt: a machine starts on its view" domain_starts
   try "libvirt: the service restarts, crashes; the machine does not see it" service_may_end
   try "libvirt: an upgrade leaves the machine alone" upgrade_leaves_domain
+  try "libvirt: disable puts the domain back" domain_is_put_back
   try "libvirt: other domains start, with the package and without" other_domain_starts
   power_off
 }
@@ -21,31 +22,20 @@ libvirt_is_installed() {
   in_directory dpkg -i /root/virtfs-mediator.deb
 }
 
-define() { # NAME EMULATOR DEVICES REST
+define() { # NAME DEVICES
   cat >"$root/root/$1.xml" <<END
-<domain type='qemu'><name>$1</name><uuid>4dea22b3-1d52-d8f3-2516-782e98ab3fa0</uuid>
-<memory unit='MiB'>64</memory><os><type arch='x86_64' machine='pc'>hvm</type></os>
-<devices><emulator>$2</emulator>$3</devices>$4</domain>
+<domain type='qemu'><name>$1</name><memory unit='MiB'>64</memory>
+<os><type arch='x86_64' machine='pc'>hvm</type></os>
+<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>$2</devices></domain>
 END
   inside virsh define "/root/$1.xml"
 }
 
 domain_starts() {
-  mkdir -p "$root/srv/web" "$root/etc/virtfs-mediator/libvirt"
-  cat >"$root/etc/virtfs-mediator/libvirt/web.toml" <<'END'
-domain = "web"
-uuid = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0"
-emulator = "/usr/bin/qemu-system-x86_64"
-client = { user = 2000001001, group = 2000001001 }
-[[view]]
-name = "web-share"
-export = "/srv/web"
-END
-  # The domain's own user must reach libvirt's directory of it.
-  chmod o+x "$root/var/lib/libvirt/qemu"
-  define web /usr/lib/virtfs-mediator/emulators/qemu-system-x86_64 \
-    "<filesystem type='mount' accessmode='passthrough'><source dir='/srv/web'/><target dir='share'/></filesystem>" \
-    "<seclabel type='static' model='dac' relabel='yes'><label>+2000001001:+2000001001</label></seclabel>"
+  mkdir -p "$root/srv/web"
+  define web "<filesystem type='mount' accessmode='passthrough'><source dir='/srv/web'/><target dir='share'/></filesystem>"
+  inside virsh dumpxml --inactive web >"$out/web.xml"
+  inside virtfs-mediator libvirt enable web --yes
   inside virsh start web
   says web-share inside virtfs-mediator list
   says "fuse.virtfs-mediator" inside sh -c 'cat "/proc/$(cat /run/libvirt/qemu/web.pid)/mountinfo"'
@@ -74,12 +64,18 @@ upgrade_leaves_domain() {
   soon not views
   inside virsh start web
   inside virsh destroy web
+}
+
+domain_is_put_back() {
+  inside virtfs-mediator libvirt disable web --yes
+  inside virsh dumpxml --inactive web | diff "$out/web.xml" -
+  rm "$out/web.xml"
+  not inside getent passwd virtfs-web
   inside virsh undefine web
-  rm "$root/etc/virtfs-mediator/libvirt/web.toml"
 }
 
 other_domain_starts() {
-  define other /usr/bin/qemu-system-x86_64 "" ""
+  define other ""
   inside virsh start other
   inside virsh destroy other
   # Removed and not purged: the hook, a configuration file, stays.

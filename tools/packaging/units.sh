@@ -124,7 +124,7 @@ QEMU=qemu-system-x86_64 -S -accel tcg -display none -virtfs local,path=/srv/web,
 END
   inside systemctl start virtfs-mediator-vm@web
   says "serving web (/srv/web) for 61234:61234" property virtfs-mediator-vm@web StatusText
-  qemu() { inside sh -c 'grep -l "^qemu-system" /proc/[0-9]*/comm | cut -d/ -f3'; }
+  qemu() { inside sh -c 'grep -l "^qemu-system" /proc/[0-9]*/comm' | cut -d/ -f3; }
   soon qemu
   qemu=$(qemu)
   says "0000000000000000" inside sed -n 's/^CapEff://p' "/proc/$qemu/status"

@@ -107,10 +107,16 @@ impl Lab {
 
     /// Starts the service (again).
     pub(super) fn serve(&mut self) {
+        self.serve_by(|_command| "exec \"$@\"");
+    }
+
+    /// As [`Lab::serve`], by a script that executes its words, with what it needs besides.
+    pub(super) fn serve_by(&mut self, prepare: impl FnOnce(&mut Command) -> &'static str) {
         assert!(self.service.is_none(), "it serves already");
-        let mut child = self
-            .command(program())
-            .arg("serve")
+        let mut command = self.command("sh");
+        let script = prepare(&mut command);
+        let mut child = command
+            .args(["-c", script, "sh", program(), "serve"])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

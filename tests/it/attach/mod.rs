@@ -1,6 +1,7 @@
 //! Views for clients that others have started, without libvirt: processes that stand in for its
 //! children, in a host of their own ([`lab`]).
 
+mod activation;
 mod ends;
 mod flood;
 mod hook;

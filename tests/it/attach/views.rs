@@ -220,6 +220,21 @@ fn peer_does_not_reach_anothers_view_through_proc() {
     let mut b = Start::of(&second).spawn(&lab);
     a.ready();
     b.ready();
+    // With the wrapper of its own accord, while a third is about to start, it gets nothing either.
+    let mut third = Domain::new("third", [&other]);
+    (third.uid, third.gid) = (61_321, 61_322);
+    lab.arm(&third);
+    let asks = format!(
+        "{WRAPPER} -fsdev local,security_model=passthrough,path={} 2>&1",
+        shown(other.path())
+    );
+    let (status, seen) = a.run(&asks);
+    let told = seen.join("\n");
+    assert!(
+        status == 78 && told.contains("no domain with its user"),
+        "{told}"
+    );
+    assert!(lab.is_armed("third"));
     b.does(&format!("echo secret >{}/secret", shown(other.path())));
     let through = format!("/proc/{}/root{}", b.process.pid, shown(other.path()));
     let (status, seen) = a.run(&format!("ls {through} 2>&1"));
@@ -254,9 +269,58 @@ fn mount_of_the_hosts_over_the_export_stays_below_the_view() {
     assert!(mountinfo.contains(" late "), "{mountinfo}");
     peer.does(&format!("echo x >{place}/file && chown 5:6 {place}/file"));
     assert_eq!(fs::metadata(export.path().join("file")).unwrap().uid(), 5);
-    // Nobody of ours keeps what the host unmounts.
-    for process in lab.view("below-0").all() {
+    // Nobody of ours keeps what the host unmounts: the keeper's namespace holds an empty root, the
+    // mediator's the export.
+    let kept = lab.view("below-0");
+    for process in [kept.keeper, kept.mediator] {
         let text = fs::read_to_string(format!("/proc/{}/mountinfo", process.pid)).unwrap();
-        assert!(!text.contains(" /run "), "{process:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{process:?}: {text}");
     }
+    assert_eq!(
+        kept.registrar.namespace("mnt"),
+        kept.keeper.namespace("mnt")
+    );
+    assert_eq!(kept.warden.namespace("mnt"), kept.mediator.namespace("mnt"));
+}
+
+/// What the domain's file says of its views holds as the command line's does.
+#[test]
+fn policy_and_audit_file_of_a_domain_hold() {
+    let (lab, export) = (Lab::serving(), Export::new());
+    let domain = Domain::new("ruled", [&export]);
+    fs::write(
+        lab.path("/etc/virtfs-mediator/ruled.toml"),
+        "default = \"allow\"\n[[rule]]\nname = \"no-secrets\"\npath = \"/secret\"\naction = \"deny\"\n",
+    )
+    .unwrap();
+    let file = domain.file().replace(
+        "client =",
+        "audit = [\"/run/ruled.audit\"]\nrequire_confinement = true\nclient =",
+    ) + "policy = \"/etc/virtfs-mediator/ruled.toml\"\ncache = \"none\"\ndata = \"passthrough\"\n";
+    fs::write(lab.path("/etc/virtfs-mediator/libvirt/ruled.toml"), file).unwrap();
+    let armed = lab.hook("ruled", "prepare", "begin", &domain.xml());
+    assert!(armed.status.success(), "{}", crate::common::stderr(&armed));
+    let mut peer = Start::of(&domain).spawn(&lab);
+    peer.ready();
+    let place = shown(export.path());
+    peer.does(&format!("echo x >{place}/open"));
+    let (status, seen) = peer.run(&format!("echo x >{place}/secret"));
+    assert_ne!(status, 0, "{seen:?}");
+    let audit = lab.path("/run/ruled.audit");
+    await_that(LIMIT, "the refusal is on record", || {
+        fs::read_to_string(&audit)
+            .is_ok_and(|text| text.contains("\"no-secrets\"") && text.contains("\"ruled-0\""))
+    });
+    // And root's other commands work on it.
+    let metrics = lab.ours(&["metrics", "ruled-0"]);
+    assert!(
+        stdout(&metrics).contains("virtfs_requests_total"),
+        "{}",
+        stdout(&metrics)
+    );
+    let status = stdout(&lab.ours(&["status", "ruled-0"]));
+    assert!(
+        status.contains("cache: none") && status.contains("asked: passthrough"),
+        "{status}"
+    );
 }

@@ -8,7 +8,6 @@
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 
@@ -32,6 +31,10 @@ const QEMU_CONF: &str = "user = \"libvirt-qemu\"\ngroup = \"libvirt-qemu\"\n";
 const LOCK: &str = "/run/lock/virtfs-mediator-labs";
 /// Where libvirt puts cgroups on a host without systemd.
 const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// What libvirt has found out about emulators, which takes seconds; it looks again where one has
+/// changed.
+const KNOWN: &str = "/var/cache/libvirt/qemu/capabilities";
 
 /// The processes and mounts of a lab; all are gone when it is dropped.
 pub(super) struct Lab {
@@ -115,6 +118,9 @@ impl Lab {
             lock: Some(lock),
         };
         lab.write("/etc/libvirt/qemu.conf", &format!("{QEMU_CONF}{conf}"));
+        let known = lab.path(KNOWN);
+        fs::create_dir_all(&known).unwrap();
+        copy_all(&remembered(), &known);
         lab
     }
 
@@ -147,14 +153,21 @@ impl Lab {
     pub(super) fn start_service(&self) {
         // The lab's first process takes it over when the shell is gone.
         let words = format!(
-            "virtfs-mediator serve --socket {SOCKET} </dev/null >>/run/serve.log 2>&1 & \
+            "virtfs-mediator serve --socket {SOCKET} </dev/null >/run/serve.log 2>&1 & \
              echo $! >/run/serve.pid"
         );
         self.ok(["sh", "-c", &words]);
-        let socket = self.path(SOCKET);
-        if !holds_within(LIMIT, || socket.exists()) {
-            panic!("no {SOCKET}: {}", self.service_log());
+        if !holds_within(LIMIT, || self.service_log().contains("waiting for")) {
+            panic!("the service does not listen: {}", self.service_log());
         }
+    }
+
+    /// Ends the service as a crash would, and waits until it is gone.
+    #[track_caller]
+    pub(super) fn crash_service(&self) {
+        let pid = self.read("/run/serve.pid").trim().parse().unwrap();
+        self.kill("KILL", pid);
+        self.await_gone(pid);
     }
 
     /// What the service told so far.
@@ -358,6 +371,23 @@ fn wrapper() -> &'static str {
     env!("CARGO_BIN_EXE_virtfs-mediator-qemu")
 }
 
+/// Where labs leave to others what libvirt has found out.
+fn remembered() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("libvirt-capabilities")
+}
+
+/// Copies files, each whole or not at all.
+fn copy_all(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).into_iter().flatten().flatten() {
+        let copied = tempfile::Builder::new().prefix("new-").tempfile_in(to);
+        if let Ok(copy) = copied
+            && fs::copy(entry.path(), copy.path()).is_ok()
+        {
+            let _next_time = copy.persist(to.join(entry.file_name()));
+        }
+    }
+}
+
 /// libvirt's own directory in each cgroup hierarchy.
 fn machines() -> Vec<PathBuf> {
     let mut found = vec![Path::new(CGROUPS).join("machine")];
@@ -379,6 +409,9 @@ fn remove_cgroup(cgroup: &Path) {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        if fs::create_dir_all(remembered()).is_ok() {
+            copy_all(&self.path(KNOWN), &remembered());
+        }
         // The end of the lab's first process, and so of all its processes.
         drop(self.input.take());
         let ended = holds_within(LIMIT, || matches!(self.child.try_wait(), Ok(Some(_))));

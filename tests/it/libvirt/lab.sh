@@ -35,8 +35,13 @@ rm -rf /var/lib/libvirt/qemu/* /var/cache/libvirt
 mkdir -p /var/log/libvirt /var/cache/libvirt
 mount -t tmpfs -o mode=755 virtfs-lab /run
 mkdir -m 1777 /run/lock
-# libvirtd would try it for 48 s where it is there and does not work.
-[ ! -e /dev/kvm ] || mount --bind /dev/null /dev/kvm
+# libvirtd would try it for 48 s where it is there and does not work; and what it could open, such as
+# /dev/null, would have it ask all emulators again at each look.
+if [ -e /dev/kvm ]; then
+  : >/run/no-kvm
+  mount --bind /run/no-kvm /dev/kvm
+  mount -o remount,bind,ro /dev/kvm
+fi
 # As systemd leaves it: what is mounted here would reach every namespace made from this one.
 mount --make-rshared /
 
