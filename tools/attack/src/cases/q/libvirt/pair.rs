@@ -194,7 +194,7 @@ impl Pair {
                 for domain in [&pair.a, &pair.b] {
                     pair.libvirt.define(&domain.xml(LINK, true))?;
                 }
-                // The hook refuses two files with one user: B's follows when A has started.
+                // The hook refuses two domains of one user: B's file follows when A has started.
                 let text = pair.a.toml(&pair.libvirt)?;
                 pair.libvirt.write(&pair.a.file(), &text)?;
             }
@@ -250,10 +250,11 @@ impl Pair {
         Ok(())
     }
 
-    /// In the place of A's, where both have one user.
+    /// Where both have one user, in the place of all that the hook would know of A.
     pub(super) fn file_of_b(&self) -> Result<(), String> {
         if matches!(self.kind, Kind::OneUser | Kind::OneUserUnrecorded) {
-            self.libvirt.run(["rm", &self.a.file()])?;
+            let record = format!("/run/virtfs-mediator-libvirt/attached/{}.json", self.a.name);
+            self.libvirt.run(["rm", &self.a.file(), &record])?;
             let text = self.b.toml(&self.libvirt)?;
             self.libvirt.write(&self.b.file(), &text)?;
         }
