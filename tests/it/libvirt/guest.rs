@@ -42,6 +42,10 @@ fn boot_files(beside: &Export) -> (PathBuf, PathBuf) {
     let (kernel, initrd) = (beside.beside("vmlinuz"), beside.beside("initrd"));
     fs::copy(built.join("vmlinuz"), &kernel).unwrap();
     fs::copy(built.join("initrd"), &initrd).unwrap();
+    // The kernel takes a further archive that is not compressed only where one can begin.
+    let file = fs::File::options().write(true).open(&initrd).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.set_len(length.next_multiple_of(512)).unwrap();
     let tree = beside.beside("tree");
     fs::create_dir(&tree).unwrap();
     fs::write(tree.join("script"), SCRIPT).unwrap();
