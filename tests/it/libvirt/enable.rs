@@ -58,6 +58,7 @@ fn disable_puts_back_what_was() {
     let devices = format!(
         "{}{}\
          <filesystem type='mount' accessmode='mapped'><source dir='/srv'/><target dir='m'/></filesystem>\
+         <filesystem type='mount'><driver type='virtiofs'/><source dir='/srv'/><target dir='v'/></filesystem>\
          <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>\
          <graphics type='vnc' port='-1' autoport='yes' passwd='secret'/>",
         filesystem(export.path(), "share"),
@@ -65,6 +66,7 @@ fn disable_puts_back_what_was() {
     );
     let rest = "<metadata><mine:note xmlns:mine='urn:mine' a='1'>\
                 <mine:emulator>&lt;/not/me&gt;</mine:emulator></mine:note></metadata>\
+                <memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>\
                 <qemu:commandline><qemu:arg value='-msg'/><qemu:arg value='timestamp=on'/>\
                 <qemu:env name='A' value='b'/></qemu:commandline>";
     let domain = Domain::of(&lab, &devices, rest);
@@ -87,6 +89,7 @@ fn disable_puts_back_what_was() {
         "passwd='secret'",
         "timestamp=on",
         "accessmode='mapped'",
+        "<driver type='virtiofs'/>",
     ] {
         assert!(enabled.contains(word), "{word}: {enabled}");
     }
