@@ -200,8 +200,7 @@ impl Keeper {
             End::Stopped if self.client.is_command() => 128 + 9,
             End::Stopped => 0,
             End::Lost { cause, fault } => {
-                // Nobody else is there to tell it.
-                if self.orders.is_none() && fault {
+                if fault && !self.launcher_listens() {
                     tracing::error!("{cause}");
                 }
                 self.reporter.send(&Report::Ended { cause }, None);
@@ -285,6 +284,20 @@ impl Keeper {
         let view = self.views.iter().find(|view| view.warden.pid() == pid)?;
         let cause = format!("view {}: its mediator ended ({})", view.name, told(status));
         Some(End::Lost { cause, fault: true })
+    }
+
+    /// Whether a launcher is there to tell of an end; it may have gone, or said that it goes, and that
+    /// not been heard yet.
+    fn launcher_listens(&self) -> bool {
+        let Some(orders) = &self.orders else {
+            return false;
+        };
+        let mut fds = [PollFd::new(orders.as_fd(), PollFlags::POLLIN)];
+        if !matches!(nix::poll::poll(&mut fds, PollTimeout::ZERO), Ok(1..)) {
+            return true;
+        }
+        let mut byte = [0u8];
+        matches!(nix::unistd::read(orders, &mut byte), Ok(1) if byte[0] == order::STOP)
     }
 
     fn ordered(&mut self) -> Option<End> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use roxmltree::{Document, Node};
 
 use crate::error::{Class, Error, Result};
+use crate::libvirt::domain_xml::DomainXml;
 
 /// What is read of a definition. Ranges are of bytes in `text`.
 #[derive(Clone, Debug)]
@@ -87,11 +88,8 @@ impl Definition {
         if root.tag_name().name() != "domain" {
             return Err(wrong(&"it is not a <domain>"));
         }
-        let text_of = |name: &str| {
-            let node = child(root, name).ok_or_else(|| wrong(&format!("it has no <{name}>")))?;
-            Ok(node.text().unwrap_or_default().trim().to_owned())
-        };
-        let (name, uuid) = (text_of("name")?, text_of("uuid")?.to_ascii_lowercase());
+        // What the hook will go by, when it starts.
+        let facts = DomainXml::parse(&text)?;
         let devices = child(root, "devices").ok_or_else(|| wrong(&"it has no <devices>"))?;
         let emulator = child(devices, "emulator").ok_or_else(|| wrong(&"it has no <emulator>"))?;
         let emulator_text = emulator
@@ -110,9 +108,9 @@ impl Definition {
         let before = text.get(..end_of_devices).unwrap_or_default();
         let end_of_devices = before.trim_end().len();
         Ok(Self {
-            name,
-            uuid,
-            emulator: emulator.text().unwrap_or_default().trim().into(),
+            name: facts.name,
+            uuid: facts.uuid,
+            emulator: facts.emulator.unwrap_or_default(),
             emulator_text,
             dac,
             filesystems,

@@ -181,8 +181,11 @@ fn show_host(name: &str, undo: Option<&Undo>) -> Result<()> {
     if let Some((user, id)) = &undo.user {
         println!("remove system user {user} (uid and gid {id})");
     }
-    for directory in &undo.searchable {
-        println!("remove the ACL entry on {}", directory.display());
+    for (directory, uid) in &undo.searchable {
+        println!(
+            "remove the ACL entry of uid {uid} on {}",
+            directory.display()
+        );
     }
     Ok(())
 }
@@ -200,10 +203,8 @@ fn clean(name: &str, undo: Option<&Undo>) -> Result<()> {
         None => failed.extend(DomainFile::remove(name).err()),
     }
     if let Some(undo) = undo {
-        if let Some((uid, _)) = undo.ids {
-            let taken = undo.searchable.iter();
-            failed.extend(taken.filter_map(|path| search::take_back(path, uid).err()));
-        }
+        let allowed = undo.searchable.iter();
+        failed.extend(allowed.filter_map(|(path, uid)| search::take_back(path, *uid).err()));
         if let Some((user, id)) = &undo.user {
             failed.extend(user::remove(user, *id).err());
         }

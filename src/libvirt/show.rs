@@ -67,7 +67,24 @@ pub(crate) fn diff(before: &str, after: &str, name: &str) {
     let before = before.trim_start_matches('\n');
     let diff = TextDiff::from_lines(before, after.as_str());
     let (old, new) = (format!("{name} (now)"), format!("{name} (then)"));
-    print!("{}", diff.unified_diff().header(&old, &new));
+    let text = diff.unified_diff().header(&old, &new).to_string();
+    print!("{}", without_passwords(&text));
+}
+
+/// Lines around a change may hold one (`<graphics passwd=...>`), and terminals are looked at.
+fn without_passwords(text: &str) -> String {
+    const KEY: &str = " passwd='";
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(KEY) {
+        shown.push_str(before);
+        shown.push_str(KEY);
+        shown.push_str("...");
+        let end = after.find('\'').unwrap_or(after.len());
+        rest = after.get(end..).unwrap_or_default();
+    }
+    shown.push_str(rest);
+    shown
 }
 
 /// A line for each.
@@ -111,4 +128,21 @@ pub(crate) fn refuse_number(typed: &str, definition: &Definition) -> Result<()> 
         ),
         format!("name it: {}, or {}", definition.name, definition.uuid),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let text = "-a\n <graphics type='vnc' passwd='secret' x='1'/>\n passwd='second'";
+        let shown = without_passwords(text);
+        assert!(!shown.contains("sec"), "{shown}");
+        assert!(
+            shown.contains("type='vnc'") && shown.contains("x='1'"),
+            "{shown}"
+        );
+        assert_eq!(without_passwords("nothing"), "nothing");
+    }
 }

@@ -29,8 +29,8 @@ pub(crate) struct Undo {
     pub(crate) added: Vec<(PathBuf, String)>,
     /// The user that was made, and its id.
     pub(crate) user: Option<(String, u32)>,
-    /// Directories that the label's user was let search.
-    pub(crate) searchable: Vec<PathBuf>,
+    /// Directories that the domain's user was let search, and that user.
+    pub(crate) searchable: Vec<(PathBuf, u32)>,
     /// The domain's file of an administrator's own making.
     pub(crate) file: Option<String>,
 }

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use crate::error::{Class, Error, Result};
+use crate::libvirt::definition::Definition;
 
 /// The libvirt of this host.
 const CONNECTION: &str = "qemu:///system";
@@ -69,7 +70,8 @@ pub(crate) fn command(program: &str) -> Command {
 ///
 /// Configuration: there is none, or libvirt does not answer.
 pub(crate) fn find(typed: &str) -> Result<Domain> {
-    let uuid = ask(&["domuuid", "--domain", typed]).map_err(|error| {
+    // `domuuid` takes no uuid.
+    let text = ask(&["dumpxml", "--domain", typed, "--inactive"]).map_err(|error| {
         if error.what().contains("failed to connect") {
             error.cure("start libvirtd (`systemctl start libvirtd`)")
         } else {
@@ -77,7 +79,7 @@ pub(crate) fn find(typed: &str) -> Result<Domain> {
         }
     })?;
     Ok(Domain {
-        uuid: uuid.trim().to_ascii_lowercase(),
+        uuid: Definition::parse(text)?.uuid,
     })
 }
 

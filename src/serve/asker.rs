@@ -150,3 +150,28 @@ fn read_pid(domain: &str) -> Result<i32> {
 fn refused(what: impl Into<String>) -> Error {
     Error::new(Class::Configuration, what, "")
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    use super::*;
+
+    /// As kernels before Linux 6.5 have it done.
+    #[test]
+    fn pidfd_by_number_is_of_whoever_still_holds_its_end() {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (here, there) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+        let who = Asker::of(&here).unwrap();
+        assert_eq!(u32::try_from(who.pid), Ok(std::process::id()));
+        for pidfd in [who.pidfd_by_number(&here), who.pidfd(&here)] {
+            let pid = crate::kernel_view::fdinfo(&pidfd.unwrap(), "Pid").unwrap();
+            assert_eq!(pid, who.pid.to_string());
+        }
+        drop(there);
+        assert!(who.pidfd_by_number(&here).is_err());
+        let nobody = Asker { pid: 0, ..who };
+        assert!(nobody.pidfd_by_number(&here).is_err());
+    }
+}

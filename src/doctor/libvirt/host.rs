@@ -19,8 +19,10 @@ const DAEMONS: [&str; 2] = ["/run/libvirtd.pid", "/run/virtqemud.pid"];
 const HOMES: [&str; 3] = ["/usr/bin", "/usr/libexec", "/usr/local/bin"];
 /// libvirt's AppArmor rules for QEMU have this included, and it is ours to install.
 const APPARMOR: &str = "/etc/apparmor.d/local/abstractions/libvirt-qemu";
-/// Our SELinux module, once `semodule -i` has taken it.
-const SELINUX: &str = "/var/lib/selinux/targeted/active/modules/400/virtfs-mediator";
+/// Where SELinux policies are, each with its modules.
+const SELINUX: &str = "/var/lib/selinux";
+/// Our module in one, once `semodule -i` has taken it.
+const SELINUX_MODULE: &str = "active/modules/400/virtfs-mediator";
 
 /// All checks of this part; qemu.conf, if it could be read.
 pub(super) fn check(findings: &mut Findings) -> Option<QemuConf> {
@@ -209,7 +211,12 @@ fn modules(findings: &mut Findings) {
     }
     if !lsm::selinux_enforcing() {
         findings.ok(Problem::LibvirtSelinux, "SELinux does not enforce");
-    } else if Path::new(SELINUX).exists() {
+    } else if std::fs::read_dir(SELINUX)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|policy| policy.path().join(SELINUX_MODULE).exists())
+    {
         findings.ok(Problem::LibvirtSelinux, "our SELinux module is installed");
     } else {
         findings.tell(

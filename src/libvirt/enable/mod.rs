@@ -71,6 +71,7 @@ pub(crate) fn enable(options: &Options) -> Result<u8> {
 
     let file_before = DomainFile::read(&definition.name)?;
     let undo_before = Undo::read(&definition.name)?;
+    refuse_earlier(&definition, file_before.as_ref(), undo_before.as_ref())?;
     let mut notes = Vec::new();
     let (emulator, link) = emulator(&definition, file_before.as_ref())?;
     let views = views::plan(
@@ -103,7 +104,7 @@ pub(crate) fn enable(options: &Options) -> Result<u8> {
         edit.add(&share.directory, &share.tag);
     }
 
-    let mut undo = undo_before.clone().unwrap_or_else(|| Undo {
+    let mut undo = undo_before.clone().unwrap_or(Undo {
         uuid: definition.uuid.clone(),
         emulator: emulator.clone(),
         label: definition.label_text().map(ToOwned::to_owned),
@@ -112,9 +113,7 @@ pub(crate) fn enable(options: &Options) -> Result<u8> {
         added: Vec::new(),
         user: None,
         searchable: Vec::new(),
-        file: file_before.as_ref().and_then(|_| {
-            std::fs::read_to_string(domain_file::path_of(&definition.name).ok()?).ok()
-        }),
+        file: file_text(&definition.name, file_before.is_some())?,
     });
     if !matches!(who, Who::Kept(_)) {
         undo.ids = Some((ids.uid, ids.gid));
@@ -127,7 +126,8 @@ pub(crate) fn enable(options: &Options) -> Result<u8> {
     let added = views.added.iter();
     undo.added
         .extend(added.map(|share| (share.directory.clone(), share.tag.clone())));
-    undo.searchable.extend(closed.iter().cloned());
+    undo.searchable
+        .extend(closed.iter().map(|directory| (directory.clone(), ids.uid)));
     if let Who::New(user) = &who {
         undo.user = Some((user.name.clone(), user.id));
     }
@@ -166,6 +166,24 @@ pub(crate) fn enable(options: &Options) -> Result<u8> {
     finish(&changes, &options.consent, &notes)
 }
 
+/// A domain of the same name was there before, and was undefined without `disable`.
+fn refuse_earlier(
+    definition: &Definition,
+    file: Option<&DomainFile>,
+    undo: Option<&Undo>,
+) -> Result<()> {
+    let file = file.map(|file| &file.uuid);
+    let mut uuids = file.into_iter().chain(undo.map(|undo| &undo.uuid));
+    if uuids.all(|uuid| *uuid == definition.uuid) {
+        return Ok(());
+    }
+    let name = &definition.name;
+    Err(config(
+        format!("an earlier domain called '{name}' was enabled, and its file is still there"),
+        format!("virtfs-mediator libvirt disable {name}, then enable it again"),
+    ))
+}
+
 /// Shows the changes, asks, makes them.
 #[allow(clippy::print_stdout, reason = "the command's output")]
 fn finish(changes: &Changes, consent: &Consent, notes: &[String]) -> Result<u8> {
@@ -194,23 +212,11 @@ fn finish(changes: &Changes, consent: &Consent, notes: &[String]) -> Result<u8> 
 /// What the domain's QEMU is, and the link by which `<emulator>` leads to the wrapper.
 fn emulator(definition: &Definition, file: Option<&DomainFile>) -> Result<(PathBuf, PathBuf)> {
     let named = &definition.emulator;
-    let real =
-        if is_wrapper(named) {
-            let file = file.ok_or_else(|| {
-            config(
-                format!(
-                    "domain '{}' names {} as its emulator, but has no file of ours: which QEMU it \
-                     had is not known",
-                    definition.name,
-                    named.display()
-                ),
-                format!("put its own emulator back first: virsh edit {}", definition.name),
-            )
-        })?;
-            file.emulator.clone()
-        } else {
-            named.clone()
-        };
+    let real = if is_wrapper(named) {
+        real_emulator(definition, file)?
+    } else {
+        named.clone()
+    };
     let shown = real.display();
     let executable = |path: &Path| {
         std::fs::metadata(path)
@@ -258,6 +264,51 @@ fn emulator(definition: &Definition, file: Option<&DomainFile>) -> Result<(PathB
         ));
     }
     Ok((real, link))
+}
+
+/// What the wrapper becomes, of a domain that names the wrapper.
+fn real_emulator(definition: &Definition, file: Option<&DomainFile>) -> Result<PathBuf> {
+    if let Some(file) = file {
+        return Ok(file.emulator.clone());
+    }
+    let name = &definition.name;
+    if let Some(before) = called_before(&definition.uuid) {
+        return Err(config(
+            format!("domain '{name}' was called '{before}' when it was enabled"),
+            format!(
+                "virsh domrename {name} {before}; virtfs-mediator libvirt disable {before}; then \
+                 rename it again, and enable it"
+            ),
+        ));
+    }
+    Err(config(
+        format!(
+            "domain '{name}' names {} as its emulator, but has no file of ours: which QEMU it had \
+             is not known",
+            definition.emulator.display()
+        ),
+        format!("put its own emulator back first: virsh edit {name}"),
+    ))
+}
+
+/// The text of a file that an administrator wrote before.
+fn file_text(name: &str, is_there: bool) -> Result<Option<String>> {
+    if !is_there {
+        return Ok(None);
+    }
+    let path = domain_file::path_of(name)?;
+    let text = std::fs::read_to_string(&path);
+    text.map(Some)
+        .map_err(|error| config(format!("{}: {error}", path.display()), ""))
+}
+
+/// The name that a domain of this uuid has in a file of ours.
+fn called_before(uuid: &str) -> Option<String> {
+    let names = DomainFile::names().ok()?;
+    names.into_iter().find(|name| {
+        let file = DomainFile::read(name).ok().flatten();
+        file.is_some_and(|file| file.uuid == uuid)
+    })
 }
 
 fn config(what: impl Into<String>, cure: impl Into<String>) -> Error {

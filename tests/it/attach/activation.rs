@@ -39,9 +39,10 @@ fn socket_that_systemd_hands_over_is_served_and_readiness_told() {
             .stdin(Stdio::from(socket));
         ACTIVATED
     });
-    let mut told = [0; 64];
+    let mut told = [0; 256];
     let count = notified.recv(&mut told).unwrap();
-    assert_eq!(&told[..count], b"READY=1\n");
+    let ready = b"READY=1\nSTATUS=waiting for virtual machines to start\n";
+    assert_eq!(&told[..count], ready);
     let domain = Domain::new("activated", [&export]);
     lab.arm(&domain);
     let mut peer = Start::of(&domain).spawn(&lab);

@@ -51,6 +51,14 @@ fn view_is_at_no_moment_in_any_other_namespace() {
     let (lab, export) = (Lab::serving(), Export::new());
     let domain = Domain::new("watched", [&export]);
     lab.arm(&domain);
+    // Other virtual machines start all the time: each new namespace is a copy of the lab's.
+    let mut others = lab
+        .command("sh")
+        .args(["-c", OTHERS])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut peer = Start::of(&domain).spawn(&lab);
     let its = format!(" {} ", export.path().display());
     let mut seen_by_peer = 0;
@@ -94,7 +102,20 @@ fn view_is_at_no_moment_in_any_other_namespace() {
     // Zombies have no mounts.
     kept.assert_gone();
     lab.assert_nothing_left("watched-0");
+    drop(others.stdin.take());
+    let output = others.wait_with_output().unwrap();
+    let made = stdout(&output);
+    assert!(made.lines().count() > 3, "{made}");
+    assert!(made.lines().all(|line| line == "0"), "{made}");
 }
+
+/// Makes one mount namespace after the other, and tells how many views it is born with, until its
+/// standard input ends.
+const OTHERS: &str = "\
+exec 3<&0 </dev/null
+(read -r end <&3; kill $$) &
+trap 'exit 0' TERM
+while :; do unshare -m --propagation slave grep -c fuse.virtfs-mediator /proc/self/mountinfo; done";
 
 #[test]
 fn several_views_of_a_domain_end_together() {

@@ -18,6 +18,7 @@ mod harness;
 mod host;
 mod ids;
 mod kernel;
+mod libvirt;
 mod owners;
 mod qemu;
 
@@ -34,6 +35,7 @@ fn provoked() -> Vec<Problem> {
         exports::PROVOKED,
         owners::PROVOKED,
         qemu::PROVOKED,
+        libvirt::PROVOKED,
     ];
     all.concat()
 }

@@ -15,13 +15,13 @@ const MEMORY: &str = "@MEMORY@";
 const SIZE: &str = "@SIZE@";
 
 /// A domain of a lab.
-pub(super) struct Domain<'a> {
-    pub(super) lab: &'a Lab,
-    pub(super) name: String,
+pub(crate) struct Domain<'a> {
+    pub(crate) lab: &'a Lab,
+    pub(crate) name: String,
 }
 
 /// `<filesystem>` of an export under a tag.
-pub(super) fn filesystem(export: &Path, tag: &str) -> String {
+pub(crate) fn filesystem(export: &Path, tag: &str) -> String {
     format!(
         "<filesystem type='mount' accessmode='passthrough'>\
          <source dir='{}'/><target dir='{tag}'/></filesystem>",
@@ -30,7 +30,7 @@ pub(super) fn filesystem(export: &Path, tag: &str) -> String {
 }
 
 /// A definition: devices besides the emulator, and what follows them.
-pub(super) fn xml(name: &str, devices: &str, rest: &str) -> String {
+pub(crate) fn xml(name: &str, devices: &str, rest: &str) -> String {
     format!(
         "<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>\
          <name>{name}</name><memory unit='MiB'>64</memory>\
@@ -60,7 +60,7 @@ fn driven() -> String {
 impl<'a> Domain<'a> {
     /// One that shares an export under the tag `share`, and is not enabled.
     #[track_caller]
-    pub(super) fn plain(lab: &'a Lab, export: &Export) -> Self {
+    pub(crate) fn plain(lab: &'a Lab, export: &Export) -> Self {
         let name = lab.domain_name();
         lab.define(&xml(&name, &filesystem(export.path(), "share"), ""));
         Self { lab, name }
@@ -68,7 +68,7 @@ impl<'a> Domain<'a> {
 
     /// One with anything in it: devices, and what follows them.
     #[track_caller]
-    pub(super) fn of(lab: &'a Lab, devices: &str, rest: &str) -> Self {
+    pub(crate) fn of(lab: &'a Lab, devices: &str, rest: &str) -> Self {
         let name = lab.domain_name();
         lab.define(&xml(&name, devices, rest));
         Self { lab, name }
@@ -76,91 +76,91 @@ impl<'a> Domain<'a> {
 
     /// One whose devices can be driven; not enabled.
     #[track_caller]
-    pub(super) fn driven(lab: &'a Lab, export: &Export) -> Self {
+    pub(crate) fn driven(lab: &'a Lab, export: &Export) -> Self {
         Self::of(lab, &filesystem(export.path(), "share"), &driven())
     }
 
     /// `libvirt enable --yes`.
     #[track_caller]
-    pub(super) fn enabled(self) -> Self {
+    pub(crate) fn enabled(self) -> Self {
         self.enable(&[]);
         self
     }
 
     /// `libvirt enable --yes WORDS`: what it printed.
     #[track_caller]
-    pub(super) fn enable(&self, words: &[&str]) -> String {
+    pub(crate) fn enable(&self, words: &[&str]) -> String {
         let all = [&["libvirt", "enable", "--yes", &self.name], words].concat();
         self.lab.ours_ok(&all)
     }
 
     /// `libvirt enable --yes WORDS`, which must be refused: exit status and what it said.
     #[track_caller]
-    pub(super) fn enable_fails(&self, words: &[&str]) -> (i32, String) {
+    pub(crate) fn enable_fails(&self, words: &[&str]) -> (i32, String) {
         let all = [&["libvirt", "enable", "--yes", &self.name], words].concat();
         self.lab.ours_fails(&all)
     }
 
     /// `libvirt disable --yes`: what it printed.
     #[track_caller]
-    pub(super) fn disable(&self) -> String {
+    pub(crate) fn disable(&self) -> String {
         self.lab
             .ours_ok(&["libvirt", "disable", "--yes", &self.name])
     }
 
     #[track_caller]
-    pub(super) fn start(&self) {
+    pub(crate) fn start(&self) {
         self.lab.virsh(&["start", &self.name]);
     }
 
     /// A start that must fail: what virsh said.
     #[track_caller]
-    pub(super) fn start_fails(&self) -> String {
+    pub(crate) fn start_fails(&self) -> String {
         self.lab.virsh_fails(&["start", &self.name])
     }
 
     #[track_caller]
-    pub(super) fn destroy(&self) {
+    pub(crate) fn destroy(&self) {
         self.lab.virsh(&["destroy", &self.name]);
     }
 
     #[track_caller]
-    pub(super) fn state(&self) -> String {
+    pub(crate) fn state(&self) -> String {
         self.lab.virsh(&["domstate", &self.name]).trim().to_owned()
     }
 
     /// The definition for the next start.
     #[track_caller]
-    pub(super) fn definition(&self) -> String {
+    pub(crate) fn definition(&self) -> String {
         let flags = ["--inactive", "--security-info"];
         self.lab.virsh(&["dumpxml", &self.name, flags[0], flags[1]])
     }
 
     /// Another definition, made from the one that is there.
     #[track_caller]
-    pub(super) fn redefine(&self, change: impl FnOnce(String) -> String) {
+    pub(crate) fn redefine(&self, change: impl FnOnce(String) -> String) {
         self.lab.define(&change(self.definition()));
     }
 
     /// QEMU's pid, as the lab numbers it.
     #[track_caller]
-    pub(super) fn qemu(&self) -> i32 {
+    pub(crate) fn qemu(&self) -> i32 {
         self.lab.qemu(&self.name)
     }
 
     /// The file that `enable` writes.
-    pub(super) fn file(&self) -> String {
+    pub(crate) fn file(&self) -> String {
         format!("/etc/virtfs-mediator/libvirt/{}.toml", self.name)
     }
 
     /// Its view, by the name that `enable` gives it.
-    pub(super) fn view(&self) -> String {
+    pub(crate) fn view(&self) -> String {
         format!("{}-share", self.name)
     }
 
     /// The ids of its static label.
     #[track_caller]
-    pub(super) fn ids(&self) -> Ids {
+    pub(crate) fn ids(&self) -> Ids {
         let definition = self.definition();
         let label = definition.split("<label>").nth(1).expect("a label");
         let label = label.split("</label>").next().unwrap();
@@ -176,7 +176,7 @@ impl<'a> Domain<'a> {
 
     /// Starts it, paused, with a client at its 9p devices. It runs on when the client goes.
     #[track_caller]
-    pub(super) fn boot(&self) -> Machine {
+    pub(crate) fn boot(&self) -> Machine {
         // The client's own words for QEMU tell where they meet.
         let script = format!(
             "name={name}; while [ $# -gt 0 ]; do case $1 in \
@@ -203,18 +203,18 @@ impl<'a> Domain<'a> {
 }
 
 /// Owner and mode of a file, on the host.
-pub(super) fn on_host(export: &Export, name: &str) -> (u32, u32, u32) {
+pub(crate) fn on_host(export: &Export, name: &str) -> (u32, u32, u32) {
     let meta = fs::symlink_metadata(export.path().join(name)).unwrap();
     (meta.uid(), meta.gid(), meta.mode())
 }
 
 /// An export's path, as an argument.
-pub(super) fn path(export: &Export) -> String {
+pub(crate) fn path(export: &Export) -> String {
     shown(export.path())
 }
 
 /// Whose a file is.
-pub(super) fn owner(path: &Path) -> Ids {
+pub(crate) fn owner(path: &Path) -> Ids {
     let meta = fs::symlink_metadata(path).unwrap();
     Ids {
         uid: meta.uid(),

@@ -290,6 +290,46 @@ fn what_a_start_would_refuse_is_refused_now() {
     assert_eq!((domain.definition(), host(&lab)), (before, host_before));
 }
 
+/// What an earlier domain of a name left is not taken for the new one's, nor a file for a name that
+/// the domain has no more.
+#[test]
+fn domain_that_was_made_again_or_renamed_is_told() {
+    let (lab, export) = (Lab::new(), Export::new());
+    let domain = Domain::plain(&lab, &export);
+    let (plain, host_before) = (domain.definition(), host(&lab));
+    domain.enable(&[]);
+    let enabled = domain.definition();
+    let renamed = lab.domain_name();
+    lab.virsh(&["domrename", &domain.name, &renamed]);
+    let (_, told) = lab.ours_fails(&["libvirt", "enable", "--yes", &renamed]);
+    assert!(
+        told.contains(&format!("was called '{}'", domain.name)),
+        "{told}"
+    );
+    let told = lab.virsh_fails(&["start", &renamed]);
+    assert!(told.contains("there is no"), "{told}");
+    lab.virsh(&["domrename", &renamed, &domain.name]);
+    assert_eq!(domain.definition(), enabled);
+
+    lab.virsh(&["undefine", &domain.name]);
+    let uuid = |xml: &str| {
+        let rest = xml.split("<uuid>").nth(1).unwrap().to_owned();
+        rest.split("</uuid>").next().unwrap().to_owned()
+    };
+    let other = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0";
+    lab.define(&plain.replace(&uuid(&plain), other));
+    let again = domain.definition();
+    let (_, told) = domain.enable_fails(&[]);
+    assert!(told.contains("earlier domain"), "{told}");
+    let told = domain.start_fails();
+    assert!(told.contains("is about"), "{told}");
+    domain.disable();
+    assert_eq!(host(&lab), host_before);
+    assert_eq!(domain.definition(), again);
+    domain.enable(&[]);
+    domain.start();
+}
+
 /// What libvirt refuses to define, and what fails before: all is as it was.
 #[test]
 fn failed_step_undoes_those_before() {

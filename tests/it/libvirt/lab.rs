@@ -20,11 +20,11 @@ use crate::common::{
 use crate::process::Process;
 
 /// The service's socket.
-pub(super) const SOCKET: &str = "/run/virtfs-mediator-attach.sock";
+pub(crate) const SOCKET: &str = "/run/virtfs-mediator-attach.sock";
 /// The real emulator.
-pub(super) const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+pub(crate) const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 /// What `<emulator>` names once a domain is enabled.
-pub(super) const LINK: &str = "/usr/lib/virtfs-mediator/emulators/qemu-system-x86_64";
+pub(crate) const LINK: &str = "/usr/lib/virtfs-mediator/emulators/qemu-system-x86_64";
 /// `qemu.conf` as Debian's defaults are, said aloud.
 const QEMU_CONF: &str = "user = \"libvirt-qemu\"\ngroup = \"libvirt-qemu\"\n";
 /// Held by each lab; who has it alone may tidy up after all.
@@ -37,7 +37,7 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 const KNOWN: &str = "/var/cache/libvirt/qemu/capabilities";
 
 /// The processes and mounts of a lab; all are gone when it is dropped.
-pub(super) struct Lab {
+pub(crate) struct Lab {
     child: Child,
     input: Option<ChildStdin>,
     init: Process,
@@ -49,13 +49,13 @@ pub(super) struct Lab {
 impl Lab {
     /// libvirtd with Debian's settings, our hook, and our service.
     #[track_caller]
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with("")
     }
 
     /// As [`Lab::new`], with `conf` added to qemu.conf.
     #[track_caller]
-    pub(super) fn with(conf: &str) -> Self {
+    pub(crate) fn with(conf: &str) -> Self {
         let lab = Self::unstarted(conf);
         lab.start_libvirtd();
         lab.start_service();
@@ -64,7 +64,7 @@ impl Lab {
 
     /// The namespaces and files alone.
     #[track_caller]
-    pub(super) fn unstarted(conf: &str) -> Self {
+    pub(crate) fn unstarted(conf: &str) -> Self {
         needs_root();
         for (tool, package) in [
             ("/usr/sbin/libvirtd", "libvirt-daemon-system"),
@@ -126,7 +126,7 @@ impl Lab {
 
     /// virtlogd and libvirtd, up to where they answer.
     #[track_caller]
-    pub(super) fn start_libvirtd(&self) {
+    pub(crate) fn start_libvirtd(&self) {
         if self.daemon("virtlogd").is_none() {
             self.ok(["virtlogd", "--daemon"]);
         }
@@ -134,7 +134,7 @@ impl Lab {
     }
 
     /// A daemon's pid, as the lab numbers it, by its pid file.
-    pub(super) fn daemon(&self, name: &str) -> Option<i32> {
+    pub(crate) fn daemon(&self, name: &str) -> Option<i32> {
         let text = fs::read_to_string(self.path(&format!("/run/{name}.pid"))).ok()?;
         let pid = text.trim().parse().ok()?;
         self.alive(pid).then_some(pid)
@@ -142,7 +142,7 @@ impl Lab {
 
     /// Ends libvirtd as a crash would, and waits until it is gone.
     #[track_caller]
-    pub(super) fn crash_libvirtd(&self) {
+    pub(crate) fn crash_libvirtd(&self) {
         let pid = self.daemon("libvirtd").expect("libvirtd runs");
         self.kill("KILL", pid);
         self.await_gone(pid);
@@ -150,7 +150,7 @@ impl Lab {
 
     /// Our service, up to where it listens.
     #[track_caller]
-    pub(super) fn start_service(&self) {
+    pub(crate) fn start_service(&self) {
         // The lab's first process takes it over when the shell is gone.
         let words = format!(
             "virtfs-mediator serve --socket {SOCKET} </dev/null >/run/serve.log 2>&1 & \
@@ -164,37 +164,37 @@ impl Lab {
 
     /// Ends the service as a crash would, and waits until it is gone.
     #[track_caller]
-    pub(super) fn crash_service(&self) {
+    pub(crate) fn crash_service(&self) {
         let pid = self.read("/run/serve.pid").trim().parse().unwrap();
         self.kill("KILL", pid);
         self.await_gone(pid);
     }
 
     /// What the service told so far.
-    pub(super) fn service_log(&self) -> String {
+    pub(crate) fn service_log(&self) -> String {
         fs::read_to_string(self.path("/run/serve.log")).unwrap_or_default()
     }
 
     /// A path of the lab, as it is seen from outside.
-    pub(super) fn path(&self, inside: &str) -> PathBuf {
+    pub(crate) fn path(&self, inside: &str) -> PathBuf {
         assert!(inside.starts_with('/'), "{inside}");
         PathBuf::from(format!("/proc/{}/root{inside}", self.init.pid))
     }
 
     /// A file of the lab.
     #[track_caller]
-    pub(super) fn write(&self, inside: &str, text: &str) {
+    pub(crate) fn write(&self, inside: &str, text: &str) {
         fs::write(self.path(inside), text).unwrap();
     }
 
     /// A file of the lab.
     #[track_caller]
-    pub(super) fn read(&self, inside: &str) -> String {
+    pub(crate) fn read(&self, inside: &str) -> String {
         fs::read_to_string(self.path(inside)).unwrap()
     }
 
     /// A command in the lab, as root, not yet started.
-    pub(super) fn command<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> Command {
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--target={}", self.init.pid))
@@ -210,13 +210,13 @@ impl Lab {
 
     /// A command in the lab, waited for.
     #[track_caller]
-    pub(super) fn run<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> Output {
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> Output {
         self.command(argv).output().unwrap()
     }
 
     /// As [`Lab::run`]; it must succeed. What it printed.
     #[track_caller]
-    pub(super) fn ok<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> String {
+    pub(crate) fn ok<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> String {
         let argv: Vec<_> = argv
             .into_iter()
             .map(|word| word.as_ref().to_owned())
@@ -234,13 +234,13 @@ impl Lab {
 
     /// `virsh WORDS`, which must succeed.
     #[track_caller]
-    pub(super) fn virsh(&self, words: &[&str]) -> String {
+    pub(crate) fn virsh(&self, words: &[&str]) -> String {
         self.ok([&["virsh", "--quiet"], words].concat())
     }
 
     /// `virsh WORDS`, which must fail: what it said.
     #[track_caller]
-    pub(super) fn virsh_fails(&self, words: &[&str]) -> String {
+    pub(crate) fn virsh_fails(&self, words: &[&str]) -> String {
         let output = self.run([&["virsh", "--quiet"], words].concat());
         assert!(!output.status.success(), "{words:?}: {}", stdout(&output));
         stderr(&output)
@@ -248,26 +248,26 @@ impl Lab {
 
     /// Our program in the lab.
     #[track_caller]
-    pub(super) fn ours(&self, words: &[&str]) -> Output {
+    pub(crate) fn ours(&self, words: &[&str]) -> Output {
         self.run([&["virtfs-mediator"], words].concat())
     }
 
     /// Our program in the lab, which must succeed.
     #[track_caller]
-    pub(super) fn ours_ok(&self, words: &[&str]) -> String {
+    pub(crate) fn ours_ok(&self, words: &[&str]) -> String {
         self.ok([&["virtfs-mediator"], words].concat())
     }
 
     /// Our program in the lab, which must fail: its exit status and what it said.
     #[track_caller]
-    pub(super) fn ours_fails(&self, words: &[&str]) -> (i32, String) {
+    pub(crate) fn ours_fails(&self, words: &[&str]) -> (i32, String) {
         let output = self.ours(words);
         assert!(!output.status.success(), "{words:?}: {}", stdout(&output));
         (output.status.code().unwrap(), stderr(&output))
     }
 
     /// A name for a domain, which no other lab uses: cgroups are the host's.
-    pub(super) fn domain_name(&self) -> String {
+    pub(crate) fn domain_name(&self) -> String {
         let name = unique_name();
         self.domains.borrow_mut().push(name.clone());
         name
@@ -275,7 +275,7 @@ impl Lab {
 
     /// Makes a domain known to libvirt.
     #[track_caller]
-    pub(super) fn define(&self, xml: &str) {
+    pub(crate) fn define(&self, xml: &str) {
         let file = self.path("/run/domain.xml");
         fs::write(&file, xml).unwrap();
         self.virsh(&["define", "--validate", "/run/domain.xml"]);
@@ -283,7 +283,7 @@ impl Lab {
 
     /// The pid of a domain's QEMU, as the lab numbers it.
     #[track_caller]
-    pub(super) fn qemu(&self, domain: &str) -> i32 {
+    pub(crate) fn qemu(&self, domain: &str) -> i32 {
         self.read(&format!("/run/libvirt/qemu/{domain}.pid"))
             .trim()
             .parse()
@@ -291,12 +291,12 @@ impl Lab {
     }
 
     /// A file of `/proc/PID` of a process, as the lab numbers it.
-    pub(super) fn proc(&self, pid: i32, file: &str) -> PathBuf {
+    pub(crate) fn proc(&self, pid: i32, file: &str) -> PathBuf {
         self.path(&format!("/proc/{pid}/{file}"))
     }
 
     /// Whether a process runs, zombies aside.
-    pub(super) fn alive(&self, pid: i32) -> bool {
+    pub(crate) fn alive(&self, pid: i32) -> bool {
         let stat = fs::read_to_string(self.proc(pid, "stat")).unwrap_or_default();
         let state = stat
             .rsplit_once(')')
@@ -306,18 +306,18 @@ impl Lab {
 
     /// Waits until a process is gone.
     #[track_caller]
-    pub(super) fn await_gone(&self, pid: i32) {
+    pub(crate) fn await_gone(&self, pid: i32) {
         await_that(LIMIT, "a process ends", || !self.alive(pid));
     }
 
     /// Sends a signal, by its name.
     #[track_caller]
-    pub(super) fn kill(&self, signal: &str, pid: i32) {
+    pub(crate) fn kill(&self, signal: &str, pid: i32) {
         self.ok(["kill", "-s", signal, &pid.to_string()]);
     }
 
     /// All processes of the lab but its first: pid and name.
-    pub(super) fn processes(&self) -> Vec<(i32, String)> {
+    pub(crate) fn processes(&self) -> Vec<(i32, String)> {
         let mut found: Vec<(i32, String)> = fs::read_dir(self.path("/proc"))
             .unwrap()
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
@@ -332,7 +332,7 @@ impl Lab {
     }
 
     /// Who has a FUSE mount of ours at a place: pid and name, by each process's own mountinfo.
-    pub(super) fn who_sees_view_at(&self, place: &Path) -> Vec<(i32, String)> {
+    pub(crate) fn who_sees_view_at(&self, place: &Path) -> Vec<(i32, String)> {
         let place = place.to_str().unwrap();
         let mut seen = self.processes();
         seen.push((1, "lab".to_owned()));
@@ -344,7 +344,7 @@ impl Lab {
     }
 
     /// cgroups of the lab's domains.
-    pub(super) fn cgroups(&self) -> Vec<PathBuf> {
+    pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         let domains = self.domains.borrow();
         let of_a_domain = |name: &str| {
             let is_of = |domain: &String| name.contains(&format!("-{domain}.libvirt-qemu"));
@@ -360,7 +360,7 @@ impl Lab {
 }
 
 /// Whether a line of mountinfo is about a view of ours at this place.
-pub(super) fn is_view_at(line: &str, place: &str) -> bool {
+pub(crate) fn is_view_at(line: &str, place: &str) -> bool {
     let fields: Vec<&str> = line.split(' ').collect();
     let kind = fields.iter().skip_while(|field| **field != "-").nth(1);
     fields.get(4) == Some(&place) && kind.is_some_and(|kind| kind.starts_with("fuse"))

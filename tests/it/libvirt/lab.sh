@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What runs as process 1 of a lab (lab.rs): `unshare --mount --pid --net ... bash lab.sh`.
 #
 # Everything that libvirt or the program writes goes to overlays on a tmpfs, in a mount namespace
@@ -52,4 +53,4 @@ log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 END
 
 echo ready
-while read -r line; do :; done
+while read -r _; do :; done

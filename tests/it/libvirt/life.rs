@@ -202,6 +202,8 @@ fn crash_of_libvirtd_leaves_domain_and_view_alone() {
     await_that(LIMIT, "libvirtd knows it again", || {
         domain.state() == "paused" && domain.qemu() == qemu
     });
+    // A command that needs the monitor: it has connected again, and not given up.
+    lab.virsh(&["qemu-monitor-command", &domain.name, "--hmp", "info status"]);
     seen_by_qemu_alone(&domain, &export);
     domain.destroy();
     drop(machine);

@@ -119,7 +119,7 @@ fn run(cli: &Cli, places: &[Place], ground: &Ground, tools: &Tools) -> Result<Ou
     };
     let work = || {
         while let Some(&place) = places.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let cases = all_in(place, cli, extent, ground, tools);
+            let cases = all_in(place, places, cli, extent, ground, tools);
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             found.push((place, cases));
         }
@@ -139,13 +139,14 @@ fn run(cli: &Cli, places: &[Place], ground: &Ground, tools: &Tools) -> Result<Ou
 
 fn all_in(
     place: Place,
+    places: &[Place],
     cli: &Cli,
     extent: Extent,
     ground: &Ground,
     tools: &Tools,
 ) -> Result<Vec<Case>> {
     let seat = Seat::take(place, ground, tools)?;
-    let wanted = |suite: &&Suite| cli.wants(suite.name) && suite.goes_to(place, extent);
+    let wanted = |suite: &&Suite| cli.wants(suite.name) && suite.goes_to(place, extent, places);
     let mut cases = Vec::new();
     for suite in suites::ALL.iter().filter(wanted) {
         let start = Instant::now();

@@ -82,6 +82,10 @@ impl Domain {
         let secret = place.export().join("secret");
         fs::copy(place.outside().join("canary"), &secret).or_tell("a secret")?;
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).or_tell("chmod")?;
+        // And one that a guest's user left for all: the directory above the export is what closes it.
+        let public = place.export().join("public");
+        fs::copy(place.outside().join("canary"), &public).or_tell("a file")?;
+        fs::set_permissions(&public, fs::Permissions::from_mode(0o644)).or_tell("chmod")?;
         Ok(Self {
             name: format!("attack-{}-{number}-{what}", std::process::id()),
             ids,
@@ -92,6 +96,20 @@ impl Domain {
     /// What nobody but its guest may read.
     pub(super) fn secret(&self) -> PathBuf {
         self.place.export().join("secret")
+    }
+
+    /// What its mode bits give to all who come so far.
+    pub(super) fn public(&self) -> PathBuf {
+        self.place.export().join("public")
+    }
+
+    /// The directory above the export, and of nobody but root: `enable` lets the domain's user through.
+    fn close_above(&self) -> Result<(), String> {
+        let export = self.place.export();
+        let above = export
+            .parent()
+            .ok_or("an export without a directory above")?;
+        fs::set_permissions(above, fs::Permissions::from_mode(0o700)).or_tell("chmod")
     }
 
     /// Its view, by the name that `enable` gives it.
@@ -217,6 +235,7 @@ impl Pair {
     }
 
     fn enable(&mut self) -> Result<(), String> {
+        self.b.close_above()?;
         for domain in [&mut self.a, &mut self.b] {
             self.libvirt.define(&domain.xml(QEMU, false))?;
             let words = ["virtfs-mediator", "libvirt", "enable", "--yes"];
