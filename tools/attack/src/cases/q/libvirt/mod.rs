@@ -10,6 +10,8 @@ mod names;
 mod pair;
 mod signals;
 
+pub(crate) use pair::Pair;
+
 use crate::case::{Case, Seat};
 
 pub(crate) const CASES: &[Case] = &[

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use virtfs_lab::{LINK, Lab as Libvirt, QEMU};
@@ -48,7 +49,7 @@ pub(super) struct Domain {
     pub(super) place: Place,
 }
 
-pub(super) struct Pair {
+pub(crate) struct Pair {
     pub(super) kind: Kind,
     pub(super) libvirt: Libvirt,
     pub(super) a: Domain,
@@ -234,6 +235,29 @@ impl Pair {
         Ok(pair)
     }
 
+    /// As [`Pair::started`], for cases that leave both as they are: the first of them starts it.
+    pub(super) fn kept(lab: &Lab, kind: Kind) -> Result<Rc<Self>, String> {
+        let found = lab
+            .pairs
+            .borrow()
+            .iter()
+            .find(|pair| pair.kind == kind)
+            .cloned();
+        if let Some(pair) = found {
+            return Ok(pair);
+        }
+        let pair = Rc::new(Self::started(lab, kind)?);
+        lab.pairs.borrow_mut().push(Rc::clone(&pair));
+        Ok(pair)
+    }
+
+    /// The same for the last of them: it ends with the case.
+    pub(super) fn taken(lab: &Lab, kind: Kind) -> Result<Rc<Self>, String> {
+        let pair = Self::kept(lab, kind)?;
+        lab.pairs.borrow_mut().retain(|pair| pair.kind != kind);
+        Ok(pair)
+    }
+
     fn enable(&mut self) -> Result<(), String> {
         self.b.close_above()?;
         for domain in [&mut self.a, &mut self.b] {
@@ -348,12 +372,12 @@ impl Pair {
             (true, _) => Verdict::Succeeded(what),
             (false, _) => Verdict::Refused(what),
         };
-        match self.kind {
-            Kind::Product => product(way, verdict, told),
-            _ => Attempt {
-                told,
-                ..weaker(self.kind.arrangement(), way, verdict)
-            },
+        if self.kind == Kind::Product {
+            return product(way, verdict, told);
+        }
+        Attempt {
+            told,
+            ..weaker(self.kind.arrangement(), way, verdict)
         }
     }
 
