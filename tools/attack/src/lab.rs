@@ -1,10 +1,14 @@
 //! A place for an attack: an export, and a canary outside of it that must stay untouched.
 
+use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use tempfile::TempDir;
+
+use crate::cases::Pair;
 
 /// What every case is given.
 pub(crate) struct Lab {
@@ -12,6 +16,8 @@ pub(crate) struct Lab {
     pub(crate) mediator: PathBuf,
     /// A short run: fewer swaps and rounds, every case all the same.
     pub(crate) short: bool,
+    /// Domains under libvirt that several cases look at, started once.
+    pub(crate) pairs: RefCell<Vec<Rc<Pair>>>,
 }
 
 impl Lab {

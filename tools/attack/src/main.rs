@@ -19,6 +19,7 @@ mod task;
 mod trial;
 mod victim;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -103,6 +104,7 @@ fn attack(cli: &Cli) -> Result<bool, String> {
     let lab = Lab {
         mediator: product(cli.mediator.as_deref())?,
         short: cli.short,
+        pairs: RefCell::default(),
     };
     let proxy_helper = if chosen.iter().any(|case| case.seat == Seat::M) {
         proxy_helper()?

@@ -7,6 +7,7 @@ mod q;
 mod r;
 
 use crate::case::Case;
+pub(crate) use q::libvirt::Pair;
 
 /// Every case, a list each of those who attack.
 const LISTS: &[&[Case]] = &[

@@ -216,9 +216,10 @@ fn read_all(read: OwnedFd, limit: Duration) -> Result<Vec<u8>, String> {
 pub(crate) fn in_child(run: impl FnOnce() -> i32) -> nix::Result<i32> {
     use nix::sys::wait::WaitStatus;
 
-    match waitpid(leave_child(run)?, None)? {
-        WaitStatus::Exited(_, status) => Ok(status),
-        _ => Err(nix::errno::Errno::ECHILD),
+    if let WaitStatus::Exited(_, status) = waitpid(leave_child(run)?, None)? {
+        Ok(status)
+    } else {
+        Err(nix::errno::Errno::ECHILD)
     }
 }
 

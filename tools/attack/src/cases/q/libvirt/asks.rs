@@ -165,7 +165,7 @@ fn asked(pair: &Pair) -> Outcome {
     let way = "a connection whose process has ended, spoken over by its child";
     attempts.push(tried(pair, way, answers));
     let seat = pair.seat(&pair.a)?;
-    let race = begin(Where::Domain(&seat), pair.a.ids, || forks(300))?;
+    let race = begin(Where::Domain(&seat), pair.a.ids, || forks(100))?;
     go()?;
     let started = trial::ends_within(starting_b, LIMIT)?.success();
     let mut answers = race.finish(LIMIT)?;

@@ -62,7 +62,7 @@ pub(super) fn export(lab: &Lab) -> Outcome {
         pair.start(&pair.b)?;
         pair.is_alive()?;
         let others = roots_own(&pair)?;
-        let secret = pair.b.secret();
+        let (secret, public) = (pair.b.secret(), pair.b.public());
         let path = secret.strip_prefix("/").or_tell("a path")?.to_owned();
         let ways = pair.as_a(|| {
             let way = |way: String, path: &std::path::Path| Way {
@@ -71,6 +71,7 @@ pub(super) fn export(lab: &Lab) -> Outcome {
             };
             let mut ways = vec![
                 way("by its path".into(), &secret),
+                way("a file for all, by its path".into(), &public),
                 way("by another mount".into(), &other.join("secret")),
                 way(
                     "by /proc/self/root".into(),

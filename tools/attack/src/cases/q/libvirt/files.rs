@@ -146,7 +146,7 @@ fn ways(pair: &Pair) -> Result<Vec<(String, Act, PathBuf)>, String> {
 pub(super) fn files(lab: &Lab) -> Outcome {
     let mut attempts = Vec::new();
     for kind in [Kind::OneUser, Kind::Product] {
-        let pair = Pair::started(lab, kind)?;
+        let pair = Pair::kept(lab, kind)?;
         let ways = ways(&pair)?;
         let tries: Vec<Result<Vec<u8>, i32>> = pair.as_a(|| {
             ways.iter()

@@ -70,7 +70,7 @@ fn ways(pid: i32, secret: &Path) -> Vec<Way> {
 pub(super) fn view(lab: &Lab) -> Outcome {
     let mut attempts = Vec::new();
     for kind in [Kind::OneUser, Kind::Product] {
-        let pair = Pair::started(lab, kind)?;
+        let pair = Pair::kept(lab, kind)?;
         pair.is_alive()?;
         let (victim, secret) = (pair.seat(&pair.b)?.qemu, pair.b.secret());
         for Way { way, read } in pair.as_a(|| ways(victim, &secret))? {

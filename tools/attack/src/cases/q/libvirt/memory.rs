@@ -47,7 +47,7 @@ fn ways(pid: i32, name: &str) -> Vec<Way> {
         let mut bytes = vec![0_u8; 16];
         let local = [raw::pointer_to(bytes.as_mut_slice()), 16];
         let remote = [i64::from_ne_bytes(at.to_ne_bytes()), 16];
-        let [local, remote] = [&local, &remote].map(|vector| raw::pointer(vector));
+        let [local, remote] = [&local, &remote].map(raw::pointer);
         raw::call(
             libc::SYS_process_vm_readv,
             [pid.into(), local, 1, remote, 1, 0],
@@ -110,7 +110,7 @@ fn ways(pid: i32, name: &str) -> Vec<Way> {
 pub(super) fn memory(lab: &Lab) -> Outcome {
     let mut attempts = Vec::new();
     for kind in [Kind::OneUser, Kind::Product] {
-        let pair = Pair::started(lab, kind)?;
+        let pair = Pair::kept(lab, kind)?;
         pair.is_alive()?;
         let victim = pair.seat(&pair.b)?.qemu;
         for Way { way, read } in pair.as_a(|| ways(victim, "secret"))? {

@@ -10,6 +10,8 @@ mod names;
 mod pair;
 mod signals;
 
+pub(crate) use pair::Pair;
+
 use crate::case::{Case, Seat};
 
 pub(crate) const CASES: &[Case] = &[
@@ -44,7 +46,8 @@ pub(crate) const CASES: &[Case] = &[
         id: "domain-export",
         seat: Seat::Q,
         what: "under libvirt: another domain's export by its path, another mount, /proc of root's",
-        stopped_by: "a user of its own for each domain, who owns nothing in an export",
+        stopped_by: "a user of its own for each domain, who owns nothing in an export; a directory above it \
+                     that others may not search",
         run: export::export,
     },
     Case {

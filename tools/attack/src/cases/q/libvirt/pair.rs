@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use virtfs_lab::{LINK, Lab as Libvirt, QEMU};
@@ -48,7 +49,7 @@ pub(super) struct Domain {
     pub(super) place: Place,
 }
 
-pub(super) struct Pair {
+pub(crate) struct Pair {
     pub(super) kind: Kind,
     pub(super) libvirt: Libvirt,
     pub(super) a: Domain,
@@ -82,6 +83,10 @@ impl Domain {
         let secret = place.export().join("secret");
         fs::copy(place.outside().join("canary"), &secret).or_tell("a secret")?;
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).or_tell("chmod")?;
+        // And one that a guest's user left for all: the directory above the export is what closes it.
+        let public = place.export().join("public");
+        fs::copy(place.outside().join("canary"), &public).or_tell("a file")?;
+        fs::set_permissions(&public, fs::Permissions::from_mode(0o644)).or_tell("chmod")?;
         Ok(Self {
             name: format!("attack-{}-{number}-{what}", std::process::id()),
             ids,
@@ -92,6 +97,20 @@ impl Domain {
     /// What nobody but its guest may read.
     pub(super) fn secret(&self) -> PathBuf {
         self.place.export().join("secret")
+    }
+
+    /// What its mode bits give to all who come so far.
+    pub(super) fn public(&self) -> PathBuf {
+        self.place.export().join("public")
+    }
+
+    /// The directory above the export, and of nobody but root: `enable` lets the domain's user through.
+    fn close_above(&self) -> Result<(), String> {
+        let export = self.place.export();
+        let above = export
+            .parent()
+            .ok_or("an export without a directory above")?;
+        fs::set_permissions(above, fs::Permissions::from_mode(0o700)).or_tell("chmod")
     }
 
     /// Its view, by the name that `enable` gives it.
@@ -216,7 +235,31 @@ impl Pair {
         Ok(pair)
     }
 
+    /// As [`Pair::started`], for cases that leave both as they are: the first of them starts it.
+    pub(super) fn kept(lab: &Lab, kind: Kind) -> Result<Rc<Self>, String> {
+        let found = lab
+            .pairs
+            .borrow()
+            .iter()
+            .find(|pair| pair.kind == kind)
+            .cloned();
+        if let Some(pair) = found {
+            return Ok(pair);
+        }
+        let pair = Rc::new(Self::started(lab, kind)?);
+        lab.pairs.borrow_mut().push(Rc::clone(&pair));
+        Ok(pair)
+    }
+
+    /// The same for the last of them: it ends with the case.
+    pub(super) fn taken(lab: &Lab, kind: Kind) -> Result<Rc<Self>, String> {
+        let pair = Self::kept(lab, kind)?;
+        lab.pairs.borrow_mut().retain(|pair| pair.kind != kind);
+        Ok(pair)
+    }
+
     fn enable(&mut self) -> Result<(), String> {
+        self.b.close_above()?;
         for domain in [&mut self.a, &mut self.b] {
             self.libvirt.define(&domain.xml(QEMU, false))?;
             let words = ["virtfs-mediator", "libvirt", "enable", "--yes"];
@@ -329,12 +372,12 @@ impl Pair {
             (true, _) => Verdict::Succeeded(what),
             (false, _) => Verdict::Refused(what),
         };
-        match self.kind {
-            Kind::Product => product(way, verdict, told),
-            _ => Attempt {
-                told,
-                ..weaker(self.kind.arrangement(), way, verdict)
-            },
+        if self.kind == Kind::Product {
+            return product(way, verdict, told);
+        }
+        Attempt {
+            told,
+            ..weaker(self.kind.arrangement(), way, verdict)
         }
     }
 

@@ -14,7 +14,7 @@ use crate::raw;
 pub(super) fn signals(lab: &Lab) -> Outcome {
     let mut attempts = Vec::new();
     for kind in [Kind::OneUser, Kind::Product] {
-        let pair = Pair::started(lab, kind)?;
+        let pair = Pair::taken(lab, kind)?;
         pair.is_alive()?;
         let qemu = pair.seat(&pair.b)?.qemu;
         let mut victims = roots_own(&pair)?;
