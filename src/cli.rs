@@ -5,9 +5,17 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 use virtfs_mediator_core::policy::shipped;
 
+use crate::libvirt::cli::LibvirtCommand;
+
 /// Share a host directory with a stock QEMU guest, safely, through a mediated FUSE view.
+///
+/// A view shows a directory of the host, the export, to one client: QEMU, run as an ordinary user
+/// without any capability. What the guest asks of its 9p mount is done by an unprivileged mediator,
+/// as far as a policy allows it, so that the guest's root owns files as if QEMU were root. QEMU's
+/// command line is the usual one: the view lies over the export's own path.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true, after_long_help = EXAMPLES)]
 pub(crate) struct Cli {
@@ -22,25 +30,51 @@ pub(crate) struct Cli {
 }
 
 const EXAMPLES: &str = "\
-Examples:
-  sudo virtfs-mediator run --client qemu --isolate --bind disk.img /srv/share -- \\
-      qemu-system-x86_64 -m 1G disk.img \\
+A first view, as root, with a user of its own for the virtual machine:
+  adduser --system --group vm-web && adduser vm-web kvm && chown vm-web disk.img
+  virtfs-mediator doctor --client vm-web /srv/share
+  virtfs-mediator run --client vm-web --isolate --bind disk.img /srv/share -- \\
+      qemu-system-x86_64 -m 1G -nographic -drive file=disk.img,format=raw \\
       -virtfs local,path=/srv/share,mount_tag=share,security_model=passthrough
+and in the guest:
+  mount -t 9p -o trans=virtio,version=9p2000.L share /mnt
+
+More examples:
   sudo virtfs-mediator run /srv/share=share.toml /srv/docs -- ./start-vm.sh
-  sudo virtfs-mediator mount --client qemu --name web /srv/web
+  sudo virtfs-mediator mount --client vm-web --name web /srv/web
   sudo virtfs-mediator enter web -- ls -l /srv/web
   sudo virtfs-mediator metrics web --output /var/lib/node_exporter/web.prom
   sudo virtfs-mediator unmount web
-  sudo virtfs-mediator doctor --client qemu /srv/share
 
 Exit status: that of the client for `run` and `enter` (128+N if signal N ended it); else 0, 1 if
 `policy test`, `policy diff` or `replay` finds a difference, or
   64  the command line        77  not root                  74  the view failed or was ended
-  78  policy, export or name  71  a wall cannot be built    126, 127  the command cannot be run";
+  78  policy, export or name  71  a wall cannot be built    126, 127  the command cannot be run
+
+Manual: virtfs-mediator(8) tells of administration, virtfs-mediator-policy(5) of policies,
+virtfs-mediator-semantics(7) of what a guest may rely on.";
+
+const RUN_EXAMPLES: &str = "\
+Example:
+  virtfs-mediator run --client vm-web --isolate --bind disk.img /srv/share -- \\
+      qemu-system-x86_64 -m 1G -nographic -drive file=disk.img,format=raw \\
+      -virtfs local,path=/srv/share,mount_tag=share,security_model=passthrough
+In the guest:
+  mount -t 9p -o trans=virtio,version=9p2000.L share /mnt
+When the command ends, the view is gone. SIGTERM and SIGINT are handed on to it.";
+
+const MOUNT_EXAMPLES: &str = "\
+Example:
+  virtfs-mediator mount --client vm-web --name web /srv/web
+  virtfs-mediator enter web -- ls -l /srv/web
+  virtfs-mediator unmount web
+The view is in a mount namespace of its own, where `enter` runs commands: the host does not see it.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a command as the client, each export being a view; its exit status is ours.
+    /// Run a command, QEMU say, as the client, with each export being a view; its exit status is
+    /// ours.
+    #[command(after_long_help = RUN_EXAMPLES)]
     Run {
         #[command(flatten)]
         options: ViewOptions,
@@ -50,23 +84,25 @@ pub(crate) enum Command {
         /// Hand this open descriptor on to the client, under the same number (else 0, 1, 2 only).
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(3..))]
         pass_fd: Vec<i32>,
-        /// Directories to share, each with the policy file of its own after `=`, if it has one.
-        #[arg(required = true, value_name = "EXPORT[=POLICY]")]
+        /// Directories to share, each with the policy file of its own after `=`, if it has one;
+        /// default: the one that --policy's file names as its `export`.
+        #[arg(value_name = "EXPORT[=POLICY]")]
         exports: Vec<OsString>,
         /// The command and its arguments.
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
-    /// Make a view without a client of its own; returns when it answers.
+    /// Make a view without a client of its own, to be used by `enter`; returns when it answers.
+    #[command(after_long_help = MOUNT_EXAMPLES)]
     Mount {
         #[command(flatten)]
         options: ViewOptions,
         /// Stay in the foreground until the view ends.
         #[arg(long)]
         foreground: bool,
-        /// The directory to share.
+        /// The directory to share; default: the one that --policy's file names as its `export`.
         #[arg(value_name = "EXPORT[=POLICY]")]
-        export: OsString,
+        export: Option<OsString>,
     },
     /// Run a command as the client, in a view's namespace.
     Enter {
@@ -77,6 +113,7 @@ pub(crate) enum Command {
         command: Vec<OsString>,
     },
     /// End a view: fusermount3 -u in its namespace, then wait until all is gone.
+    #[command(visible_alias = "umount")]
     Unmount {
         /// The view's name.
         view: String,
@@ -168,6 +205,17 @@ pub(crate) enum Command {
         #[arg(long, value_name = "POLICY")]
         from: Option<PathBuf>,
     },
+    /// Views of virtual machines that libvirt starts.
+    Libvirt {
+        #[command(subcommand)]
+        command: LibvirtCommand,
+    },
+    /// Lay views into QEMU's own mount namespace as libvirt starts it: the service that
+    /// virtfs-mediator-qemu asks.
+    Serve(crate::serve::Options),
+    /// One start, for `serve`: descriptors and words that only it can give.
+    #[command(hide = true)]
+    Attach(crate::serve::attach::Options),
     /// Work on policy files.
     Policy {
         #[command(subcommand)]
@@ -267,10 +315,11 @@ pub(crate) struct ViewOptions {
     /// The view's name (letters, digits, `_.-`); derived from the export if not given.
     #[arg(long, value_name = "VIEW")]
     pub(crate) name: Option<String>,
-    /// The policy of exports that name none.
+    /// The policy of exports that name none; without one, all is allowed that QEMU as root could do,
+    /// device nodes aside. `policy init` prints some to start from.
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
-    /// Who runs the command and may use the view; default: who called sudo.
+    /// Who runs the command and may use the view, never root; default: who called sudo.
     #[arg(long, value_name = "USER[:GROUP]")]
     pub(crate) client: Option<String>,
     /// The mediator's own user; default: `virtfs-mediator`, or a fixed high number.
@@ -295,7 +344,11 @@ pub(crate) struct ViewOptions {
     /// How long the kernel may remember names and attributes; default: as the policy says, or auto.
     #[arg(long, value_enum)]
     pub(crate) cache: Option<CacheOption>,
-    /// Which way the data of open files goes; see the README.
+    /// What becomes of other file systems mounted inside the export, as they are at the start;
+    /// default: as the policy says, or refuse.
+    #[arg(long, value_enum)]
+    pub(crate) submounts: Option<SubmountsOption>,
+    /// Which way the data of open files goes: through the mediator, or past it, by the kernel alone.
     #[arg(long, value_enum, default_value_t = DataOption::Auto)]
     pub(crate) data: DataOption,
     /// Refuse every change.
@@ -318,7 +371,8 @@ pub(crate) struct ViewOptions {
 }
 
 /// How long the kernel may remember.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum CacheOption {
     /// One second: changes made on the host are seen within it.
     Auto,
@@ -328,8 +382,20 @@ pub(crate) enum CacheOption {
     Exclusive,
 }
 
-/// Which way the data of open files goes.
+/// What becomes of other file systems mounted inside the export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SubmountsOption {
+    /// They are listed, and nothing is started.
+    Refuse,
+    /// Their names are not there, nor is what they cover.
+    Hide,
+    /// They are shared too. What is mounted later is not.
+    Follow,
+}
+
+/// Which way the data of open files goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum DataOption {
     /// Past the mediator for files of 64 KiB and more, where kernel and policy allow it.
     Auto,

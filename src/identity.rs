@@ -83,7 +83,8 @@ fn caller_of_sudo() -> Result<Ids> {
         _ => Err(Error::new(
             Class::Usage,
             "no client: it is not known who should run the command",
-            "name it with --client USER[:GROUP], or call through sudo",
+            "name it with --client USER[:GROUP], best a user of its own for each virtual machine \
+             (`adduser --system --group vm-web`), or call through sudo",
         )),
     }
 }

@@ -21,19 +21,20 @@ use crate::kernel_view;
 use crate::launch::stage::Given;
 use crate::live::link;
 use crate::pipes::pipe;
-use crate::plan::{Plan, ViewPlan};
+use crate::plan::{ClientProcess, Plan, ViewPlan};
 use crate::relay::Relay;
 use crate::report::{self, Report, Reports};
+use crate::service;
 use crate::sys::{self, Forked};
 
 /// How long a client may take to end after SIGTERM, SIGINT or SIGHUP, before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
 /// `ssi_code` of a signal that the terminal sent: the client, in the same foreground group, has
 /// had it already (sigaction(2), `SI_KERNEL`).
-const FROM_TERMINAL: i32 = 0x80;
+pub(crate) const FROM_TERMINAL: i32 = 0x80;
 
 /// Signals that are the client's.
-const FORWARDED: [Signal; 6] = [
+pub(crate) const FORWARDED: [Signal; 6] = [
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGHUP,
@@ -42,9 +43,27 @@ const FORWARDED: [Signal; 6] = [
     Signal::SIGUSR2,
 ];
 
-/// Starts everything; returns the exit status once the client has ended, or, with `detach`, once
-/// every view answers.
-pub(crate) fn start(plan: Plan, detach: bool) -> Result<u8> {
+/// How a start ended.
+#[must_use]
+pub(crate) struct Outcome {
+    /// The exit status.
+    pub(crate) status: u8,
+    /// What went wrong, if it was ours; it has been told nowhere.
+    pub(crate) failure: Option<String>,
+}
+
+impl Outcome {
+    /// Tells of a failure in the log.
+    pub(crate) fn tell(self) -> u8 {
+        if let Some(what) = self.failure {
+            tracing::error!("{what}");
+        }
+        self.status
+    }
+}
+
+/// Starts everything; returns once the client has ended, or, with `detach`, once every view answers.
+pub(crate) fn start(plan: Plan, detach: bool) -> Result<Outcome> {
     let run = rundir::open()?;
     let mut names = Vec::new();
     let started = launch(plan, detach, run, &mut names);
@@ -56,16 +75,17 @@ pub(crate) fn start(plan: Plan, detach: bool) -> Result<u8> {
     started
 }
 
-fn launch(mut plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -> Result<u8> {
+fn launch(mut plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -> Result<Outcome> {
     let mut controls = Vec::new();
     for view in &plan.views {
         controls.push(rundir::claim(&run, &view.name)?);
         names.push(view.name.clone());
     }
     let pidfile = plan
-        .command
-        .as_ref()
+        .process
+        .command()
         .and_then(|command| command.pidfile.clone());
+    let keeps_log = plan.debug || plan.process.peer().is_some();
     let mut states: Vec<State> = plan
         .views
         .iter()
@@ -73,7 +93,7 @@ fn launch(mut plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -
         .collect();
     // The client gets an empty mask back.
     let signals = kernel_view::signals(FORWARDED.into_iter().chain([Signal::SIGCHLD]))?;
-    let (debug, step) = (plan.debug, plan.step);
+    let step = plan.step;
     let (relay, log) = Relay::start()?;
     let (mut audit_relays, mut audits) = (Vec::new(), Vec::new());
     for view in &plan.views {
@@ -113,7 +133,7 @@ fn launch(mut plan: Plan, detach: bool, run: OwnedFd, names: &mut Vec<String>) -
                 keeper,
                 relay,
                 audit_relays,
-                debug,
+                keeps_log,
                 signals,
                 reports: Some(reports),
                 to_keeper: Some(to_keeper),
@@ -142,20 +162,25 @@ fn describe(plan: &Plan, view: &ViewPlan) -> State {
         client_uid: plan.client.uid,
         client_gid: plan.client.gid,
         client_groups: plan.client.groups.clone(),
-        command: plan
-            .command
-            .iter()
-            .flat_map(|command| &command.argv)
-            .map(|word| word.to_string_lossy().into_owned())
-            .collect(),
+        command: match &plan.process {
+            ClientProcess::Command(command) => command
+                .argv
+                .iter()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect(),
+            ClientProcess::Nobody => Vec::new(),
+            ClientProcess::Peer(peer) => peer.command(),
+        },
         shared: plan.shared,
         isolated: plan.isolate.is_some(),
         keeper: Process { pid: 0, started: 0 },
+        peer: plan.process.peer().map(|peer| peer.process),
         walls: None,
         init: None,
         warden: None,
         registrar: None,
         data: view.data.word().to_owned(),
+        submounts: view.submounts.seen(),
     }
 }
 
@@ -175,8 +200,8 @@ struct Launcher {
     keeper: Pid,
     relay: Relay,
     audit_relays: Vec<AuditRelay>,
-    /// The log is what was asked for.
-    debug: bool,
+    /// The log goes on without us: it is what was asked for, or a service's.
+    keeps_log: bool,
     signals: SignalFd,
     reports: Option<Reports>,
     /// The keeper ends everything when this closes.
@@ -198,15 +223,15 @@ struct Launcher {
 }
 
 impl Launcher {
-    fn run(&mut self) -> Result<u8> {
+    fn run(&mut self) -> Result<Outcome> {
         loop {
-            if let Some(status) = self.step()? {
-                return Ok(status);
+            if let Some(outcome) = self.step()? {
+                return Ok(outcome);
             }
         }
     }
 
-    fn step(&mut self) -> Result<Option<u8>> {
+    fn step(&mut self) -> Result<Option<Outcome>> {
         let (signalled, reported) = self.poll()?;
         if self
             .deadline
@@ -218,12 +243,12 @@ impl Launcher {
         if self.step == Step::Awaited && self.consoles_are_there() {
             self.step = Step::No;
             self.go();
-            if let Some(status) = self.leave_if_asked()? {
-                return Ok(Some(status));
+            if let Some(outcome) = self.leave_if_asked()? {
+                return Ok(Some(outcome));
             }
         }
-        if reported && let Some(status) = self.hear()? {
-            return Ok(Some(status));
+        if reported && let Some(outcome) = self.hear()? {
+            return Ok(Some(outcome));
         }
         if signalled && self.take_signals() {
             while self.reports.is_some() {
@@ -259,8 +284,8 @@ impl Launcher {
         Ok((any(0), any(1)))
     }
 
-    /// Takes one report; a status ends the launcher.
-    fn hear(&mut self) -> Result<Option<u8>> {
+    /// Takes one report; an outcome ends the launcher.
+    fn hear(&mut self) -> Result<Option<Outcome>> {
         let Some(reports) = &self.reports else {
             return Ok(None);
         };
@@ -282,7 +307,7 @@ impl Launcher {
             )) => {
                 let started = wardens.into_iter().zip(registrars);
                 for (state, (warden, registrar)) in self.states.iter_mut().zip(started) {
-                    state.init = Some(init);
+                    state.init = init;
                     state.warden = Some(warden);
                     state.registrar = registrar;
                     rundir::record(state)?;
@@ -290,6 +315,7 @@ impl Launcher {
                 }
                 if self.step == Step::Wanted {
                     self.step = Step::Awaited;
+                    service::status("waiting for a stepping console");
                     for state in &self.states {
                         tracing::info!(
                             "view '{0}' waits for its console: virtfs-mediator step {0}",
@@ -318,6 +344,23 @@ impl Launcher {
             // If the keeper is gone, its end is told by other ways.
             let _may_be_gone = nix::unistd::write(orders, &[order::GO]);
         }
+        // Who leaves is no service's main process.
+        if !self.detach {
+            service::ready(&self.in_words());
+        }
+    }
+
+    /// What runs, for `systemctl status`.
+    fn in_words(&self) -> String {
+        let views: Vec<String> = self
+            .states
+            .iter()
+            .map(|state| format!("{} ({})", state.view, state.export.display()))
+            .collect();
+        let who = self.states.first().map_or_else(String::new, |state| {
+            format!(" for {}:{}", state.client_uid, state.client_gid)
+        });
+        format!("serving {}{who}", views.join(", "))
     }
 
     /// Whether every view has its console now.
@@ -326,7 +369,7 @@ impl Launcher {
         self.states.iter().all(stepping)
     }
 
-    fn leave_if_asked(&mut self) -> Result<Option<u8>> {
+    fn leave_if_asked(&mut self) -> Result<Option<Outcome>> {
         // A client can be in the background before the keeper has told that all is ready.
         if self.detach && self.recorded {
             self.write_pidfile_of_those_left()?;
@@ -337,14 +380,15 @@ impl Launcher {
 
     fn fail(&mut self, status: u8, what: String) {
         if self.failure.is_none() {
+            service::status(&what);
             self.failure = Some((status, what));
         }
     }
 
     /// Goes, and leaves the views to the keeper.
-    fn leave(&mut self) -> u8 {
+    fn leave(&mut self) -> Outcome {
         // Whoever reads our standard error would wait for the view's end.
-        if !self.debug {
+        if !self.keeps_log {
             self.relay.stop();
         }
         if let Some(orders) = self.to_keeper.take()
@@ -352,10 +396,14 @@ impl Launcher {
         {
             tracing::warn!(%errno, "the keeper is gone");
         }
-        0
+        Outcome {
+            status: 0,
+            failure: None,
+        }
     }
 
     fn stop(&mut self) {
+        service::stopping("ending");
         self.deadline = None;
         if let Some(orders) = self.to_keeper.take() {
             let _already_gone = nix::unistd::write(&orders, &[order::STOP]);
@@ -392,6 +440,7 @@ impl Launcher {
         let ends = matches!(signal, Signal::SIGTERM | Signal::SIGHUP)
             || (signal == Signal::SIGINT && !had_it);
         if ends && self.deadline.is_none() {
+            service::stopping("waiting for the client to end");
             self.deadline = Some(Instant::now() + GRACE);
         }
     }
@@ -407,7 +456,7 @@ impl Launcher {
     }
 
     /// The keeper has ended: whatever it could not tidy up is ours to.
-    fn finished(&mut self) -> Result<u8> {
+    fn finished(&mut self) -> Result<Outcome> {
         let ended = waitpid(self.keeper, None).ok();
         // They hold the log's pipe, whose relay ends after them.
         for relay in &self.audit_relays {
@@ -427,13 +476,16 @@ impl Launcher {
             self.fail(Class::Mount.status(), what);
         }
         let status = ended.and_then(keep::init::ended).map(|(_, status)| status);
-        match self.failure.take() {
-            Some((failed, what)) => {
-                tracing::error!("{what}");
-                Ok(failed)
-            }
-            None => Ok(status.unwrap_or(Class::Mount.status())),
-        }
+        Ok(match self.failure.take() {
+            Some((status, what)) => Outcome {
+                status,
+                failure: Some(what),
+            },
+            None => Outcome {
+                status: status.unwrap_or(Class::Mount.status()),
+                failure: None,
+            },
+        })
     }
 
     /// A client that went to the background is another process than the one that was started: the

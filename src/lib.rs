@@ -11,14 +11,19 @@
 pub mod attack;
 mod audit;
 mod cli;
+mod completion;
 mod control;
 mod doctor;
 mod error;
+#[cfg(test)]
+mod generated;
+mod hints;
 mod identity;
 mod keep;
 mod kernel_view;
 mod launch;
 mod launcher;
+mod libvirt;
 mod live;
 mod logging;
 mod mounts;
@@ -27,7 +32,10 @@ mod plan;
 mod policies;
 mod relay;
 mod report;
+mod serve;
+mod service;
 mod step;
+mod submounts;
 mod sys;
 mod view_name;
 
@@ -39,8 +47,10 @@ use crate::cli::{Cli, Command};
 use crate::control::{commands, metrics, show};
 use crate::error::{Class, Result};
 use crate::launch::inside::{Inside, Mediator};
+use crate::launcher::Outcome;
 use crate::live::{record, reload, trace};
-use crate::plan::ClientCommand;
+use crate::plan::{ClientCommand, ClientProcess};
+use crate::serve::Logging;
 
 /// The program: does what the command line says; errors are told on stderr.
 #[must_use]
@@ -50,24 +60,40 @@ pub fn main() -> ExitCode {
 
 /// [`main`] with `inside` in the mediator's place.
 fn main_with(inside: &'static dyn Inside) -> ExitCode {
+    match completion::answered() {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(error) => return told(&error),
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let _nowhere_to_tell = error.print();
-            let status = if error.use_stderr() {
-                Class::Usage.status()
-            } else {
-                0
-            };
-            return ExitCode::from(status);
-        }
+        Err(error) => return told(&error),
     };
-    match logging::start(&cli.log_level, cli.log_format).and_then(|()| run(cli.command, inside)) {
+    match logging::start(&cli.log_level, cli.log_format).and_then(|()| run(cli, inside)) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             tell(&error);
+            service::status(&error.to_string());
             ExitCode::from(&error)
         }
+    }
+}
+
+/// What clap has to say: help on stdout, a mistake on stderr.
+#[allow(clippy::print_stderr, reason = "the command line's mistakes")]
+fn told(error: &clap::Error) -> ExitCode {
+    let _nowhere_to_tell = error.print();
+    if error.use_stderr() {
+        let mut words = std::env::args_os().skip(1);
+        let takes_command = words.any(|word| word == "run" || word == "enter");
+        if takes_command && !words.any(|word| word == "--") {
+            eprintln!(
+                "A command stands behind `--`: virtfs-mediator run /srv/share -- qemu-system-x86_64 ..."
+            );
+        }
+        ExitCode::from(Class::Usage.status())
+    } else {
+        ExitCode::SUCCESS
     }
 }
 
@@ -80,8 +106,8 @@ fn tell(error: &error::Error) {
     eprintln!("virtfs-mediator: {error}");
 }
 
-fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
-    match command {
+fn run(cli: Cli, inside: &'static dyn Inside) -> Result<u8> {
+    match cli.command {
         Command::Run {
             options,
             pidfile,
@@ -89,6 +115,7 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
             exports,
             command,
         } => {
+            hints::tell_of_unseen_files(&options, &exports, &command);
             let client = ClientCommand {
                 argv: command,
                 directory: plan::working_directory(),
@@ -96,16 +123,16 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
                 pidfile,
                 descriptors: pass_fd,
             };
-            let plan = plan::plan(&options, &exports, Some(client), inside)?;
-            launcher::start(plan, false)
+            let plan = plan::plan(&options, &exports, ClientProcess::Command(client), inside)?;
+            launcher::start(plan, false).map(Outcome::tell)
         }
         Command::Mount {
             options,
             foreground,
             export,
         } => {
-            let plan = plan::plan(&options, std::slice::from_ref(&export), None, inside)?;
-            launcher::start(plan, !foreground)
+            let plan = plan::plan(&options, export.as_slice(), ClientProcess::Nobody, inside)?;
+            launcher::start(plan, !foreground).map(Outcome::tell)
         }
         Command::Enter { view, command } => commands::enter(&view, &command),
         Command::Unmount { view, force } => commands::unmount(&view, force).map(|()| 0),
@@ -133,6 +160,15 @@ fn run(command: Command, inside: &'static dyn Inside) -> Result<u8> {
         Command::Suggest { recording, from } => {
             policies::suggest(&recording, from.as_deref()).map(|()| 0)
         }
+        Command::Libvirt { command } => libvirt::run(command),
+        Command::Serve(options) => {
+            let logging = Logging {
+                level: cli.log_level,
+                format: cli.log_format,
+            };
+            serve::serve(&options, logging, inside.walls())
+        }
+        Command::Attach(options) => serve::attach::attach(&options, inside),
         Command::Policy { command } => policies::run(command),
     }
 }

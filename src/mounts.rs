@@ -14,12 +14,16 @@ use crate::error::{Class, Error, Result};
 pub(crate) struct Mount {
     /// Mount id, unique while the mount exists.
     pub(crate) id: u64,
+    /// The mount that it is mounted on.
+    pub(crate) parent: u64,
     /// `major:minor` of the file system.
     pub(crate) device: String,
     /// Which directory of the file system is shown.
     pub(crate) root: PathBuf,
     /// Where it is shown.
     pub(crate) point: PathBuf,
+    /// What is mounted on it appears in other mounts as well (mount_namespaces(7), `shared:`).
+    pub(crate) shared: bool,
     /// File-system type.
     pub(crate) kind: String,
 }
@@ -82,12 +86,34 @@ impl Table {
             .filter(move |mount| mount.point != directory && mount.point.starts_with(directory))
     }
 
+    /// Where everything is mounted.
+    pub(crate) fn points(&self) -> Vec<PathBuf> {
+        self.0.iter().map(|mount| mount.point.clone()).collect()
+    }
+
     /// The mount that a path lies on: the last one over the longest prefix.
     pub(crate) fn holding(&self, path: &Path) -> Option<&Mount> {
         self.0
             .iter()
             .filter(|mount| path.starts_with(&mount.point))
             .max_by_key(|mount| mount.point.components().count())
+    }
+
+    /// Whether a mount is in both: then they are of one namespace.
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        self.0.iter().any(|mount| other.has(mount.id))
+    }
+
+    /// The mount with an id.
+    pub(crate) fn by_id(&self, id: u64) -> Option<&Mount> {
+        self.0.iter().find(|mount| mount.id == id)
+    }
+
+    /// Whether the mount with an id lies at a path, with none over it there.
+    pub(crate) fn shows(&self, id: u64, path: &Path) -> bool {
+        let at = |mount: &&Mount| mount.point == path;
+        self.0.iter().filter(at).any(|mount| mount.id == id)
+            && !self.0.iter().filter(at).any(|mount| mount.parent == id)
     }
 
     /// Whether a mount id is there.
@@ -137,16 +163,26 @@ impl Table {
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let device = String::from_utf8_lossy(fields.nth(1)?).into_owned();
+    let parent = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let device = String::from_utf8_lossy(fields.next()?).into_owned();
     let root = unescape(fields.next()?);
     let point = unescape(fields.next()?);
-    let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
-    let kind = String::from_utf8_lossy(rest.next()?).into_owned();
+    // The mount's options, then optional fields up to a `-`.
+    let shared = fields
+        .by_ref()
+        .skip(1)
+        .take_while(|field| *field != b"-")
+        .fold(false, |shared, field| {
+            shared | field.starts_with(b"shared:")
+        });
+    let kind = String::from_utf8_lossy(fields.next()?).into_owned();
     Some(Mount {
         id,
+        parent,
         device,
         root,
         point,
+        shared,
         kind,
     })
 }
@@ -193,6 +229,9 @@ not a line
         assert_eq!(table.0.len(), 4);
         assert_eq!(table.0[2].point, Path::new("/mnt/a b"));
         assert_eq!(table.0[2].kind, "ext4");
+        let shared: Vec<bool> = table.0.iter().map(|mount| mount.shared).collect();
+        assert_eq!(shared, [true, false, true, false]);
+        assert!(table.shows(22, Path::new("/mnt/a b")) && !table.shows(22, Path::new("/mnt")));
         assert_eq!(table.holding(Path::new("/data/x")).unwrap().id, 23);
     }
 

@@ -20,7 +20,8 @@ pub(crate) enum Report {
     Walls { view: String, found: Found },
     /// Every view answers. Process ids as the host numbers them.
     Ready {
-        init: i32,
+        /// The client's, if it is ours to start.
+        init: Option<i32>,
         wardens: Vec<i32>,
         /// Of views that have one.
         registrars: Vec<Option<i32>>,

@@ -53,12 +53,18 @@ fn thread_count() -> io::Result<usize> {
     }
 }
 
-/// `mount_setattr(2)` on the mount that `mount` is (and only that one).
+/// `mount_setattr(2)` on the mount that `mount` is, and with `all` on those below it too.
 ///
 /// # Errors
 ///
 /// The errno of mount_setattr(2); ENOSYS before Linux 5.12.
-pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64) -> io::Result<()> {
+pub(crate) fn mount_setattr(
+    mount: BorrowedFd<'_>,
+    set: u64,
+    propagation: u64,
+    all: bool,
+) -> io::Result<()> {
+    let below = if all { libc::AT_RECURSIVE } else { 0 };
     let attr = libc::mount_attr {
         attr_set: set,
         attr_clr: 0,
@@ -72,7 +78,7 @@ pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64) -
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH | below,
             &raw const attr,
             size_of::<libc::mount_attr>(),
         )
@@ -158,12 +164,56 @@ pub(crate) fn exit_now(status: u8) -> ! {
     unsafe { libc::_exit(i32::from(status)) }
 }
 
-/// Takes over a descriptor that the caller received as a number (from `--pass-fd`, or from a
-/// control message).
+/// Takes over a descriptor that the caller received as a number (from `--pass-fd` or systemd, in a
+/// control message, from a system call).
 pub(crate) fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: the number was just received from the kernel for this process (SCM_RIGHTS), so that
     // nothing else owns it.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// A pidfd of whoever connected a UNIX socket, if the kernel gives one (`SO_PEERPIDFD`, Linux 6.5).
+///
+/// # Errors
+///
+/// ENOPROTOOPT on older kernels; ESRCH if that process has been reaped already.
+pub(crate) fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut fd: libc::c_int = -1;
+    // Of an int.
+    let mut length: libc::socklen_t = 4;
+    // SAFETY: the kernel writes one int to `fd` and its length to `length`; both live through the
+    // call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERPIDFD,
+            (&raw mut fd).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 && fd >= 0 {
+        Ok(own(fd))
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The user namespace whose holders of capabilities have power over a namespace (ioctl_ns(2)).
+///
+/// # Errors
+///
+/// EPERM if it is neither the caller's nor below it.
+pub(crate) fn owning_user_namespace(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    /// `_IO(0xb7, 0x1)` (include/uapi/linux/nsfs.h).
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    // SAFETY: this request takes no argument.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS) };
+    if fd >= 0 {
+        Ok(own(fd))
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// `SIGSYS` as the kernel delivers it (sigaction(2), `struct siginfo`), up to the number.

@@ -48,6 +48,17 @@ missing_packages() { # PROGRAM:PACKAGE... or /FILE:PACKAGE...
   done
 }
 
+# without_daemons COMMAND...: packages that it installs start nothing (invoke-rc.d(8) asks this file).
+without_daemons() (
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    trap 'as_root rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+  fi
+  "$@"
+)
+
 # Names what it installs, and installs nothing that is there already.
 install_packages() { # PROGRAM:PACKAGE...
   local packages
@@ -55,7 +66,7 @@ install_packages() { # PROGRAM:PACKAGE...
   [ ${#packages[@]} -gt 0 ] || return 0
   command -v apt-get >/dev/null || die "install ${packages[*]} (there is no apt-get here to do it)"
   step "package lists" as_root apt-get update -q
-  step "install ${packages[*]}" as_root env DEBIAN_FRONTEND=noninteractive \
+  step "install ${packages[*]}" without_daemons as_root env DEBIAN_FRONTEND=noninteractive \
     apt-get install -yq --no-install-recommends "${packages[@]}"
 }
 

@@ -33,6 +33,7 @@ pub mod weak;
 mod weak;
 
 pub use backing::DataMode;
+pub use export::{Covered, Submounts};
 pub use mediate::AuditTo;
 
 pub use fuse::{Cache, OLDEST_PROTOCOL, ServeError, Service, ViewMode, serve};

@@ -1,5 +1,5 @@
 //! `/run/virtfs-mediator/VIEW/`: `state.json`, the control socket and `ns`, a symbolic link to the
-//! keeper's mount namespace. Root's alone (0700).
+//! mount namespace that the view lies in. Root's alone (0700).
 
 use std::fs;
 use std::io;
@@ -39,9 +39,12 @@ pub(crate) struct State {
     pub(crate) shared: bool,
     pub(crate) isolated: bool,
     pub(crate) keeper: Process,
+    /// The client, if somebody else has started it: the view lies in its mount namespace.
+    #[serde(default)]
+    pub(crate) peer: Option<Process>,
     /// What the mediator read back of walls that /proc does not show. Absent while the view starts.
     pub(crate) walls: Option<Found>,
-    /// Absent while the view starts.
+    /// Absent while the view starts, and of a view with a peer.
     pub(crate) init: Option<i32>,
     pub(crate) warden: Option<i32>,
     /// Of a view whose file data may go past its mediator.
@@ -50,6 +53,9 @@ pub(crate) struct State {
     /// `--data`.
     #[serde(default)]
     pub(crate) data: String,
+    /// The mount points that the mediator has below its root: of what is followed, or hidden.
+    #[serde(default)]
+    pub(crate) submounts: Vec<PathBuf>,
 }
 
 /// A process that is not mistaken for a later one with the same number.
@@ -58,6 +64,13 @@ pub(crate) struct Process {
     pub(crate) pid: i32,
     /// Start time in clock ticks since boot (field 22 of proc_pid_stat(5)).
     pub(crate) started: u64,
+}
+
+impl State {
+    /// A process in the mount namespace that the view lies in.
+    pub(crate) fn resident(&self) -> Process {
+        self.peer.unwrap_or(self.keeper)
+    }
 }
 
 impl Process {
@@ -151,7 +164,7 @@ pub(crate) fn record(state: &State) -> Result<()> {
     let directory = Path::new(RUN).join(&state.view);
     // The record last: a keeper may be removing the directory already, and what is then left in it
     // must tell whose it is (`remove_left_by`).
-    let target = format!("/proc/{}/ns/mnt", state.keeper.pid);
+    let target = format!("/proc/{}/ns/mnt", state.resident().pid);
     told(
         &directory,
         std::os::unix::fs::symlink(target, directory.join("ns"))

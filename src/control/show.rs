@@ -39,7 +39,7 @@ fn row(state: &State) -> Value {
         "view": state.view, "export": state.export, "at": state.at, "policy": state.policy,
         "keeper": state.keeper.pid, "client_uid": state.client_uid,
         "client_gid": state.client_gid, "clients": clients(state), "command": state.command,
-        "shared": state.shared,
+        "shared": state.shared, "peer": state.peer.map(|peer| peer.pid),
     })
 }
 
@@ -107,8 +107,12 @@ fn processes(state: &State) -> Vec<(String, i32, Role)> {
     if let Some(registrar) = registrar.filter(|one| children(state.keeper.pid).contains(one)) {
         found.push(("registrar".to_owned(), registrar, Role::Registrar));
     }
+    let role = match state.peer {
+        None => Role::Client,
+        Some(_) => Role::Peer,
+    };
     for pid in clients(state) {
-        found.push((format!("client {pid}"), pid, Role::Client));
+        found.push((format!("client {pid}"), pid, role));
     }
     found
 }

@@ -6,13 +6,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::waitpid;
 use serde::Serialize;
 
 use crate::control::rundir::State;
+use crate::mounts::Table;
 use crate::pipes::pipe;
 use crate::report::{Found, Landlock};
 use crate::sys::{self, Forked};
@@ -48,6 +50,8 @@ pub(crate) enum Role {
     Registrar,
     /// The client, and whatever it started.
     Client,
+    /// A client that somebody else has started.
+    Peer,
 }
 
 /// The processes that only end things.
@@ -68,7 +72,7 @@ pub(crate) fn around(pid: i32, role: Role, state: &State) -> Vec<Wall> {
         Role::Mediator => {
             walls.push(user_namespace(pid));
             walls.push(no_more_namespaces(pid));
-            walls.push(one_mount(pid));
+            walls.push(root_mounts(pid, &state.submounts));
             walls.push(not_dumpable(pid));
             walls.push(limits(
                 pid,
@@ -95,6 +99,7 @@ pub(crate) fn around(pid: i32, role: Role, state: &State) -> Vec<Wall> {
             walls.push(seccomp(&status));
         }
         Role::Client => {}
+        Role::Peer => walls.push(seccomp(&status)),
     }
     walls
 }
@@ -150,7 +155,7 @@ fn ids(status: &Status, role: Role, state: &State) -> Wall {
                 apart && no_root && groups.is_empty(),
             )
         }
-        Role::Client => {
+        Role::Client | Role::Peer => {
             let own = all(&uid, state.client_uid) && all(&gid, state.client_gid);
             ("the client's ids", own)
         }
@@ -183,11 +188,14 @@ fn capabilities(status: &Status, role: Role) -> Wall {
     let most = match role {
         Role::Mediator => MEDIATOR,
         Role::Registrar => REGISTRAR,
-        Role::Helper(_) | Role::Client => 0,
+        Role::Helper(_) | Role::Client | Role::Peer => 0,
     };
     let bounded = |name: &str| set(name).is_some_and(|set| set & !most == 0);
     let nothing = |name: &str| set(name) == Some(0);
-    let stands = ["CapEff", "CapPrm", "CapBnd"].into_iter().all(bounded)
+    // libvirt leaves a peer's bounding set as it is: of no use behind no_new_privs.
+    let bounding = role == Role::Peer || bounded("CapBnd");
+    let stands = ["CapEff", "CapPrm"].into_iter().all(bounded)
+        && bounding
         && ["CapInh", "CapAmb"].into_iter().all(nothing);
     let shown = ["CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"].map(|name| {
         let value = set(name).map_or_else(|| "?".to_owned(), |set| format!("{set:x}"));
@@ -204,7 +212,7 @@ fn namespaces(pid: i32, role: Role, isolated: bool) -> Wall {
         Role::Helper(Helper::Warden) => &ALL[..6],
         Role::Helper(Helper::Init) | Role::Client if isolated => &ALL[..3],
         Role::Helper(Helper::Init) | Role::Client => &ALL[..2],
-        Role::Helper(Helper::Keeper) | Role::Registrar => &ALL[..1],
+        Role::Helper(Helper::Keeper) | Role::Registrar | Role::Peer => &ALL[..1],
     };
     let link = |who: &str, kind: &str| fs::read_link(format!("/proc/{who}/ns/{kind}")).ok();
     let own: BTreeSet<&str> = ALL
@@ -266,23 +274,31 @@ fn no_more_namespaces(pid: i32) -> Wall {
     }
 }
 
-fn one_mount(pid: i32) -> Wall {
+/// The export, and below it what is followed or covered as it was at the start; nothing else.
+fn root_mounts(pid: i32, below: &[PathBuf]) -> Wall {
     let text = fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    let mut mounts = Table::parse(&text).points();
+    mounts.sort_unstable();
+    let expected = std::iter::once(Path::new("/")).chain(below.iter().map(PathBuf::as_path));
+    let as_planned = expected.eq(mounts.iter().map(PathBuf::as_path));
     let text = String::from_utf8_lossy(&text);
-    let mounts: Vec<&str> = text.lines().collect();
     let words = |line: &str, at: usize| line.split(' ').nth(at).unwrap_or_default().to_owned();
-    let (stands, found) = match mounts.as_slice() {
-        [only] => {
-            let options = words(only, 5);
-            let has = |wanted: &str| options.split(',').any(|option| option == wanted);
-            let safe = has("nosuid") && has("nodev") && has("noexec");
-            let private = !only.contains(" shared:") && !only.contains(" master:");
-            let root = words(only, 3);
-            (safe && private, format!("one mount: {root} ({options})"))
-        }
-        more => (false, format!("{} mounts", more.len())),
+    let is_safe = |line: &str| {
+        let options = words(line, 5);
+        let has = |wanted: &str| options.split(',').any(|option| option == wanted);
+        has("nosuid") && has("nodev") && has("noexec")
     };
-    Wall::new("root directory is the export", stands, found)
+    let is_private = |line: &str| !line.contains(" shared:") && !line.contains(" master:");
+    let safe = text.lines().all(|line| is_safe(line) && is_private(line));
+    let found = match (mounts.len(), text.lines().next()) {
+        (1, Some(only)) => format!("one mount: {} ({})", words(only, 3), words(only, 5)),
+        (0, _) | (_, None) => "no mount".to_owned(),
+        (count, Some(_)) => {
+            let points: Vec<_> = mounts.iter().map(|it| it.display().to_string()).collect();
+            format!("{count} mounts: {}", points.join(", "))
+        }
+    };
+    Wall::new("root directory is the export", as_planned && safe, found)
 }
 
 /// A helper's root directory: nothing in it.
@@ -347,10 +363,11 @@ fn descriptors(pid: i32) -> Wall {
         let channel = ["pipe:[", "socket:[", "anon_inode:["]
             .iter()
             .any(|kind| target.starts_with(kind));
+        let meta = fs::metadata(entry.path());
         // As the mediator sees them; of a file of the export, its path below the export.
-        if channel || target == "/dev/fuse" || target.ends_with("/fd") {
+        if channel || meta.as_ref().is_ok_and(is_fuse) || target.ends_with("/fd") {
             channels += 1;
-        } else if fs::metadata(entry.path()).is_ok_and(|meta| is_special(&meta)) {
+        } else if meta.is_ok_and(|meta| is_special(&meta)) {
             strange.push(format!("{} is {}", name.display(), target.escape_debug()));
         }
     }
@@ -360,6 +377,16 @@ fn descriptors(pid: i32) -> Wall {
         strange.join("; ")
     };
     Wall::new("descriptors", strange.is_empty() && channels > 0, found)
+}
+
+/// `/dev/fuse`, whose path is another once the mount that it was opened on is detached.
+fn is_fuse(meta: &fs::Metadata) -> bool {
+    let (major, minor) = (
+        rustix::fs::major(meta.rdev()),
+        rustix::fs::minor(meta.rdev()),
+    );
+    // Documentation/admin-guide/devices.txt.
+    meta.file_type().is_char_device() && (major, minor) == (10, 229)
 }
 
 /// Neither a regular file nor a directory nor a symbolic link.
@@ -418,7 +445,7 @@ mod tests {
         let pid = i32::try_from(std::process::id()).unwrap();
         assert!(!namespaces(pid, Role::Mediator, false).stands);
         assert!(!seccomp(&Status::of(pid)).stands);
-        assert!(!one_mount(pid).stands);
+        assert!(!root_mounts(pid, &[]).stands);
         let limits = limits(pid, &["core file size", "locked memory"]);
         assert!(!limits.stands || limits.found == "core file size 0, locked memory 0");
         assert!(!read_back(None)[0].stands);

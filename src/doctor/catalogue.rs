@@ -235,6 +235,41 @@ problems! {
     Proxy: "qemu.proxy", Note, StandIn(VERSIONS);
     /// The client may not use /dev/kvm.
     Kvm: "qemu.kvm", Note, Provoked;
+
+    /// libvirt does not answer.
+    NoLibvirt: "libvirt.daemon", Fail, Provoked;
+    /// qemu.conf cannot be read.
+    BadQemuConf: "libvirt.settings", Fail, Provoked;
+    /// QEMU runs in the host's own mount namespace.
+    NoMountNamespaces: "libvirt.namespaces", Fail, Provoked;
+    /// Disk images stay whose they are.
+    NoOwnership: "libvirt.ownership", Warn, Provoked;
+    /// They are not given back.
+    OwnerForgotten: "libvirt.remember-owner", Note, Provoked;
+    /// libvirt has no hook of ours.
+    NoHook: "libvirt.hook", Fail, Provoked;
+    /// libvirtd runs since before there was one.
+    HookUnknown: "libvirt.hook-known", Warn, Provoked;
+    /// Nobody lays views.
+    NoService: "libvirt.service", Fail, Provoked;
+    /// No link by which an <emulator> could lead to the wrapper.
+    NoWrapper: "libvirt.wrapper", Fail, Provoked;
+    /// libvirt remembers what an older QEMU could do.
+    OldKnowledge: "libvirt.emulator", Warn, Provoked;
+    /// AppArmor keeps QEMU from the wrapper.
+    LibvirtApparmor: "libvirt.apparmor", Warn, StandIn(MODULES);
+    /// SELinux keeps QEMU from views.
+    LibvirtSelinux: "libvirt.selinux", Warn, StandIn(MODULES);
+    /// A domain's definition and its file differ, or one is not there.
+    Drift: "libvirt.domain", Fail, Provoked;
+    /// Others run as a domain's user.
+    SharedUid: "libvirt.uid", Fail, Provoked;
+    /// A domain's user has no account.
+    NoAccount: "libvirt.account", Warn, Provoked;
+    /// A domain's user cannot reach what its QEMU opens.
+    Closed: "libvirt.search", Fail, Provoked;
+    /// Domains whose guests cannot give files owners.
+    NotEnabled: "libvirt.enabled", Note, Provoked;
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ enum Answer<T> {
 
 /// How a child ended that gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Silent {
+pub(crate) enum Silent {
     Exited(i32),
     Killed(Signal),
     /// It was ended after ten seconds.
@@ -35,14 +35,14 @@ pub(super) enum Silent {
 }
 
 /// What came of a try.
-pub(super) enum Outcome<T> {
+pub(crate) enum Outcome<T> {
     Answered(Result<T>),
     Silent(Silent),
 }
 
 impl<T> Outcome<T> {
     /// For tries that are always to answer.
-    pub(super) fn result(self) -> Result<T> {
+    pub(crate) fn result(self) -> Result<T> {
         let what = match self {
             Self::Answered(result) => return result,
             Self::Silent(Silent::Exited(status)) => format!("the try exited with {status}"),
@@ -55,7 +55,7 @@ impl<T> Outcome<T> {
 
 /// Runs `act` in a child with new namespaces (`CLONE_NEW*`, may be 0). `act` is handed the pipe by
 /// which it will answer, should it close descriptors.
-pub(super) fn run<T: Serialize + DeserializeOwned>(
+pub(crate) fn run<T: Serialize + DeserializeOwned>(
     namespaces: libc::c_int,
     act: impl FnOnce(&OwnedFd) -> Result<T>,
 ) -> Outcome<T> {
@@ -64,7 +64,7 @@ pub(super) fn run<T: Serialize + DeserializeOwned>(
 
 /// As [`run`]; meanwhile this process does its part, which is given the child's pid. What a closure
 /// owns is dropped in the process that does not run it, so that pipes between the two hang up.
-pub(super) fn run_beside<T: Serialize + DeserializeOwned>(
+pub(crate) fn run_beside<T: Serialize + DeserializeOwned>(
     namespaces: libc::c_int,
     act: impl FnOnce(&OwnedFd) -> Result<T>,
     meanwhile: impl FnOnce(Pid) -> Result<()>,
@@ -142,7 +142,7 @@ fn answer(end: OwnedFd) -> Option<Vec<u8>> {
 /// # Errors
 ///
 /// Confinement: the errno of the call that failed.
-pub(super) fn become_user(ids: &Ids) -> Result<()> {
+pub(crate) fn become_user(ids: &Ids) -> Result<()> {
     let failed = |call: &'static str| {
         move |errno: nix::errno::Errno| Error::step(Class::Confinement, call, errno)
     };

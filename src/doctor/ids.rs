@@ -179,7 +179,7 @@ fn delegated(findings: &mut Findings, mediator: &Ids) {
 }
 
 /// Whose range an id lies in.
-fn holder(subids: &str, id: u32) -> Option<&str> {
+pub(crate) fn holder(subids: &str, id: u32) -> Option<&str> {
     subids.lines().find_map(|line| {
         let mut fields = line.trim().split(':');
         let name = fields.next()?;
@@ -192,7 +192,7 @@ fn holder(subids: &str, id: u32) -> Option<&str> {
 }
 
 /// Processes with this user id in any of their four, mediators aside: pid and name.
-fn processes_of(uid: u32) -> Vec<(i32, String)> {
+pub(crate) fn processes_of(uid: u32) -> Vec<(i32, String)> {
     let mut found: Vec<(i32, String)> = std::fs::read_dir("/proc")
         .into_iter()
         .flatten()
@@ -234,7 +234,7 @@ fn parse_status(status: &str) -> Option<(String, Vec<u32>)> {
     Some((field("Name")?.trim().to_owned(), uids))
 }
 
-fn listed(processes: &[(i32, String)]) -> String {
+pub(crate) fn listed(processes: &[(i32, String)]) -> String {
     const SHOWN: usize = 3;
     let mut names: Vec<String> = processes
         .iter()

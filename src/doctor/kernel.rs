@@ -207,7 +207,7 @@ fn mount_api() -> Result<String> {
     let empty = namespace::empty_root()?;
     let place = namespace::open_plain(Path::new("/proc"))?;
     namespace::attach(&empty, &place, "/proc")?;
-    let tree = namespace::clone_export(&namespace::open_plain(Path::new("/proc"))?, true)?;
+    let tree = namespace::clone_export(&namespace::open_plain(Path::new("/proc"))?, true, false)?;
     namespace::pivot_onto(&tree)?;
     Ok("fsopen, open_tree, mount_setattr, move_mount, pivot_root".to_owned())
 }

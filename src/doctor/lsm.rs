@@ -25,6 +25,18 @@ pub(super) fn check(findings: &mut Findings) {
     selinux(findings, listed("selinux"));
 }
 
+/// Whether AppArmor confines anything here.
+pub(super) fn apparmor_active() -> bool {
+    let list = std::fs::read_to_string(LIST).unwrap_or_default();
+    list.trim().split(',').any(|module| module == "apparmor")
+        || read("/sys/module/apparmor/parameters/enabled").as_deref() == Some("Y")
+}
+
+/// Whether SELinux refuses anything here.
+pub(super) fn selinux_enforcing() -> bool {
+    read("/sys/fs/selinux/enforce").as_deref() == Some("1")
+}
+
 fn apparmor(findings: &mut Findings, listed: bool) {
     let enabled = read("/sys/module/apparmor/parameters/enabled").as_deref() == Some("Y");
     if !listed && !enabled {

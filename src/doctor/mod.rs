@@ -3,15 +3,16 @@
 //! * [`catalogue`]: everything that can be objected to, as data.
 //! * [`findings`]: what was found, how it is told, and the exit status.
 //! * [`child`] and [`sandbox`]: processes in which to try what changes the process that tries it.
-//! * [`kernel`], [`fuse`], [`lsm`], [`limits`], [`ids`], [`export`], [`qemu`]: the checks.
+//! * [`kernel`], [`fuse`], [`lsm`], [`limits`], [`ids`], [`export`], [`qemu`], [`libvirt`]: the checks.
 
 mod catalogue;
-mod child;
+pub(crate) mod child;
 mod export;
 mod findings;
 mod fuse;
-mod ids;
+pub(crate) mod ids;
 mod kernel;
+mod libvirt;
 mod limits;
 mod lsm;
 mod qemu;
@@ -55,6 +56,9 @@ pub(crate) struct Options {
     /// The QEMU to look at; default: qemu-system-* of this machine.
     #[arg(long, value_name = "PROGRAM")]
     qemu: Option<PathBuf>,
+    /// Check libvirt, our hook and service, and the domains that are enabled, too.
+    #[arg(long)]
+    libvirt: bool,
     /// Directories to look at, each with the policy file of its own after `=`, if it has one.
     #[arg(value_name = "EXPORT[=POLICY]")]
     exports: Vec<OsString>,
@@ -100,6 +104,9 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
         export::check(&mut findings, &table, &who, export);
     }
     qemu::check(&mut findings, &who, options.qemu.as_deref());
+    if options.libvirt {
+        libvirt::check(&mut findings, root);
+    }
     if options.json {
         println!("{}", findings.json());
     } else {

@@ -34,7 +34,7 @@ pub(super) fn run_in<T: Serialize + DeserializeOwned>(
 ) -> Result<T> {
     let enter = || {
         namespace::own_mounts()?;
-        let tree = namespace::clone_export(&namespace::open_plain(export)?, false)?;
+        let tree = namespace::clone_export(&namespace::open_plain(export)?, false, false)?;
         namespace::pivot_onto(&tree)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::openat(CWD, "/", flags, Mode::empty()).map_err(|errno| step("open(/)", errno))

@@ -116,13 +116,13 @@ fn start(plan: &mut Plan, lines: &Lines<'_>) -> Result<(Option<Pid>, Waiter)> {
         lines.walled.as_raw_fd(),
         lines.go.as_raw_fd(),
     ];
-    keep.extend(plan.handed_on());
+    keep.extend(plan.process.descriptors());
     sys::close_all_but(&keep)
         .map_err(|error| Error::step(Class::Confinement, "close_range", error))?;
     // The host's /proc would show every process of the client's user, and /proc/PID/root of each
     // leads to the original below the view.
     namespace::fresh_proc()?;
-    let child = match &plan.command {
+    let child = match plan.process.command() {
         None => None,
         Some(command) => match sys::clone_process(0)
             .map_err(|error| Error::step(Class::ClientNotStarted, "fork(client)", error))?

@@ -2,6 +2,7 @@
 //! capability: it ends a pid namespace by killing its init, which is uid 0 as well. Its seccomp list
 //! is [`crate::launch::calls::KEEPER`].
 
+pub(crate) mod client;
 pub(crate) mod init;
 pub(crate) mod registrar;
 
@@ -17,8 +18,8 @@ use nix::unistd::Pid;
 
 use crate::control::rundir;
 use crate::error::{Class, Error, Result};
+use crate::keep::client::Client;
 use crate::kernel_view;
-use crate::launch::child::Child;
 use crate::launch::landlock::{self, Room};
 use crate::launch::seccomp::{self, Verdict};
 use crate::launch::stage::{self, Given, KeptView};
@@ -64,17 +65,15 @@ pub(crate) fn keeper(plan: Plan, given: Given) -> ! {
 
 struct Keeper {
     views: Vec<KeptView>,
-    init: Child,
+    client: Client,
     _life: OwnedFd,
-    /// See [`stage::Spawned::client_end`].
-    client_end: OwnedFd,
     mountinfo: File,
     signals: SignalFd,
     orders: Option<OwnedFd>,
     run: OwnedFd,
     reporter: Reporter,
-    has_client: bool,
-    debug: bool,
+    /// Standard error stays the caller's when the launcher has gone.
+    keeps_log: bool,
 }
 
 fn raise(
@@ -84,16 +83,14 @@ fn raise(
     match raise_inner(&mut plan, &mut given) {
         Ok((spawned, signals)) => Ok(Keeper {
             views: spawned.views,
-            init: spawned.init,
+            keeps_log: plan.debug || spawned.client.is_peer(),
+            client: spawned.client,
             _life: spawned.life,
-            client_end: spawned.client_end,
             mountinfo: spawned.mountinfo,
             signals,
             orders: Some(given.orders),
             run: given.run,
             reporter: given.reporter,
-            has_client: plan.command.is_some(),
-            debug: plan.debug,
         }),
         Err(error) => Err((error, given.reporter, given.run)),
     }
@@ -102,7 +99,7 @@ fn raise(
 fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, SignalFd)> {
     let clean = stage::clean(plan, given)?;
     let isolated = stage::isolate(clean)?;
-    let mounted = stage::mount(isolated, plan)?;
+    let mounted = stage::mount(isolated, plan, &given.reporter)?;
     let root = namespace::empty_root()?;
     let signals = kernel_view::signals([
         Signal::SIGCHLD,
@@ -111,10 +108,14 @@ fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, Si
         Signal::SIGHUP,
     ])?;
     let spawned = stage::spawn(mounted, plan, given)?;
-    confine(&root, &given.run, Verdict::of(plan.debug))?;
+    let room = match spawned.client {
+        Client::Init { .. } => Root::Beside,
+        Client::Peer(_) => Root::Instead,
+    };
+    confine(&root, room, &given.run, Verdict::of(plan.debug))?;
     given.reporter.send(
         &Report::Ready {
-            init: spawned.init.pid().as_raw(),
+            init: spawned.client.init().map(Pid::as_raw),
             wardens: spawned
                 .views
                 .iter()
@@ -130,8 +131,7 @@ fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, Si
     );
     // The client starts when its views can be found: it, or who waits for it, may look for them.
     await_go(&given.orders)?;
-    nix::unistd::write(&spawned.go, b"g")
-        .map_err(|errno| Error::step(Class::Confinement, "write(pipe)", errno))?;
+    spawned.client.go()?;
     Ok((spawned, signals))
 }
 
@@ -143,11 +143,23 @@ fn await_go(orders: &OwnedFd) -> Result<()> {
     }
 }
 
+/// What becomes of the mounts in our namespace when the empty root directory is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Root {
+    /// The client needs them.
+    Beside,
+    /// They go: what the host unmounts later would live on here, as long as the client runs.
+    Instead,
+}
+
 /// A session of its own (the terminal's keys are for the client), a root directory with nothing in
 /// it, no capability, no file but to remove views' directories, no system call but those listed.
-fn confine(root: &OwnedFd, run: &OwnedFd, verdict: Verdict) -> Result<()> {
+fn confine(root: &OwnedFd, room: Root, run: &OwnedFd, verdict: Verdict) -> Result<()> {
     nix::unistd::setsid().map_err(|errno| Error::step(Class::Confinement, "setsid", errno))?;
-    namespace::enter_empty(root)?;
+    match room {
+        Root::Beside => namespace::enter_empty(root)?,
+        Root::Instead => namespace::pivot_onto(root)?,
+    }
     sys::forget_environment();
     walls::limit_resources()?;
     walls::limit_descriptors()?;
@@ -176,15 +188,21 @@ impl Keeper {
                 registrar.end();
             }
         }
-        let init = self.init.end();
+        let init = self.client.end();
         let names: Vec<String> = self.views.iter().map(|view| view.name.clone()).collect();
         rundir::remove_all(&self.run, &names);
+        if self.client.is_peer() && matches!(end, End::Client(_)) {
+            tracing::info!("ended with their client: {}", names.join(", "));
+        }
         let status = match end {
             End::Client(status) => status.or(init).unwrap_or(128 + 9),
             // A client that had to be killed ended as one that was.
-            End::Stopped if self.has_client => 128 + 9,
+            End::Stopped if self.client.is_command() => 128 + 9,
             End::Stopped => 0,
             End::Lost { cause, fault } => {
+                if fault && !self.launcher_listens() {
+                    tracing::error!("{cause}");
+                }
                 self.reporter.send(&Report::Ended { cause }, None);
                 if fault { Class::Mount.status() } else { 0 }
             }
@@ -198,7 +216,7 @@ impl Keeper {
             let mut fds = vec![
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.mountinfo.as_fd(), PollFlags::POLLPRI),
-                PollFd::new(self.client_end.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.client.as_fd(), PollFlags::POLLIN),
             ];
             if let Some(orders) = &self.orders {
                 fds.push(PollFd::new(orders.as_fd(), PollFlags::POLLIN));
@@ -222,7 +240,7 @@ impl Keeper {
         // Before the children: an unmount ends the mediator as well, and is the cause of it.
         self.unmounted()
             .or_else(|| if told { self.signalled() } else { None })
-            .or_else(|| if client { self.client_ended() } else { None })
+            .or_else(|| if client { self.client.ended() } else { None })
             .or_else(|| if orders { self.ordered() } else { None })
     }
 
@@ -232,7 +250,7 @@ impl Keeper {
         // Under a client's feet it is a fault; a view without one just ends.
         Some(End::Lost {
             cause: format!("view {} was unmounted", gone.name),
-            fault: self.has_client,
+            fault: self.client.is_there(),
         })
     }
 
@@ -260,7 +278,7 @@ impl Keeper {
     }
 
     fn ended(&mut self, pid: Pid, status: u8) -> Option<End> {
-        if pid == self.init.pid() {
+        if Some(pid) == self.client.init() {
             return Some(End::Client(Some(status)));
         }
         let view = self.views.iter().find(|view| view.warden.pid() == pid)?;
@@ -268,13 +286,18 @@ impl Keeper {
         Some(End::Lost { cause, fault: true })
     }
 
-    fn client_ended(&self) -> Option<End> {
-        let mut status = [0u8];
-        match nix::unistd::read(&self.client_end, &mut status) {
-            Ok(1) => Some(End::Client(Some(status[0]))),
-            Ok(_) => Some(End::Client(None)),
-            Err(_) => None,
+    /// Whether a launcher is there to tell of an end; it may have gone, or said that it goes, and that
+    /// not been heard yet.
+    fn launcher_listens(&self) -> bool {
+        let Some(orders) = &self.orders else {
+            return false;
+        };
+        let mut fds = [PollFd::new(orders.as_fd(), PollFlags::POLLIN)];
+        if !matches!(nix::poll::poll(&mut fds, PollTimeout::ZERO), Ok(1..)) {
+            return true;
         }
+        let mut byte = [0u8];
+        matches!(nix::unistd::read(orders, &mut byte), Ok(1) if byte[0] == order::STOP)
     }
 
     fn ordered(&mut self) -> Option<End> {
@@ -284,8 +307,8 @@ impl Keeper {
             Ok(1) if byte[0] == order::DETACH => {
                 self.orders = None;
                 // Whoever reads the launcher's output waits until nobody can write to it. Standard
-                // output leads nowhere already. With --debug, the relay goes on as well.
-                if !self.debug
+                // output leads nowhere already. Where the log is kept, the relay goes on as well.
+                if !self.keeps_log
                     && let Err(errno) = rustix::stdio::dup2_stderr(rustix::stdio::stdout())
                 {
                     tracing::warn!(%errno, "standard error stays open");

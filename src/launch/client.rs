@@ -14,7 +14,7 @@ use crate::error::{Class, Error, Result};
 use crate::identity::Ids;
 use crate::launch::walls;
 use crate::plan::ClientCommand;
-use crate::sys;
+use crate::{service, sys};
 
 /// Becomes the client and executes its command; returns only on failure.
 ///
@@ -87,7 +87,8 @@ fn exec(argv: &[OsString]) -> Error {
             "",
         );
     };
-    let errno = match nix::unistd::execvp(&words[0], &words) {
+    // As execvp(3), which takes PATH from ours.
+    let errno = match nix::unistd::execvpe(&words[0], &words, &service::environment_of_others()) {
         Ok(never) => match never {},
         Err(errno) => errno,
     };

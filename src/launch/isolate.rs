@@ -101,7 +101,7 @@ pub(crate) fn enter(binds: &[Bind], views: &[&Path]) -> Result<()> {
     for view in views.iter().copied().chain([Path::new("/proc")]) {
         directory(&root, view)?;
     }
-    sys::mount_setattr(root.as_fd(), libc::MOUNT_ATTR_RDONLY, 0)
+    sys::mount_setattr(root.as_fd(), libc::MOUNT_ATTR_RDONLY, 0, false)
         .map_err(|error| step("mount_setattr(minimal root, MOUNT_ATTR_RDONLY)", error))?;
     namespace::pivot(&root)
 }
@@ -133,7 +133,7 @@ fn piece(path: &Path, readonly: bool, extra: u64) -> Result<Option<Piece>> {
     if readonly {
         attributes |= libc::MOUNT_ATTR_RDONLY;
     }
-    sys::mount_setattr(tree.as_fd(), attributes, libc::MS_PRIVATE)
+    sys::mount_setattr(tree.as_fd(), attributes, libc::MS_PRIVATE, false)
         .map_err(|error| step(&format!("mount_setattr({})", path.display()), error))?;
     Ok(Some(Piece {
         at: path.to_owned(),

@@ -21,6 +21,7 @@ use crate::launch::sandbox::become_mediator;
 use crate::launch::seccomp::Verdict;
 use crate::pipes::{await_byte, pipe};
 use crate::report::Reporter;
+use crate::submounts::Submounts;
 use crate::sys::{self, Forked};
 
 /// What a mediator is started with.
@@ -38,6 +39,7 @@ pub(crate) struct Start<'a> {
     pub(crate) reporter: &'a Reporter,
     pub(crate) shared: bool,
     pub(crate) cache: CacheOption,
+    pub(crate) submounts: Submounts,
     pub(crate) data: DataMode,
     /// Its end of the socket to its registrar.
     pub(crate) registrar: Option<OwnedFd>,

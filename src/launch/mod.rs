@@ -2,12 +2,14 @@
 //!
 //! [`stage`] makes the views' namespace and mounts (isolate, mount, spawn); [`mediator`] and
 //! [`client`] are what the two kinds of child do from their first instruction to the point where
-//! they serve, or execute ([`inside`] says what is served); [`walls`], [`landlock`] and [`seccomp`]
+//! they serve, or execute ([`inside`] says what is served); [`peer`] is a client that others have
+//! started; [`walls`], [`landlock`] and [`seccomp`]
 //! (whose lists are in [`calls`]) are what they, and the keeper, give up on the way.
 
 pub(crate) mod calls;
 pub(crate) mod child;
 pub(crate) mod client;
+mod covers;
 mod descriptors;
 pub(crate) mod fusemount;
 pub(crate) mod inside;
@@ -15,6 +17,7 @@ pub(crate) mod isolate;
 pub(crate) mod landlock;
 pub(crate) mod mediator;
 pub(crate) mod namespace;
+pub(crate) mod peer;
 pub(crate) mod sandbox;
 pub(crate) mod seccomp;
 pub(crate) mod stage;

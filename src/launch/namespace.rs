@@ -27,12 +27,7 @@ pub(crate) fn own_mounts() -> Result<()> {
 /// was planned: nobody put a link or another directory in its place meanwhile.
 pub(crate) fn reopen(path: &Path, planned: &OwnedFd) -> Result<OwnedFd> {
     let found = open_plain(path)?;
-    let identity = |fd: &OwnedFd| {
-        rustix::fs::fstat(fd)
-            .map(|stat| (stat.st_dev, stat.st_ino))
-            .map_err(|errno| step(&format!("fstat({})", path.display()), errno))
-    };
-    if identity(&found)? != identity(planned)? {
+    if !is_same(&found, planned)? {
         return Err(Error::new(
             Class::Mount,
             format!("{} was replaced while starting", path.display()),
@@ -40,6 +35,16 @@ pub(crate) fn reopen(path: &Path, planned: &OwnedFd) -> Result<OwnedFd> {
         ));
     }
     Ok(found)
+}
+
+/// Whether two descriptors are of one directory, by device and inode, through whichever mounts.
+pub(crate) fn is_same(one: &OwnedFd, other: &OwnedFd) -> Result<bool> {
+    let identity = |fd: &OwnedFd| {
+        rustix::fs::fstat(fd)
+            .map(|stat| (stat.st_dev, stat.st_ino))
+            .map_err(|errno| step("fstat", errno))
+    };
+    Ok(identity(one)? == identity(other)?)
 }
 
 /// Opens a canonical path; a symbolic link anywhere in it is an error.
@@ -50,19 +55,20 @@ pub(crate) fn open_plain(path: &Path) -> Result<OwnedFd> {
         .map_err(|errno| step(&format!("openat2({}, no symlinks)", path.display()), errno))
 }
 
-/// A detached clone of the directory alone (submounts left out): nosuid, nodev, noexec, private,
-/// read-only if asked.
-pub(crate) fn clone_export(export: &OwnedFd, readonly: bool) -> Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+/// A detached clone of the directory, alone or with what is mounted below it: nosuid, nodev, noexec,
+/// private, read-only if asked, each mount of it.
+pub(crate) fn clone_export(export: &OwnedFd, readonly: bool, with_mounts: bool) -> Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, with_mounts);
     let tree = rustix::mount::open_tree(export, "", flags)
         .map_err(|errno| step("open_tree(export, OPEN_TREE_CLONE)", errno))?;
     let mut attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
     if readonly {
         attributes |= libc::MOUNT_ATTR_RDONLY;
     }
-    sys::mount_setattr(tree.as_fd(), attributes, libc::MS_PRIVATE)
+    sys::mount_setattr(tree.as_fd(), attributes, libc::MS_PRIVATE, with_mounts)
         .map_err(|error| step("mount_setattr(export)", error))?;
     Ok(tree)
 }

@@ -6,10 +6,11 @@ use std::path::Path;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::fs::{Mode, OFlags};
-use virtfs_mediator_core::{Service, ViewMode};
+use virtfs_mediator_core::{Service, Submounts, ViewMode};
 
 use crate::error::{Class, Error, Result};
 use crate::identity::Ids;
+use crate::launch::covers::Covers;
 use crate::launch::descriptors::{self, Kind, Named};
 use crate::launch::inside::Wall;
 use crate::launch::landlock::Room;
@@ -37,6 +38,7 @@ pub(super) fn become_mediator(start: Start<'_>, ask: &OwnedFd, answer: &OwnedFd)
 struct Raised {
     proc_fd: OwnedFd,
     root: OwnedFd,
+    submounts: Submounts,
     /// How many descriptors may be open.
     files: u64,
 }
@@ -48,6 +50,7 @@ fn raise_walls(start: &Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<Rai
     let limits = namespace::open_plain(Path::new("/proc/sys/user"))?;
     // Before the user namespace: the mount namespace stays the first user namespace's, and the
     // mediator's capabilities never count in it.
+    let covers = Covers::prepare(&start.submounts, &start.tree)?;
     let root = if has(Wall::Root) {
         namespace::pivot_onto(&start.tree)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -56,6 +59,7 @@ fn raise_walls(start: &Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<Rai
         rustix::io::fcntl_dupfd_cloexec(&start.tree, 0)
     }
     .map_err(|errno| Error::step(Class::Confinement, "open(/)", errno))?;
+    let submounts = covers.lay(&root)?;
     if has(Wall::UserNamespace) {
         unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| {
             Error::step(Class::Confinement, "unshare(CLONE_NEWUSER)", errno)
@@ -151,6 +155,7 @@ fn raise_walls(start: &Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<Rai
     Ok(Raised {
         proc_fd,
         root,
+        submounts,
         files,
     })
 }
@@ -159,6 +164,7 @@ fn serve(start: Start<'_>, raised: Raised) -> ! {
     let Raised {
         proc_fd,
         root,
+        submounts,
         files,
     } = raised;
     // Closed already.
@@ -170,6 +176,7 @@ fn serve(start: Start<'_>, raised: Raised) -> ! {
         proc_fd,
         control: Some(start.control),
         policy: start.policy,
+        submounts,
         cache: start.cache.into(),
         mode: if start.shared {
             ViewMode::Shared

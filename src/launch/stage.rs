@@ -12,13 +12,16 @@ use virtfs_mediator_core::AuditTo;
 
 use crate::cli::CacheOption;
 use crate::error::{Class, Error, Result};
+use crate::keep::client::Client;
 use crate::keep::{init, registrar};
 use crate::launch::child::Child;
 use crate::launch::inside::Wall;
+use crate::launch::peer::{Lying, Peer};
 use crate::launch::seccomp::Verdict;
 use crate::launch::{fusemount, isolate, mediator, namespace};
+use crate::mounts::Table;
 use crate::pipes::{await_byte, pipe};
-use crate::plan::{Plan, ViewPlan};
+use crate::plan::{ClientProcess, Plan, ViewPlan};
 use crate::report::Reporter;
 use crate::sys::{self, Forked};
 
@@ -47,7 +50,7 @@ pub(crate) struct Isolated(());
 /// Every view is mounted; none is served yet.
 pub(crate) struct Mounted {
     views: Vec<Prepared>,
-    /// Of this namespace; opened while /proc still is the host's.
+    /// Of the namespace that they lie in; opened while /proc still is the host's.
     mountinfo: File,
 }
 
@@ -75,13 +78,9 @@ pub(crate) struct KeptView {
 /// Everything runs.
 pub(crate) struct Spawned {
     pub(crate) views: Vec<KeptView>,
-    pub(crate) init: Child,
+    pub(crate) client: Client,
     /// While it is open the inits live; they end when its last copy, the keeper's, closes.
     pub(crate) life: OwnedFd,
-    /// A byte lets the client start.
-    pub(crate) go: OwnedFd,
-    /// The client's exit status, one byte; it hangs up if the client's init is killed.
-    pub(crate) client_end: OwnedFd,
     /// To see by that a view was unmounted.
     pub(crate) mountinfo: File,
 }
@@ -93,7 +92,7 @@ pub(crate) fn clean(plan: &Plan, given: &Given) -> Result<Clean> {
     keep.extend(given.controls.iter().map(AsRawFd::as_raw_fd));
     keep.extend(given.audits.iter().map(AsRawFd::as_raw_fd));
     keep.extend(plan.views.iter().map(|view| view.export_fd.as_raw_fd()));
-    keep.extend(plan.handed_on());
+    keep.extend(plan.process.descriptors());
     sys::close_all_but(&keep)
         .map_err(|error| Error::step(Class::Confinement, "close_range", error))?;
     // The kernel applies the requester's umask; ours would cut the modes that it grants.
@@ -110,13 +109,17 @@ pub(crate) fn isolate(_clean: Clean) -> Result<Isolated> {
     Ok(Isolated(()))
 }
 
-/// Clones each export and lays its view over it, in a minimal root if one is asked for.
-pub(crate) fn mount(_isolated: Isolated, plan: &Plan) -> Result<Mounted> {
+/// Clones each export and lays its view over it: in this namespace, in a minimal root if one is asked
+/// for, or in the namespace of a client that others have started.
+pub(crate) fn mount(_isolated: Isolated, plan: &Plan, reporter: &Reporter) -> Result<Mounted> {
     let views: Vec<Prepared> = plan
         .views
         .iter()
         .map(|view| prepare(plan, view))
         .collect::<Result<_>>()?;
+    if let Some(peer) = plan.process.peer() {
+        return lay(peer, plan, views, reporter);
+    }
     let mountinfo = if let Some(binds) = &plan.isolate {
         let proc = isolate::host_proc()?;
         let places: Vec<&Path> = plan.views.iter().map(|view| view.at.as_path()).collect();
@@ -136,9 +139,31 @@ pub(crate) fn mount(_isolated: Isolated, plan: &Plan) -> Result<Mounted> {
     Ok(Mounted { views, mountinfo })
 }
 
+fn lay(peer: &Peer, plan: &Plan, views: Vec<Prepared>, reporter: &Reporter) -> Result<Mounted> {
+    let lying: Vec<Lying<'_>> = plan
+        .views
+        .iter()
+        .zip(&views)
+        .map(|(view, prepared)| Lying {
+            mount: &prepared.mount,
+            mount_id: prepared.mount_id,
+            at: &view.at,
+            export: &view.export_fd,
+        })
+        .collect();
+    peer.lay(&lying, reporter)?;
+    let mountinfo = peer
+        .mountinfo
+        .try_clone()
+        .map_err(|error| Error::step(Class::Confinement, "fcntl(F_DUPFD)", error))?;
+    Ok(Mounted { views, mountinfo })
+}
+
 fn prepare(plan: &Plan, view: &ViewPlan) -> Result<Prepared> {
     let export = namespace::reopen(&view.export, &view.export_fd)?;
-    let tree = namespace::clone_export(&export, view.policy.readonly())?;
+    view.submounts.check_unchanged(&Table::read()?)?;
+    let follow = view.submounts.are_followed();
+    let tree = namespace::clone_export(&export, view.policy.readonly(), follow)?;
     let mounted = fusemount::mount(view, &plan.client, plan.shared)?;
     let mount_id = fusemount::mount_id(&mounted.mount)?;
     let place = if view.at == view.export {
@@ -218,6 +243,7 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
                 reporter: &given.reporter,
                 shared: plan.shared,
                 cache: view.cache,
+                submounts: view.submounts,
                 data: view.data,
                 registrar: to_registrar,
                 debug: plan.debug,
@@ -238,6 +264,7 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
             }
         }
     }
+    drop(audits);
     // Only the mediators may hold the devices: a copy here would keep the connection alive after
     // its mediator died, and the client's requests waiting for an answer that never comes.
     drop(devices);
@@ -250,6 +277,27 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
             )
         })?;
     }
+    let client = match &plan.process {
+        ClientProcess::Command(_) | ClientProcess::Nobody => {
+            start_init(plan, given, &views, &life_end)?
+        }
+        ClientProcess::Peer(peer) => Client::of_peer(peer)?,
+    };
+    Ok(Spawned {
+        views,
+        client,
+        life,
+        mountinfo: mounted.mountinfo,
+    })
+}
+
+/// Starts the client's init, and waits until its walls stand.
+fn start_init(
+    plan: &mut Plan,
+    given: &Given,
+    views: &[KeptView],
+    life_end: &OwnedFd,
+) -> Result<Client> {
     // After the mediators: its writing end must be the init's alone, so that it hangs up with it.
     let (client_end, end_tx) = pipe()?;
     let (init_walled, walled) = pipe()?;
@@ -266,13 +314,13 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
         Forked::Child => {
             let lines = init::Lines {
                 reporter: &given.reporter,
-                life: &life_end,
+                life: life_end,
                 end: &end_tx,
                 walled: &walled,
                 go: &may_go,
                 run: &given.run,
             };
-            init::client_init(plan, &lines, &views)
+            init::client_init(plan, &lines, views)
         }
         Forked::Parent(init) => Child::hold(init)?,
     };
@@ -281,13 +329,11 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
     drop(walled);
     await_byte(&init_walled)
         .map_err(|why| Error::new(Class::Confinement, format!("the client's init {why}"), ""))?;
-    Ok(Spawned {
-        views,
+    Ok(Client::Init {
         init,
-        life,
         go,
-        client_end,
-        mountinfo: mounted.mountinfo,
+        end: client_end,
+        command: plan.process.command().is_some(),
     })
 }
 

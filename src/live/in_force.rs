@@ -50,7 +50,7 @@ impl Text {
             Error::new(
                 Class::Configuration,
                 format!("policy {shown}: {error}"),
-                "name a TOML file (see `virtfs-mediator policy init --help`)",
+                "name a policy file (`virtfs-mediator policy init readonly >FILE` makes one to start from)",
             )
         })?;
         Self::of(&shown, text)

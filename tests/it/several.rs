@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::common::{
@@ -182,6 +183,29 @@ fn entered_command_keeps_the_view_and_is_ended_with_it() {
     view.family.assert_gone();
     assert_eq!(entered.end().code(), 137);
     assert_nothing_left(&view.name);
+}
+
+#[test]
+fn signal_that_enter_gets_is_handed_on_to_its_command() {
+    let export = Export::new();
+    let view = Start::new(&export).mount();
+    let enter = |script: &str| {
+        let mut command = Command::new(program());
+        command.args(["enter", &view.name, "--", "sh", "-c", script]);
+        let entered = Running::spawn(command, view.name.clone());
+        entered.stdout.until("ready");
+        entered
+    };
+    let mut handles =
+        enter("trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.05; done");
+    handles.signal(Signal::SIGTERM);
+    let ended = handles.end();
+    assert_eq!((ended.code(), ended.stdout), (3, vec!["bye".to_owned()]));
+    let mut ends = enter("echo ready; exec sleep 1000");
+    ends.signal(Signal::SIGHUP);
+    assert_eq!(ends.end().code(), 129);
+    // Nobody is left who would be in the way.
+    assert!(ours(["unmount", &view.name]).status.success());
 }
 
 #[test]

@@ -62,22 +62,31 @@ pub struct Statfs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Inode(pub(super) Identity);
 
-/// Which inode a descriptor names. The birth time serves as its generation: an inode number that
+/// Which inode a descriptor names, on which mount: a directory that is bound to another place is two
+/// to the kernel's paths, and so to the client's. The birth time serves as its generation: an inode number that
 /// is used again has another. Two inodes of one number born within one tick of the file system's
 /// clock, or on a file system without birth times, cannot be told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
+    pub(super) mount: u64,
     pub(super) dev: u64,
     pub(super) ino: u64,
     /// Nanoseconds of birth, wrapping; 0 where there are none.
     pub(super) birth: u64,
 }
 
+impl Identity {
+    /// Whether it is the same file, whichever mount shows it.
+    pub(super) fn is_file_of(&self, other: &Self) -> bool {
+        let Self { mount, .. } = *other;
+        Self { mount, ..*self } == *other
+    }
+}
+
 /// What one statx(2) tells.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
     pub(super) identity: Identity,
-    pub(super) mount: u64,
     pub(super) attr: Attr,
 }
 
@@ -111,6 +120,7 @@ impl Seen {
         };
         Ok(Self {
             identity: Identity {
+                mount: st.stx_mnt_id,
                 dev: u64::from(st.stx_dev_major) << 32 | u64::from(st.stx_dev_minor),
                 ino: st.stx_ino,
                 birth: btime
@@ -119,7 +129,6 @@ impl Seen {
                     .wrapping_mul(1_000_000_000)
                     .wrapping_add(u64::from(btime.nsec)),
             },
-            mount: st.stx_mnt_id,
             attr,
         })
     }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::attr::{Inode, Seen};
 use super::fault::Call;
 use super::handle::Kind;
-use super::{Export, Fault};
+use super::{Export, Fault, Submounts};
 use crate::ids::FileKind;
 use crate::name::Name;
 use crate::sys;
@@ -37,7 +37,8 @@ pub struct Counted {
 #[derive(Debug)]
 pub struct Tree {
     root: Arc<OwnedFd>,
-    mount: u64,
+    /// The one mount that is walked; `None`: all that lie below.
+    mount: Option<u64>,
 }
 
 /// Whether a walk goes on.
@@ -53,7 +54,7 @@ pub enum Walk {
 
 impl Tree {
     /// Hands over every name below the root with its path (`/a/b`). What vanishes meanwhile is
-    /// left out, as is what lies on other mounts.
+    /// left out, as is what lies on mounts that the view hides.
     ///
     /// # Errors
     ///
@@ -142,12 +143,16 @@ impl Tree {
             st => st.call("statx")?,
         };
         let seen = Seen::new(&st).call("statx")?;
-        Ok((seen.mount == self.mount).then_some(Counted {
-            inode: Inode(seen.identity),
-            kind: seen.attr.kind,
-            size: seen.attr.size,
-            nlink: seen.attr.nlink,
-        }))
+        let mount = seen.identity.mount;
+        Ok(self
+            .mount
+            .is_none_or(|only| only == mount)
+            .then_some(Counted {
+                inode: Inode(seen.identity),
+                kind: seen.attr.kind,
+                size: seen.attr.size,
+                nlink: seen.attr.nlink,
+            }))
     }
 }
 
@@ -157,7 +162,7 @@ impl Export {
     pub fn tree(&self) -> Tree {
         Tree {
             root: self.root.clone(),
-            mount: self.mount,
+            mount: (self.submounts != Submounts::Follow).then_some(self.mount),
         }
     }
 

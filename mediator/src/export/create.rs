@@ -81,11 +81,15 @@ impl Export {
             return self.make_file_by_name(parent, name, birth, group);
         }
         let flags = OFlags::TMPFILE | OFlags::RDWR | extra_flags(birth.open);
-        let fd = match rustix::fs::openat(parent.fd(), c".", flags, raw(birth.mode)) {
+        let open = || rustix::fs::openat(parent.fd(), c".", flags, raw(birth.mode));
+        let fd = match self.with_room(open) {
             Ok(fd) => fd,
             // open(2): EOPNOTSUPP from the file system, EISDIR from a kernel without the flag.
             Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
-                self.no_tmpfile.store(true, Ordering::Relaxed);
+                // Another mount's says nothing of the others.
+                if !self.is_submount(parent) {
+                    self.no_tmpfile.store(true, Ordering::Relaxed);
+                }
                 return self.make_file_by_name(parent, name, birth, group);
             }
             Err(errno) => return Err((errno, "openat").into()),
@@ -109,7 +113,8 @@ impl Export {
             | extra_flags(birth.open);
         // It has a name before it has its owner: set-id bits come with the owner.
         let mode = raw(birth.mode).difference(RawMode::SUID | RawMode::SGID);
-        let fd = rustix::fs::openat(parent.fd(), name.as_c_str(), flags, mode).call("openat")?;
+        let open = || rustix::fs::openat(parent.fd(), name.as_c_str(), flags, mode);
+        let fd = self.with_room(open).call("openat")?;
         self.give(fd.as_fd(), birth, group).inspect_err(|_fault| {
             self.take_back(parent, name, fd.as_fd(), AtFlags::empty());
         })?;
@@ -125,14 +130,10 @@ impl Export {
         name: &Name,
     ) -> Result<(), Fault> {
         let number = FdName::new(fd);
-        rustix::fs::linkat(
-            self.proc_fd(),
-            number.as_c_str(),
-            parent.fd(),
-            name.as_c_str(),
-            AtFlags::SYMLINK_FOLLOW,
-        )
-        .call("linkat")
+        let (proc, flags) = (self.proc_fd(), AtFlags::SYMLINK_FOLLOW);
+        let link =
+            || rustix::fs::linkat(proc, number.as_c_str(), parent.fd(), name.as_c_str(), flags);
+        self.with_room(link).call("linkat")
     }
 
     /// Owner before mode: chown(2) clears the set-id bits of all but directories, and a file must
@@ -171,7 +172,7 @@ impl Export {
         open: OpenAs,
     ) -> Result<(Entry, HandleId), Fault> {
         let seen = Seen::new(&sys::stat(fd.as_fd()).call("statx")?).call("statx")?;
-        let submount = seen.mount != self.mount;
+        let submount = seen.identity.mount != self.mount;
         let entry = self.enter_seen(parent, name, &seen, submount, None)?;
         self.mark_birth(&entry);
         let handle = Handle {
@@ -236,7 +237,8 @@ impl Export {
             return Err((Errno::INVAL, "mkdirat").into());
         }
         let group = self.group(parent, &birth)?;
-        rustix::fs::mkdirat(parent.fd(), name.as_c_str(), raw(birth.mode)).call("mkdirat")?;
+        let make = || rustix::fs::mkdirat(parent.fd(), name.as_c_str(), raw(birth.mode));
+        self.with_room(make).call("mkdirat")?;
         self.finish(parent, name, &birth, group)
     }
 
@@ -271,8 +273,8 @@ impl Export {
                 return Err((Errno::INVAL, "mknodat").into());
             }
         };
-        rustix::fs::mknodat(parent.fd(), name.as_c_str(), kind, raw(birth.mode), 0)
-            .call("mknodat")?;
+        let make = || rustix::fs::mknodat(parent.fd(), name.as_c_str(), kind, raw(birth.mode), 0);
+        self.with_room(make).call("mknodat")?;
         self.finish(parent, name, &birth, group)
     }
 
@@ -294,7 +296,8 @@ impl Export {
             return Err((Errno::INVAL, "symlinkat").into());
         }
         let group = self.group(parent, &birth)?;
-        rustix::fs::symlinkat(target, parent.fd(), name.as_c_str()).call("symlinkat")?;
+        let make = || rustix::fs::symlinkat(target, parent.fd(), name.as_c_str());
+        self.with_room(make).call("symlinkat")?;
         self.finish(parent, name, &birth, group)
     }
 

@@ -17,7 +17,7 @@ use super::handle::{Handle, Kind};
 use super::node::Nodes;
 use super::stream::Stream;
 use super::table::Table;
-use super::{Export, Fault, Pin, Submounts};
+use super::{Covered, Export, Fault, Pin, Submounts};
 use crate::ids::{FileKind, HandleId, NodeId};
 use crate::op::rows;
 use crate::policy::Permit;
@@ -77,6 +77,8 @@ struct Kept {
     start: usize,
     end: usize,
     ino: u64,
+    /// As the directory has it.
+    raw: u64,
     kind: Option<FileKind>,
     cookie: u64,
 }
@@ -196,10 +198,7 @@ impl Export {
             }
             while let Some(kept) = listing.entries.get(listing.next) {
                 let name = listing.names.get(kept.start..kept.end).unwrap_or_default();
-                let hidden = self.submounts == Submounts::Hide
-                    && name != b"."
-                    && name != b".."
-                    && self.is_hidden_mount(dir, name);
+                let hidden = self.may_be_covered(name, kept.raw) && self.is_hidden_mount(dir, name);
                 let entry = DirEntry {
                     name,
                     ino: kept.ino,
@@ -215,6 +214,15 @@ impl Export {
                 listing.next += 1;
             }
         }
+    }
+
+    /// Whether a name could be one that a hidden mount covers: those alone are looked at again.
+    fn may_be_covered(&self, name: &[u8], ino: u64) -> bool {
+        let Submounts::Hide(covered) = &self.submounts else {
+            return false;
+        };
+        let is = |covered: &Covered| covered.ino == ino || covered.name == name;
+        name != b"." && name != b".." && covered.iter().any(is)
     }
 
     fn is_hidden_mount(&self, dir: BorrowedFd<'_>, name: &[u8]) -> bool {
@@ -288,6 +296,7 @@ impl Listing {
             start,
             end: self.names.len(),
             ino,
+            raw: entry.ino(),
             kind: kind(entry.file_type()),
             cookie: entry.next_entry_cookie(),
         });

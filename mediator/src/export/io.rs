@@ -148,7 +148,7 @@ impl Export {
         range(offset, data.len() as u64).call("pwrite")?;
         loop {
             // pwrite(2), BUGS: on a descriptor with O_APPEND, Linux appends.
-            match rustix::io::pwrite(fd, data, offset) {
+            match self.with_room(|| rustix::io::pwrite(fd, data, offset)) {
                 Err(Errno::INTR) => {}
                 result => return result.call("pwrite"),
             }
@@ -173,7 +173,8 @@ impl Export {
         let fd = handle.writable().call("fallocate")?;
         let mode = allocation(mode).call("fallocate")?;
         range(offset, length).call("fallocate")?;
-        rustix::fs::fallocate(fd, mode, offset, length).call("fallocate")
+        let allocate = || rustix::fs::fallocate(fd, mode, offset, length);
+        self.with_room(allocate).call("fallocate")
     }
 
     /// Finds data or a hole from an offset in bytes on.
@@ -221,10 +222,12 @@ impl Export {
         let len = len.min(1 << 30);
         range(from.1, len).call("copy_file_range")?;
         range(to.1, len).call("copy_file_range")?;
-        let (mut at, mut into) = (from.1, to.1);
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        rustix::fs::copy_file_range(source, Some(&mut at), target, Some(&mut into), len)
-            .call("copy_file_range")
+        let copy = || {
+            let (mut at, mut into) = (from.1, to.1);
+            rustix::fs::copy_file_range(source, Some(&mut at), target, Some(&mut into), len)
+        };
+        self.with_room(copy).call("copy_file_range")
     }
 
     /// A descriptor of the client was closed: what close(2) would report is reported.
@@ -271,6 +274,7 @@ impl Export {
     pub fn release(&self, handle: HandleId) {
         // Closed here, when the lock has been released.
         drop(self.with(|table| table.release(handle)));
+        self.may_have_left();
     }
 }
 

@@ -20,6 +20,7 @@ struct Before {
     identity: Identity,
     fd: Arc<OwnedFd>,
     nlink: u32,
+    is_directory: bool,
 }
 
 impl Export {
@@ -54,7 +55,7 @@ impl Export {
         }
         self.name_inode(pin.fd(), parent, name)?;
         let seen = Seen::new(&sys::stat(pin.fd()).call("statx")?).call("statx")?;
-        let submount = seen.mount != self.mount;
+        let submount = seen.identity.mount != self.mount;
         self.enter_seen(parent, name, &seen, submount, Some(pin.fd.clone()))
     }
 
@@ -97,18 +98,21 @@ impl Export {
 
     /// The table learns that an inode lost a name. Its descriptor is kept: it may be the last way.
     fn lost(&self, parent: &Pin, name: &Name, before: &Before) {
-        self.with(|table| {
-            let Some(slot) = table.nodes.find(&before.identity) else {
-                return;
-            };
+        let node = self.with(|table| {
+            let slot = table.nodes.find(&before.identity)?;
             if let Ok(parent) = table.slot(parent.node) {
                 table.nodes.drop_name(slot, parent, name.as_bytes());
             }
             table.nodes.set_linked(slot, before.nlink.saturating_sub(1));
             table.hold(slot, before.fd.clone());
             // A removed directory is not kept from being freed.
-            table.close_streams(table.nodes.id(slot));
+            let node = table.nodes.id(slot);
+            table.close_streams(node);
+            Some(node)
         });
+        if let Some(node) = node.filter(|_| before.nlink <= 1 || before.is_directory) {
+            self.leaves(node);
+        }
     }
 
     /// Changes a name, or exchanges two.
@@ -135,14 +139,11 @@ impl Export {
             RenameHow::NoReplace => RenameFlags::NOREPLACE,
             RenameHow::Exchange => RenameFlags::EXCHANGE,
         };
-        rustix::fs::renameat_with(
-            from.0.fd(),
-            from.1.as_c_str(),
-            to.0.fd(),
-            to.1.as_c_str(),
-            flags,
-        )
-        .call("renameat2")?;
+        let rename = || {
+            let (from_name, to_name) = (from.1.as_c_str(), to.1.as_c_str());
+            rustix::fs::renameat_with(from.0.fd(), from_name, to.0.fd(), to_name, flags)
+        };
+        self.with_room(rename).call("renameat2")?;
         if let Some(target) = &target {
             // rename(2): two names of one inode are left as they are.
             if target.identity == source {
@@ -177,6 +178,7 @@ impl Before {
             identity: child.seen.identity,
             fd: Arc::new(child.fd),
             nlink: child.seen.attr.nlink,
+            is_directory: child.seen.attr.kind == FileKind::Directory,
         }
     }
 }

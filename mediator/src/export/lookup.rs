@@ -197,7 +197,7 @@ impl Export {
             };
         }
         let seen = Seen::new(&sys::stat(at.as_fd()).call("statx")?).call("statx")?;
-        Ok(seen.identity == inode.0)
+        Ok(seen.identity.is_file_of(&inode.0))
     }
 
     /// Whether every write through the handle goes to the file's end.
@@ -275,8 +275,8 @@ impl Export {
         fd: F,
     ) -> Result<Child<F>, Fault> {
         let mut seen = Seen::new(st).call("statx")?;
-        let submount = seen.mount != self.mount;
-        if submount && self.submounts != Submounts::Follow {
+        let submount = seen.identity.mount != self.mount;
+        if self.hides(&seen.identity) {
             return Err((Errno::NOENT, "submount").into());
         }
         let (node, shown, standing) = self.with(|table| {
@@ -287,7 +287,7 @@ impl Export {
                 .filter(|(slot, parent)| table.nodes.has_name(*slot, *parent, name.as_bytes()));
             let standing = standing.map(|(slot, _parent)| table.nodes.standing(slot));
             let natural = || {
-                let device = table.nodes.device(seen.identity.dev).ok()?;
+                let device = table.nodes.device(&seen.identity).ok()?;
                 super::node::Nodes::natural(device, seen.identity.ino)
             };
             let shown = node.map(|node| node.0).or_else(natural);
@@ -307,6 +307,14 @@ impl Export {
             submount,
             standing: standing.unwrap_or_default(),
         })
+    }
+
+    /// Whether a name is taken by what is hidden, since it lies on another mount.
+    #[must_use]
+    pub fn is_taken_unseen(&self, parent: &Pin, name: &Name) -> bool {
+        let st = sys::stat_at(parent.fd(), name.as_c_str(), AtFlags::empty());
+        let seen = st.and_then(|st| Seen::new(&st));
+        seen.is_ok_and(|seen| self.hides(&seen.identity))
     }
 
     /// Attributes of a node.
@@ -340,6 +348,9 @@ impl Export {
     /// Whether the node lies on another mount than the export's root.
     #[must_use]
     pub fn is_submount(&self, pin: &Pin) -> bool {
+        if self.submounts != Submounts::Follow {
+            return false;
+        }
         self.with(|table| {
             let slot = table.slot(pin.node).ok();
             slot.is_some_and(|slot| table.nodes.is_submount(slot))
@@ -488,6 +499,7 @@ impl Export {
     /// The kernel forgets `count` lookups of a node; more than there were count as all.
     pub fn forget(&self, node: NodeId, count: u64) {
         self.with(|table| table.forget(node, count));
+        self.may_have_left();
     }
 }
 

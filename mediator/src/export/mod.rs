@@ -26,7 +26,9 @@ mod link;
 mod lookup;
 mod names;
 mod node;
+mod room;
 mod setattr;
+mod slab;
 mod spelling;
 mod stream;
 mod table;
@@ -51,17 +53,28 @@ pub use table::DescriptorUse;
 
 use attr::Seen;
 use fault::Call;
+use room::Leaving;
 use table::Table;
 
-/// What to do with what lies on another mount than the export's root.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What to do with what lies on another mount than the export's root. Mounts are those that were
+/// there at the start: what is mounted later is in no copy of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Submounts {
-    /// The launcher refused to start if there was any; one that appears later is hidden.
+    /// There were none.
     Refuse,
-    /// As if it were not there: ENOENT, and left out of listings.
-    Hide,
+    /// As if they were not there: ENOENT, and left out of listings.
+    Hide(Vec<Covered>),
     /// Served as the rest.
     Follow,
+}
+
+/// What a mount covers: by which a listing knows names that it must look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Covered {
+    /// The inode number below the mount, as the directory lists it.
+    pub ino: u64,
+    /// The name at the start.
+    pub name: Vec<u8>,
 }
 
 /// What an export is made of.
@@ -91,6 +104,7 @@ pub struct Export {
     /// The file system said that it has no `O_TMPFILE`.
     no_tmpfile: AtomicBool,
     closes_silently: bool,
+    leaving: Leaving,
 }
 
 impl std::fmt::Debug for Export {
@@ -126,11 +140,12 @@ impl Export {
             )),
             root,
             proc_fd: settings.proc_fd,
-            mount: seen.mount,
+            mount: seen.identity.mount,
             submounts: settings.submounts,
             exact_names: AtomicBool::new(settings.exact_names),
             no_tmpfile: AtomicBool::new(false),
             closes_silently,
+            leaving: Leaving::default(),
         })
     }
 
@@ -161,14 +176,22 @@ impl Export {
     /// Looks into the table, and drops what nobody needs afterwards. The lock is never held over a
     /// system call: what the table gave up is closed after it.
     fn with<R>(&self, look: impl FnOnce(&mut Table) -> R) -> R {
-        let (result, dead) = {
+        let (result, dead, gave_up_much) = {
             let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
             let result = look(&mut table);
             table.sweep();
-            (result, table.take_dead())
+            (result, table.take_dead(), table.nodes.gave_up_much())
         };
         drop(dead);
+        if gave_up_much {
+            sys::give_memory_back();
+        }
         result
+    }
+
+    /// Whether something on that mount is not to be seen.
+    fn hides(&self, identity: &attr::Identity) -> bool {
+        identity.mount != self.mount && self.submounts != Submounts::Follow
     }
 
     fn proc_fd(&self) -> BorrowedFd<'_> {

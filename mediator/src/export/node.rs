@@ -14,13 +14,13 @@ use rustix::io::Errno;
 
 use super::attr::{Identity, Seen};
 use super::descriptor::{NONE, Worth};
+use super::slab::{Slab, shrink};
 use crate::ids::{FileKind, NodeId};
 use crate::policy::Standing;
 use crate::weak;
 
 /// Names up to this length are kept in the record.
 pub(super) const INLINE: usize = 51;
-const CHUNK: usize = 1024;
 const SYNTHETIC: u64 = 1 << 63;
 /// The device part of numbers that come from a counter.
 const COUNTED: u64 = SYNTHETIC | 0x7fff << 48;
@@ -43,7 +43,8 @@ const BIRTH_MODED: u8 = 32;
 /// One known inode.
 #[derive(Clone, Copy)]
 pub(super) struct Record {
-    id: u64,
+    /// 0 for none: the slot is free.
+    pub(super) id: u64,
     ino: u64,
     birth: u64,
     lookups: u64,
@@ -67,9 +68,7 @@ pub(super) type Further = (u32, Box<[u8]>);
 
 /// Slab and indices.
 pub(super) struct Nodes {
-    chunks: Vec<Vec<Record>>,
-    free: Vec<u32>,
-    len: usize,
+    slab: Slab,
     /// By node id.
     index: HashMap<u64, u32>,
     /// Identities whose node id does not follow from them: the root's, and collisions.
@@ -78,7 +77,8 @@ pub(super) struct Nodes {
     pub(super) long: HashMap<u32, Box<[u8]>>,
     /// Further names of hard links: parent and name.
     pub(super) further: HashMap<u32, Vec<Further>>,
-    devices: Vec<u64>,
+    /// Mount and device, by the small number of both together.
+    devices: Vec<(u64, u64)>,
     counter: u64,
     /// Goes on with every change of a name.
     clock: u64,
@@ -91,14 +91,12 @@ pub(super) struct Nodes {
 impl Nodes {
     pub(super) fn new(root: &Identity) -> Self {
         let mut nodes = Self {
-            chunks: Vec::new(),
-            free: Vec::new(),
-            len: 0,
+            slab: Slab::default(),
             index: HashMap::new(),
             odd: HashMap::new(),
             long: HashMap::new(),
             further: HashMap::new(),
-            devices: vec![root.dev],
+            devices: vec![(root.mount, root.dev)],
             counter: 0,
             clock: 0,
             moved: 0,
@@ -127,32 +125,37 @@ impl Nodes {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.slab.len()
     }
 
     pub(super) fn at(&self, slot: u32) -> &Record {
-        &self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
+        self.slab.at(slot)
     }
 
     pub(super) fn at_mut(&mut self, slot: u32) -> &mut Record {
-        &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
+        self.slab.at_mut(slot)
+    }
+
+    /// Whether there is a record in the slot.
+    pub(super) fn is_used(&self, slot: u32) -> bool {
+        self.slab.is_used(slot)
     }
 
     fn push(&mut self, record: Record) -> u32 {
-        self.len += 1;
-        if let Some(slot) = self.free.pop() {
-            *self.at_mut(slot) = record;
-            return slot;
-        }
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-            self.chunks.push(Vec::with_capacity(CHUNK));
-        }
-        let slot = (self.chunks.len() - 1) * CHUNK + self.chunks.last().map_or(0, Vec::len);
-        if let Some(chunk) = self.chunks.last_mut() {
-            chunk.push(record);
-        }
-        // 2^32 records are 400 GB: memory ends before the numbers do.
-        u32::try_from(slot).unwrap_or(NONE)
+        self.slab.push(record)
+    }
+
+    fn vacate(&mut self, slot: u32) {
+        self.slab.vacate(slot);
+        shrink(&mut self.index);
+        shrink(&mut self.odd);
+        shrink(&mut self.long);
+        shrink(&mut self.further);
+    }
+
+    /// Whether so much was forgotten that the memory is worth giving back to the system.
+    pub(super) fn gave_up_much(&mut self) -> bool {
+        self.slab.gave_up_much()
     }
 
     pub(super) fn slot(&self, node: NodeId) -> Option<u32> {
@@ -170,8 +173,10 @@ impl Nodes {
 
     pub(super) fn identity(&self, slot: u32) -> Identity {
         let record = self.at(slot);
+        let (mount, dev) = self.devices[usize::from(record.device)];
         Identity {
-            dev: self.devices[usize::from(record.device)],
+            mount,
+            dev,
             ino: record.ino,
             birth: record.birth,
         }
@@ -303,12 +308,12 @@ impl Nodes {
         }
     }
 
-    /// The small number of a device.
-    pub(super) fn device(&mut self, dev: u64) -> Result<u16, Errno> {
-        let at = match self.devices.iter().position(|known| *known == dev) {
+    /// The small number of a device on a mount.
+    pub(super) fn device(&mut self, identity: &Identity) -> Result<u16, Errno> {
+        let at = match self.place(identity) {
             Some(at) => at,
             None => {
-                self.devices.push(dev);
+                self.devices.push((identity.mount, identity.dev));
                 self.devices.len() - 1
             }
         };
@@ -318,14 +323,18 @@ impl Nodes {
         })
     }
 
+    fn place(&self, identity: &Identity) -> Option<usize> {
+        let wanted = (identity.mount, identity.dev);
+        self.devices.iter().position(|known| *known == wanted)
+    }
+
     pub(super) fn device_of(&self, slot: u32) -> u16 {
         self.at(slot).device
     }
 
     /// The node of an inode, if it is known.
     pub(super) fn find(&self, identity: &Identity) -> Option<u32> {
-        let device = self.devices.iter().position(|dev| *dev == identity.dev)?;
-        let device = u16::try_from(device).ok()?;
+        let device = u16::try_from(self.place(identity)?).ok()?;
         let is_it = |slot: &u32| {
             let record = self.at(*slot);
             record.device == device && record.ino == identity.ino && record.birth == identity.birth
@@ -353,7 +362,7 @@ impl Nodes {
             self.name_again(slot, parent, name)?;
             return Ok(slot);
         }
-        let device = self.device(seen.identity.dev)?;
+        let device = self.device(&seen.identity)?;
         let natural = Self::natural(device, seen.identity.ino);
         let free = natural.filter(|id| !self.index.contains_key(id));
         let id = free.unwrap_or_else(|| {
@@ -417,9 +426,12 @@ impl Nodes {
     /// Drops a record that nobody needs any more; the slots that hung on it are returned, since
     /// they may be next, with the index of its descriptor.
     pub(super) fn remove_unused(&mut self, slot: u32) -> Option<(Vec<u32>, u32)> {
+        if !self.is_used(slot) {
+            return None;
+        }
         let record = *self.at(slot);
         let used = record.lookups > 0 || record.children > 0 || record.handles > 0;
-        if slot == ROOT || record.id == 0 || used {
+        if slot == ROOT || used {
             return None;
         }
         let mut parents = vec![record.parent];
@@ -439,9 +451,7 @@ impl Nodes {
         if self.odd.get(&odd) == Some(&slot) {
             self.odd.remove(&odd);
         }
-        self.at_mut(slot).id = 0;
-        self.free.push(slot);
-        self.len -= 1;
+        self.vacate(slot);
         Some((parents, record.descriptor))
     }
 }
@@ -456,6 +466,7 @@ fn kind_from_u8(kind: u8) -> FileKind {
 
 #[cfg(test)]
 mod tests {
+    use super::super::slab::CHUNK;
     use super::*;
 
     #[test]
@@ -477,12 +488,55 @@ mod tests {
         assert_ne!(NodeId::unseen(12).0 & COUNTED, COUNTED);
     }
 
+    #[test]
+    fn memory_of_forgotten_nodes_is_given_up_and_their_slots_are_used_again() {
+        const MANY: u64 = 100_000;
+        let mut nodes = Nodes::new(&seen(9, 2, 1).identity);
+        let mut round = |birth: u64| {
+            let mut slots = Vec::new();
+            for ino in 10..10 + MANY {
+                let name = format!("name{ino}");
+                let seen = seen(9, ino, birth);
+                slots.push(nodes.enter(&seen, false, ROOT, name.as_bytes()).unwrap());
+            }
+            assert_eq!(nodes.len() as u64, MANY + 1);
+            let most = slots.iter().max().copied();
+            assert!(
+                u64::from(most.unwrap()) < MANY + CHUNK as u64,
+                "no slot is lost"
+            );
+            // In another order than they came, so that chunks are emptied bit by bit.
+            slots.sort_by_key(|slot| slot.wrapping_mul(2_654_435_761));
+            let mut gave = 0;
+            for slot in slots {
+                assert!(nodes.is_used(slot));
+                assert!(nodes.remove_unused(slot).is_some());
+                assert!(nodes.remove_unused(slot).is_none(), "only once");
+                gave += u32::from(nodes.gave_up_much());
+            }
+            assert_eq!(nodes.len(), 1);
+            assert_eq!(nodes.slab.capacity(), CHUNK, "the root's");
+            assert!(
+                nodes.index.capacity() <= 4 * CHUNK,
+                "{}",
+                nodes.index.capacity()
+            );
+            assert!((2..20).contains(&gave), "{gave}");
+        };
+        round(1);
+        round(2);
+    }
+
     /// An inode as it might be; ext4 uses a number again after seconds only, tmpfs never.
     fn seen(dev: u64, ino: u64, birth: u64) -> Seen {
         let zero = crate::ids::Timestamp::default();
         Seen {
-            identity: Identity { dev, ino, birth },
-            mount: 1,
+            identity: Identity {
+                mount: 1,
+                dev,
+                ino,
+                birth,
+            },
             attr: crate::export::Attr {
                 ino,
                 kind: FileKind::Regular,
@@ -533,6 +587,11 @@ mod tests {
         let there = nodes.enter(&seen(8, 77, 10), true, ROOT, b"b").unwrap();
         assert_ne!(nodes.id(here), nodes.id(there));
         assert!(nodes.is_submount(there) && !nodes.is_submount(here));
+        // A directory that is bound to another place is another node there.
+        let mut bound = seen(9, 77, 10);
+        bound.identity.mount = 2;
+        let bound = nodes.enter(&bound, true, ROOT, b"d").unwrap();
+        assert_ne!(nodes.id(bound), nodes.id(here));
         // An inode of another device with the root's number is not the root.
         let other = nodes.enter(&seen(8, 2, 1), true, ROOT, b"c").unwrap();
         assert_ne!(other, ROOT);

@@ -192,6 +192,9 @@ impl Table {
 
     fn collect_all(&mut self, mut maybe: Vec<u32>) {
         while let Some(slot) = maybe.pop() {
+            if !self.nodes.is_used(slot) {
+                continue;
+            }
             let node = self.nodes.id(slot);
             let Some((parents, descriptor)) = self.nodes.remove_unused(slot) else {
                 continue;

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::fault::Call;
 use super::{Export, Fault, Pin};
-use crate::op::{XattrChange, rows};
+use crate::op::{XattrChange, XattrName, rows};
 use crate::policy::Permit;
 use crate::sys::FdName;
 
@@ -41,7 +41,8 @@ impl Export {
             return Ok(());
         };
         let path = FdName::new(pin.fd());
-        rustix::fs::setxattr(path.as_c_str(), name.as_c_str(), value, flags).call("setxattr")
+        let set = || rustix::fs::setxattr(path.as_c_str(), name.as_c_str(), value, flags);
+        self.with_room(set).call("setxattr")
     }
 
     /// An attribute's value.
@@ -52,6 +53,22 @@ impl Export {
     pub fn getxattr(&self, permit: Permit<rows::Getxattr>, pin: &Pin) -> Result<Vec<u8>, Fault> {
         let (path, name) = (FdName::new(pin.fd()), permit.grant());
         fetch(|buf| rustix::fs::getxattr(path.as_c_str(), name.as_c_str(), buf)).call("getxattr")
+    }
+
+    /// A POSIX ACL as it is stored: a fact, as attributes are, which a request's mode may follow
+    /// from. `None` if there is none, and where the file system keeps none.
+    ///
+    /// # Errors
+    ///
+    /// What getxattr(2) says besides.
+    pub fn acl(&self, pin: &Pin, name: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+        let name = XattrName::new(name).ok_or((Errno::RANGE, "getxattr"))?;
+        let path = FdName::new(pin.fd());
+        match fetch(|buf| rustix::fs::getxattr(path.as_c_str(), name.as_c_str(), buf)) {
+            Ok(value) => Ok(Some(value)),
+            Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
+            Err(errno) => Err((errno, "getxattr").into()),
+        }
     }
 
     /// The names of all attributes, each followed by NUL.

@@ -26,7 +26,7 @@ use super::listings::Listings;
 use super::pool::Pool;
 use super::serve::{Cache, ViewMode, drop_pages};
 use crate::ids::{FileKind, GuestGid, GuestUid, HandleId, Mode, NodeId};
-use crate::mediate::{DirectoryBy, Mediator, Plus, Shown, ShownEntry, Turn, XattrReply};
+use crate::mediate::{AskedMode, DirectoryBy, Mediator, Plus, Shown, ShownEntry, Turn, XattrReply};
 use crate::op::{ChangesAsk, OpenAs};
 
 /// fuser's view of a [`Mediator`].
@@ -54,6 +54,9 @@ pub(super) struct Inner {
 
 impl Adapter {
     pub(super) fn new(mediator: Arc<Mediator>, cache: Cache, mode: ViewMode) -> Self {
+        if mode == ViewMode::Shared {
+            mediator.serve_users();
+        }
         let inner = Arc::new(Inner {
             mediator,
             cache,
@@ -143,6 +146,15 @@ impl Inner {
             self.changed(directory);
         }
         result
+    }
+
+    /// The mode of a new inode: a client view's kernel has applied the umask already.
+    fn asked_mode(&self, bits: u32, umask: u32) -> AskedMode {
+        let left_to_us = self.mode == ViewMode::Shared;
+        AskedMode {
+            bits,
+            umask: if left_to_us { umask } else { 0 },
+        }
     }
 
     /// Whether OPENDIR decides nothing, here and for as long as the view lives: what READDIR tells
@@ -339,13 +351,13 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        // The kernel has applied the umask: DONT_MASK is not negotiated.
-        _umask: u32,
+        umask: u32,
         _rdev: u32,
         reply: ReplyEntry,
     ) {
         let (who, parent) = (requester(req), node(parent));
         self.serve(name.as_bytes(), move |to, name| {
+            let mode = to.asked_mode(mode, umask);
             let made = to.mediator.mknod(who, parent, name, mode);
             to.entry(to.changed_by(parent, made), reply);
         });
@@ -357,11 +369,12 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
         let (who, parent) = (requester(req), node(parent));
         self.serve(name.as_bytes(), move |to, name| {
+            let mode = to.asked_mode(mode, umask);
             let made = to.mediator.mkdir(who, parent, name, mode);
             to.entry(to.changed_by(parent, made), reply);
         });
@@ -675,12 +688,13 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
         let (who, parent) = (requester(req), node(parent));
         self.serve(name.as_bytes(), move |to, name| {
+            let mode = to.asked_mode(mode, umask);
             let made = to.mediator.create(who, parent, name, mode, flags);
             match to.changed_by(parent, made) {
                 Ok((entry, opened)) => to.created(&entry, opened, reply),

@@ -17,6 +17,10 @@ const MAX_WRITE: u32 = 1 << 20;
 /// Requests that the kernel may have in flight for read-ahead and asynchronous I/O.
 const MAX_BACKGROUND: u16 = 64;
 
+/// The kernel enforces ACLs as it does modes, and leaves the umask to us, who know whether the
+/// directory has a default ACL. Without the first a group's members would be judged by an ACL's mask.
+const ENFORCED: InitFlags = InitFlags::FUSE_POSIX_ACL.union(InitFlags::FUSE_DONT_MASK);
+
 /// How long the kernel may answer by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lifetimes {
@@ -46,10 +50,10 @@ impl Lifetimes {
 /// What of the kernel's offer is taken.
 ///
 /// Not taken, and why: `WRITEBACK_CACHE` (the kernel would own size and times, and a policy's
-/// refusal come after the write), `POSIX_ACL` (switches `default_permissions` on),
-/// `POSIX_LOCKS`/`FLOCK_LOCKS` (locks stay in the kernel), `EXPORT_SUPPORT` (no handles),
-/// `SETXATTR_EXT`, `CREATE_SUPP_GROUP` (fuser does not parse them), `ABORT_ERROR` (an abort is to
-/// look like an unmount), `DONT_MASK` (the kernel applies the umask).
+/// refusal come after the write), `POSIX_LOCKS`/`FLOCK_LOCKS` (locks stay in the kernel),
+/// `EXPORT_SUPPORT` (no handles), `SETXATTR_EXT`, `CREATE_SUPP_GROUP` (fuser does not parse them),
+/// `ABORT_ERROR` (an abort is to look like an unmount). A client view does not take `POSIX_ACL`,
+/// which switches `default_permissions` on, nor `DONT_MASK`: there the kernel applies the umask.
 fn wanted(cache: Cache, mode: ViewMode) -> InitFlags {
     let mut flags = InitFlags::FUSE_ASYNC_READ
         | InitFlags::FUSE_BIG_WRITES
@@ -76,6 +80,9 @@ fn wanted(cache: Cache, mode: ViewMode) -> InitFlags {
         // asks.
         flags |= InitFlags::FUSE_CACHE_SYMLINKS;
     }
+    if mode == ViewMode::Shared {
+        flags |= ENFORCED;
+    }
     flags
 }
 
@@ -84,6 +91,10 @@ pub(super) fn negotiate(config: &mut KernelConfig, cache: Cache, mode: ViewMode)
     let version = config.kernel_abi();
     if version < OLDEST {
         tracing::error!(%version, oldest = %OLDEST, "the kernel's FUSE is too old");
+        return Err(io::Error::from_raw_os_error(libc::EPROTO));
+    }
+    if mode == ViewMode::Shared && !config.capabilities().contains(ENFORCED) {
+        tracing::error!("the kernel's FUSE enforces no POSIX ACLs, which --shared needs");
         return Err(io::Error::from_raw_os_error(libc::EPROTO));
     }
     let offered = config.capabilities() & wanted(cache, mode);
@@ -117,7 +128,6 @@ mod tests {
     #[test]
     fn flags_that_would_move_judgement_into_the_kernel_are_never_wanted() {
         let never = InitFlags::FUSE_WRITEBACK_CACHE
-            | InitFlags::FUSE_POSIX_ACL
             | InitFlags::FUSE_EXPORT_SUPPORT
             | InitFlags::FUSE_SETXATTR_EXT
             | InitFlags::FUSE_NO_OPEN_SUPPORT;
@@ -126,6 +136,8 @@ mod tests {
             assert!(!wanted(cache, ViewMode::Shared).contains(InitFlags::FUSE_ATOMIC_O_TRUNC));
             for mode in [ViewMode::Client, ViewMode::Shared] {
                 assert!(!wanted(cache, mode).intersects(never));
+                let enforced = wanted(cache, mode) & ENFORCED;
+                assert_eq!(enforced.is_empty(), mode == ViewMode::Client);
             }
         }
     }

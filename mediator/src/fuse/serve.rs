@@ -75,6 +75,8 @@ pub struct Service {
     pub control: Option<OwnedFd>,
     /// The rules.
     pub policy: Policy,
+    /// What lies on other mounts.
+    pub submounts: Submounts,
     /// How long the kernel may remember.
     pub cache: Cache,
     /// Who uses the view.
@@ -133,7 +135,7 @@ pub fn serve(service: Service, ready: impl FnOnce()) -> Result<(), ServeError> {
         root: service.root,
         proc_fd: service.proc_fd,
         max_descriptors: service.max_descriptors,
-        submounts: Submounts::Refuse,
+        submounts: service.submounts,
         exact_names: service.policy.goes_by_name(),
     };
     let export = Export::open(settings).map_err(ServeError::Export)?;

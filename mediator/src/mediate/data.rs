@@ -83,7 +83,8 @@ impl Mediator {
                 return Err(self.busy(trail, pin));
             }
             Wish::Judged
-        } else if self.is_watched() || self.audit.is_verbose() {
+        } else if self.is_watched() || self.audit.is_verbose() || self.export.is_submount(pin) {
+            // The registrar takes files of the export's own mount alone.
             Wish::Watched
         } else if open.direct && !self.export.has_direct_io(pin)? {
             // The kernel would find out only after our answer, and make EIO of it.

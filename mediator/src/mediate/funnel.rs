@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,8 @@ pub struct Mediator {
     verdicts: Verdicts,
     pub(super) asides: Asides,
     pub(super) backings: Backings,
+    /// Many users are served, each by the kernel's own checks of modes and ACLs.
+    users: AtomicBool,
 }
 
 /// Attributes as the view shows them: the owner in guest ids.
@@ -122,6 +124,8 @@ pub(super) struct Case<'a> {
     pub(super) attr: Option<&'a Attr>,
     /// Which file a name stands for, where `attr` is its.
     pub(super) inode: Option<Inode>,
+    /// A name's file lies on another mount than the export's root.
+    pub(super) submount: bool,
     /// The type, where it is known without asking; the floor wants it of an open.
     pub(super) kind: Option<FileKind>,
     pub(super) second: Option<(&'a Pin, &'a Name)>,
@@ -141,6 +145,7 @@ impl<'a> Case<'a> {
             words: None,
             attr: None,
             inode: None,
+            submount: false,
             kind: None,
             second: None,
             span: None,
@@ -164,6 +169,7 @@ impl<'a> Case<'a> {
         Self {
             attr: Some(glance.attr()),
             inode: Some(glance.inode()),
+            submount: glance.is_submount(),
             standing: glance.standing(),
             ..Self::name(parent, name)
         }
@@ -203,8 +209,18 @@ impl Mediator {
             verdicts: Verdicts::default(),
             asides: Asides::default(),
             backings: Backings::new(DataMode::Mediated, None),
+            users: AtomicBool::new(false),
         };
         Ok((mediator, writer))
+    }
+
+    /// From now on requests are many users', and the kernel enforces modes and ACLs among them.
+    pub fn serve_users(&self) {
+        self.users.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn serves_users(&self) -> bool {
+        self.users.load(Ordering::Relaxed)
     }
 
     /// How often each operation was asked, and how it ended.

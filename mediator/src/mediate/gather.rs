@@ -37,6 +37,12 @@ impl Mediator {
             facts.kind = Some(pin.kind());
             facts.birth = self.export.is_birth(pin);
         }
+        facts.submount = match subject {
+            Subject::Node(pin) => self.export.is_submount(pin),
+            // A mount's own name can be looked up, not changed: else it lies where its directory does.
+            Subject::Name(parent, _) => case.submount || self.export.is_submount(parent),
+            Subject::Handle(_) => false,
+        };
         let attr = match (case.attr, subject) {
             (Some(attr), _) => Some(*attr),
             (None, Subject::Node(pin)) if needs.attr => Some(self.export.stat(pin)?),

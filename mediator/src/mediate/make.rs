@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 
+use super::acls::AskedMode;
 use super::data::Opened;
 use super::funnel::{Act, Case, Mediator, ShownEntry, Stop, Trail, as_owner};
 use super::ledger::Used;
@@ -33,12 +34,13 @@ impl Mediator {
         who: Requester,
         parent: NodeId,
         name: &[u8],
-        mode: u32,
+        mode: impl Into<AskedMode>,
         flags: i32,
     ) -> Result<(ShownEntry, Opened), Errno> {
         self.run(Op::Create, who, |trail| {
             let open = open_as(flags)?;
             let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
+            let mode = self.masked(&parent, mode.into())?;
             for _ in 0..TRIES {
                 let made = self.create_new(trail, &parent, &name, mode, open);
                 let may_be_there = match made {
@@ -52,6 +54,9 @@ impl Mediator {
                 }
                 if let Some(opened) = self.open_existing(trail, &parent, &name, open)? {
                     return Ok(opened);
+                }
+                if self.export.is_taken_unseen(&parent, &name) {
+                    return Err(Errno::ACCESS.into());
                 }
                 if let Err(full @ Stop::Refused(_)) = made {
                     return Err(full);
@@ -131,10 +136,11 @@ impl Mediator {
         who: Requester,
         parent: NodeId,
         name: &[u8],
-        mode: u32,
+        mode: impl Into<AskedMode>,
     ) -> Result<ShownEntry, Errno> {
         self.run(Op::Mkdir, who, |trail| {
             let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
+            let mode = self.masked(&parent, mode.into())?;
             let ask = birth(who, FileKind::Directory, mode);
             let case = Case::name(&parent, &name);
             let permit = self.decide::<rows::Mkdir>(trail, &case, ask)?;
@@ -154,10 +160,11 @@ impl Mediator {
         who: Requester,
         parent: NodeId,
         name: &[u8],
-        mode: u32,
+        mode: impl Into<AskedMode>,
     ) -> Result<ShownEntry, Errno> {
         self.run(Op::Mknod, who, |trail| {
             let (parent, name) = (self.export.pin(parent)?, self.name(trail, name)?);
+            let mode = self.masked(&parent, mode.into())?;
             let ask = birth(who, kind_asked(mode)?, mode);
             let case = Case {
                 kind: Some(ask.kind),

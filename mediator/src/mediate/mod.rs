@@ -4,6 +4,7 @@
 //! Knows neither FUSE nor fuser: it takes plain types and answers with an errno, so that the whole
 //! file system can be driven without a kernel.
 
+mod acls;
 mod asides;
 mod attrs;
 mod audit;
@@ -39,6 +40,7 @@ mod watch;
 mod watched;
 mod xattrs;
 
+pub use acls::AskedMode;
 pub use asides::{Aside, Asides};
 pub use audit::{AuditTo, AuditWriter, Verbosity};
 pub use counters::{Count, Counters, Latency, Verdicts};

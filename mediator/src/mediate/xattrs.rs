@@ -4,8 +4,8 @@ use rustix::io::Errno;
 
 use super::funnel::{Case, Mediator};
 use crate::ids::NodeId;
-use crate::op::{Op, XattrName, rows};
-use crate::policy::Requester;
+use crate::op::{Op, XattrChange, XattrName, rows};
+use crate::policy::{Requester, is_acl};
 
 /// What a client that gave a buffer of `size` bytes is to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,9 @@ impl Mediator {
     ///
     /// # Errors
     ///
-    /// ERANGE for a name that cannot be one; ENOTSUP if a rule says so; or what the export answers.
+    /// ERANGE for a name that cannot be one; ENOTSUP if a rule says so; EINVAL for what is no POSIX
+    /// ACL and is called one, EPERM for one that names ids outside of `map`; or what the export
+    /// answers.
     pub fn setxattr(
         &self,
         who: Requester,
@@ -41,7 +43,13 @@ impl Mediator {
                 ..Case::node(&pin)
             };
             let permit = self.decide::<rows::Setxattr>(trail, &case, ask)?;
-            Ok(self.export.setxattr(permit, &pin, value, flags)?)
+            // Kept under another name it is the guest's own affair.
+            if !is_acl(name) || permit.grant() != XattrChange::Act(ask) {
+                return Ok(self.export.setxattr(permit, &pin, value, flags)?);
+            }
+            let stored = self.acl_to_store(trail, &case, (&pin, name, value))?;
+            self.export.setxattr(permit, &pin, &stored, flags)?;
+            self.drop_set_gid(trail, &pin, name)
         })
     }
 
@@ -64,8 +72,15 @@ impl Mediator {
                 xattr: Some((name, 0)),
                 ..Case::node(&pin)
             };
-            let permit = self.decide::<rows::Getxattr>(trail, &case, ask)?;
-            Ok(fit(self.export.getxattr(permit, &pin)?, size)?)
+            self.acl_before_rules(trail, &case, (&pin, name))?;
+            let decided = self.decide::<rows::Getxattr>(trail, &case, ask);
+            let permit = decided.map_err(|stop| self.acl_refused(name, stop))?;
+            let is_stored = is_acl(name) && permit.grant() == ask;
+            let mut value = self.export.getxattr(permit, &pin)?;
+            if is_stored {
+                value = trail.policy.borrow().acl_shown(value);
+            }
+            Ok(fit(value, size)?)
         })
     }
 
@@ -111,6 +126,9 @@ impl Mediator {
                 ..Case::node(&pin)
             };
             let permit = self.decide::<rows::Removexattr>(trail, &case, ask)?;
+            if is_acl(name) && permit.grant() == XattrChange::Act(ask) {
+                self.acl_may_go(trail, &case, (&pin, name))?;
+            }
             Ok(self.export.removexattr(permit, &pin)?)
         })
     }

@@ -408,7 +408,7 @@ fn floor(op: Op, words: Words, facts: &Facts<'_>, asked: &Asked) -> Result<(), R
     if !weak::stands(weak::Wall::Floor) {
         return Ok(());
     }
-    if words.0 & !op.words().0 != 0 {
+    if words.0 & !op.words().with(asked.words).0 != 0 {
         return Err(refuse(
             Errno::ACCESS,
             "floor: a word that is not the operation's",

@@ -20,8 +20,10 @@ pub enum Misfit {
     /// The mount and the capabilities of a read-only view allow no change.
     #[error("the view was started read-only")]
     ReadOnly,
-    /// `export`, `client` and `cache` speak of the view's start.
-    #[error("`export`, `client` or `cache` differ from what the view was started with")]
+    /// `export`, `client`, `cache` and `submounts` speak of the view's start.
+    #[error(
+        "`export`, `client`, `cache` or `submounts` differ from what the view was started with"
+    )]
     Settings,
 }
 
@@ -94,6 +96,11 @@ mod tests {
             (
                 plain,
                 "default = \"allow\"\ncache = \"none\"\n",
+                Err(Misfit::Settings),
+            ),
+            (
+                plain,
+                "default = \"allow\"\nsubmounts = \"follow\"\n",
                 Err(Misfit::Settings),
             ),
             (plain, mapped, Err(Misfit::Ids)),

@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 
+use super::acl::is_acl;
 use super::engine::{Allowed, refuse};
 use super::model::{Policy, SetId};
 use super::permit::Refusal;
@@ -103,8 +104,12 @@ impl Translate<XattrName> for XattrName {
 }
 
 impl Translate<XattrChange> for XattrName {
+    /// A POSIX ACL holds the permission bits: to set one is to set those.
     fn asked(&self) -> Asked {
-        Asked::default()
+        Asked {
+            words: words_of_acl(self),
+            ..Asked::default()
+        }
     }
 
     fn grant(
@@ -113,12 +118,28 @@ impl Translate<XattrChange> for XattrName {
         allowed: &Allowed,
         _: Option<FileKind>,
     ) -> Result<XattrChange, Refusal> {
-        if allowed.pretended.meets(Words::of(Word::Xattr)) {
+        let words = Words::of(Word::Xattr).with(words_of_acl(&self));
+        if allowed.pretended.meets(words) {
             return Ok(XattrChange::Pretend);
+        }
+        let decided = allowed.modify.force | allowed.modify.strip;
+        if is_acl(self.as_bytes()) && decided & 0o777 != 0 {
+            return Err(refuse(
+                Errno::PERM,
+                "a rule's `mode` decides permission bits, which an ACL would set",
+            ));
         }
         // setxattr(2): ERANGE for a name that the file system has no room for.
         let stored = policy.stored_xattr(self, Errno::RANGE)?;
         Ok(XattrChange::Act(stored))
+    }
+}
+
+fn words_of_acl(name: &XattrName) -> Words {
+    if is_acl(name.as_bytes()) {
+        Words::of(Word::Mode)
+    } else {
+        Words::NONE
     }
 }
 

@@ -5,6 +5,7 @@
 //! names, and all of its conditions do; the first that holds decides, word by word and name by
 //! name, and the strictest verdict stands.
 
+mod acl;
 mod areas;
 mod carry;
 mod condition;
@@ -30,6 +31,7 @@ pub(crate) mod text;
 mod witness;
 mod xattrs;
 
+pub use acl::{ACCESS_ACL, DEFAULT_ACL, is_acl};
 pub use areas::{Area, Areas, Totals};
 pub use data::DataJudgement;
 pub use explain::{
@@ -39,7 +41,7 @@ pub use facts::{Facts, Needs, Requester};
 pub use fit::Misfit;
 pub use grant::Judged;
 pub use mistake::{Mistake, Mistakes};
-pub use model::{CacheWord, Policy, Settings};
+pub use model::{CacheWord, Policy, Settings, SubmountsWord};
 pub use owners::IdSpan;
 pub use parse::{
     BadPhrase, Circumstances, Expectation, ExpectedCase, Users, check_path, escaped, parse_cases,

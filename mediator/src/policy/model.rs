@@ -61,6 +61,20 @@ pub struct Settings {
     pub client_group: Option<HostGid>,
     /// `cache`.
     pub cache: Option<CacheWord>,
+    /// `submounts`.
+    pub submounts: Option<SubmountsWord>,
+}
+
+/// `submounts`: what becomes of other file systems that are mounted inside the export at the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SubmountsWord {
+    /// The view does not start.
+    #[default]
+    Refuse,
+    /// Their names are not there.
+    Hide,
+    /// They are shared too.
+    Follow,
 }
 
 /// `cache`: how long the client's kernel may remember.
@@ -242,11 +256,12 @@ pub(super) fn moves_or_grows(op: Op) -> bool {
 }
 
 /// The words that an operation may touch beyond those of its row: a file opened by CREATE may be
-/// there already, and a rename may replace one.
+/// there already, a rename may replace one, and a POSIX ACL holds the permission bits.
 pub(super) fn words_besides(op: Op) -> Words {
     match op {
         Op::Create => Words::of(Word::Read).with(Words::of(Word::Write)),
         Op::Rename => Words::of(Word::Remove),
+        Op::Setxattr | Op::Removexattr => Words::of(Word::Mode),
         Op::Lookup
         | Op::Getattr
         | Op::Readlink
@@ -269,10 +284,8 @@ pub(super) fn words_besides(op: Op) -> Words {
         | Op::Flush
         | Op::Opendir
         | Op::Readdir
-        | Op::Setxattr
         | Op::Getxattr
-        | Op::Listxattr
-        | Op::Removexattr => Words::NONE,
+        | Op::Listxattr => Words::NONE,
     }
 }
 

@@ -228,19 +228,22 @@ impl Owners {
         })
     }
 
+    /// The guest's id of a stored one; `None` outside of every range.
+    pub(super) fn guest(&self, host: u32) -> Option<u32> {
+        if self.map.is_empty() {
+            return Some(host);
+        }
+        let ranges = self
+            .map
+            .iter()
+            .map(|range| (range.host, range.guest, range.count));
+        translate(host, ranges)
+    }
+
     /// What the view shows for a stored owner. Squash does not change it: it decides what is
     /// stored, not what is seen.
     pub(super) fn shown(&self, host: HostOwner) -> GuestOwner {
-        let show = |id| {
-            if self.map.is_empty() {
-                return id;
-            }
-            let ranges = self
-                .map
-                .iter()
-                .map(|range| (range.host, range.guest, range.count));
-            translate(id, ranges).unwrap_or(NOBODY)
-        };
+        let show = |id| self.guest(id).unwrap_or(NOBODY);
         GuestOwner {
             uid: GuestUid(show(host.uid.0)),
             gid: GuestGid(show(host.gid.0)),

@@ -113,6 +113,9 @@ impl Request {
             AnyAsk::Birth(ask) => <rows::Create as Judged>::asked(&ask),
             AnyAsk::Changes(ask) => <rows::Setattr as Judged>::asked(&ask),
             AnyAsk::Rename(ask) => <rows::Rename as Judged>::asked(&ask),
+            AnyAsk::Xattr(ask) if self.op == Op::Getxattr => {
+                <rows::Getxattr as Judged>::asked(&ask)
+            }
             AnyAsk::Xattr(ask) => <rows::Setxattr as Judged>::asked(&ask),
         }
     }

@@ -40,6 +40,12 @@ impl Policy {
             .map_or(XattrAction::Allow, |rule| rule.action)
     }
 
+    /// Whether the guest's attribute of that name is kept under another.
+    #[must_use]
+    pub fn renames_xattr(&self, name: &[u8]) -> bool {
+        self.xattr_action(name) == XattrAction::Rename
+    }
+
     /// Whether a name on the export is kept for renamed ones.
     fn is_kept_for_renamed(&self, stored: &[u8]) -> bool {
         self.renaming().any(|rule| stored.starts_with(&rule.to))

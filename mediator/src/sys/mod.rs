@@ -1,6 +1,6 @@
 //! Thin wrappers around system calls that rustix lacks or spells at length. They decide nothing.
 //!
-//! The crate's only `unsafe` is here: [`close_reporting`].
+//! The crate's only `unsafe` is here: [`close_reporting`] and [`give_memory_back`].
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
@@ -121,6 +121,17 @@ pub(crate) fn close_reporting(fd: OwnedFd) -> Result<()> {
         Ok(())
     } else {
         Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    }
+}
+
+/// Gives the allocator's free memory back to the system: what was freed in between other things
+/// stays with the process otherwise, however much it is.
+#[allow(unsafe_code, reason = "no crate wraps malloc_trim")]
+pub(crate) fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) takes the allocator's own locks and touches free memory alone.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

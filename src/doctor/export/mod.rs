@@ -19,6 +19,7 @@ use crate::doctor::catalogue::Problem;
 use crate::doctor::findings::Findings;
 use crate::error::{Error, Result};
 use crate::mounts::{Mount, Table};
+use crate::submounts::Submounts;
 use crate::{plan, policies};
 
 /// What was typed for an export.
@@ -109,6 +110,11 @@ pub(super) fn check(findings: &mut Findings, table: &Table, who: &Who<'_>, plann
             Policy::parity()
         }
     };
+    let choice = plan::submounts_word(None, &policy);
+    if let Err(error) = Submounts::plan(choice, &path, table) {
+        tell_error(findings, Problem::Unfit, &error);
+        return;
+    }
     let Some(mount) = table.holding(&path) else {
         let why = format!("{shown}: /proc/self/mountinfo does not name its mount");
         findings.untried(Problem::Unfit, &why);

@@ -27,10 +27,12 @@ fn desk() -> (Desk, UnixStream, crossbeam_channel::Sender<Line>) {
         isolated: false,
         keeper: rundir::Process { pid: 1, started: 0 },
         walls: None,
+        peer: None,
         init: None,
         warden: None,
         registrar: None,
         data: String::new(),
+        submounts: Vec::new(),
     };
     let (here, there) = UnixStream::pair().unwrap();
     let (send, answers) = crossbeam_channel::bounded(ANSWERS_MAX);

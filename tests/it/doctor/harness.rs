@@ -327,7 +327,7 @@ fn in_thread<T: Send>(act: impl FnOnce() -> T + Send) -> T {
 }
 
 /// Runs `act` in a mount namespace of its own, which ends with it, whatever happens.
-pub(super) fn elsewhere<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn elsewhere<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     needs_root();
     in_thread(|| {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();

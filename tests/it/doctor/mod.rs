@@ -18,10 +18,13 @@ mod harness;
 mod host;
 mod ids;
 mod kernel;
+mod libvirt;
 mod owners;
 mod qemu;
 
 use catalogue::{Problem, Proof};
+
+pub(crate) use harness::elsewhere;
 
 /// All that the cases provoke.
 fn provoked() -> Vec<Problem> {
@@ -32,6 +35,7 @@ fn provoked() -> Vec<Problem> {
         exports::PROVOKED,
         owners::PROVOKED,
         qemu::PROVOKED,
+        libvirt::PROVOKED,
     ];
     all.concat()
 }

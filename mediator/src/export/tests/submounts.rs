@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use super::*;
+use crate::export::Covered;
 
 /// Runs one ignored test of this binary in a new mount namespace.
 fn in_mount_namespace(test: &str) {
@@ -47,13 +48,19 @@ fn followed_submount_has_unique_inode_numbers() {
 #[test]
 #[ignore = "run by submount_is_hidden_unless_followed in a mount namespace"]
 fn hidden_inner() {
-    for submounts in [Submounts::Hide, Submounts::Refuse] {
-        let w = world_with_a_mount(submounts);
+    let covered = Covered {
+        ino: 0,
+        name: b"mounted".to_vec(),
+    };
+    for submounts in [Submounts::Hide(vec![covered]), Submounts::Refuse] {
+        let w = world_with_a_mount(submounts.clone());
         let root = w.root();
         assert_eq!(errno(w.lookup(&root, "mounted")), Errno::NOENT);
         assert!(w.lookup(&root, "plain").is_ok());
+        assert!(w.export.is_taken_unseen(&root, &name("mounted")));
+        assert!(!w.export.is_taken_unseen(&root, &name("plain")));
         let listed = w.list(&root).iter().any(|(name, ..)| name == "mounted");
-        // With Refuse the launcher has looked; a listing does not look again.
+        // With Refuse there can be none: a listing does not look.
         assert_eq!(listed, submounts == Submounts::Refuse);
         unmount(&w);
     }

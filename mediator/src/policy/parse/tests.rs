@@ -44,6 +44,7 @@ map = [{ guest = 0, host = 100000, count = 65536 }, { guest = 65536, host = 1, c
 outside = "squash"
 set_id = "deny"
 cache = "exclusive"
+submounts = "hide"
 mode = "enforce"
 
 [[rule]]
@@ -149,6 +150,11 @@ fn mistake_is_told_with_its_place() {
             default,
             "client = 1",
             "2:10 `client` is an integer, but must be a table: { key = value }",
+        ),
+        (
+            default,
+            "submounts = \"big\"",
+            "2:13 `big` is no word for `submounts`",
         ),
         (
             default,

@@ -5,7 +5,9 @@ use toml::de::DeTable;
 use super::super::areas::AREAS_MAX;
 use super::super::data::DataJudgement;
 use super::super::index::Index;
-use super::super::model::{CacheWord, Policy, SetId, Settings, XattrAction, XattrRule};
+use super::super::model::{
+    CacheWord, Policy, SetId, Settings, SubmountsWord, XattrAction, XattrRule,
+};
 use super::super::owners::{IdRange, NO_ID, Owners, Who};
 use super::super::paths::NameGlob;
 use super::read::{self, Span, Value};
@@ -24,6 +26,7 @@ pub(super) const KEYS: &[&str] = &[
     "set_id",
     "setgid_directories",
     "cache",
+    "submounts",
     "mode",
     "limit",
     "strict",
@@ -167,6 +170,14 @@ impl Reader<'_, '_> {
         ];
         let cache = file.get("cache");
         settings.cache = cache.and_then(|at| read::choice(at, "cache", &words, &mut self.report));
+        let words = [
+            ("refuse", SubmountsWord::Refuse),
+            ("hide", SubmountsWord::Hide),
+            ("follow", SubmountsWord::Follow),
+        ];
+        let submounts = file.get("submounts");
+        settings.submounts =
+            submounts.and_then(|at| read::choice(at, "submounts", &words, &mut self.report));
         settings
     }
 

@@ -1,36 +1,11 @@
-//! The manual page: each of its statements has a test, its tables are the parser's, its examples
-//! have no mistake.
+//! The manual page: its tables are the parser's, its examples have no mistake. That each of its
+//! statements has a test is looked at in the program's tests (tests/it/manual).
 
 use std::collections::BTreeSet;
 
-use super::manual_table::TESTS;
 use super::*;
 
 const PAGE: &str = include_str!("../../../../tools/man/virtfs-mediator-policy.5");
-
-/// Where tests stand.
-const SOURCES: &[&str] = &[
-    include_str!("mod.rs"),
-    include_str!("conditions.rs"),
-    include_str!("data.rs"),
-    include_str!("follow.rs"),
-    include_str!("grants.rs"),
-    include_str!("limits.rs"),
-    include_str!("manual.rs"),
-    include_str!("observe.rs"),
-    include_str!("pretend.rs"),
-    include_str!("renamed_xattrs.rs"),
-    include_str!("../owners.rs"),
-    include_str!("../parse/tests.rs"),
-    include_str!("../paths.rs"),
-    include_str!("../props.rs"),
-    include_str!("../props_language.rs"),
-    include_str!("../../mediate/tests_data.rs"),
-    include_str!("../../mediate/ledger.rs"),
-    include_str!("../../mediate/tests.rs"),
-    include_str!("../../mediate/tests_totals.rs"),
-    include_str!("../../../tests/it/protocol.rs"),
-];
 
 /// The lines of a section, its subsections included.
 fn section(name: &str) -> impl Iterator<Item = &'static str> {
@@ -50,41 +25,6 @@ fn listed(name: &str, how: &str) -> Vec<&'static str> {
 
 fn sorted<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'a str> {
     names.into_iter().collect()
-}
-
-#[test]
-fn each_statement_of_the_manual_has_a_test_that_exists() {
-    let statements = PAGE.lines().filter_map(|line| line.strip_prefix(".It ["));
-    let statements: Vec<&str> = statements.filter_map(|tag| tag.strip_suffix(']')).collect();
-    assert_eq!(
-        sorted(statements.iter().copied()).len(),
-        statements.len(),
-        "a tag twice"
-    );
-    let tested = TESTS.iter().map(|(tag, _)| *tag);
-    assert_eq!(sorted(statements), sorted(tested));
-    for (tag, tests) in TESTS {
-        assert!(!tests.is_empty(), "{tag}");
-        for test in *tests {
-            let found = SOURCES
-                .iter()
-                .any(|text| text.contains(&format!("fn {test}(")));
-            assert!(found, "{tag}: there is no test {test}");
-        }
-    }
-    // A tag that is referred to is there.
-    for reference in PAGE
-        .split('[')
-        .skip(1)
-        .filter_map(|rest| rest.split_once(']'))
-    {
-        let (tag, _) = reference;
-        let looks_like_one = tag.len() >= 2
-            && tag.starts_with(|first: char| first.is_ascii_uppercase())
-            && tag.chars().skip(1).all(|rest| rest.is_ascii_digit());
-        let known = TESTS.iter().any(|(known, _)| *known == tag);
-        assert!(!looks_like_one || known, "[{tag}] is no statement");
-    }
 }
 
 #[test]

@@ -8,7 +8,6 @@ mod follow;
 mod grants;
 mod limits;
 mod manual;
-mod manual_table;
 mod observe;
 mod phrase;
 mod pretend;
@@ -44,7 +43,11 @@ const CLIENT: Requester = Requester {
     pid: 0,
 };
 
-fn decide<O: Judged>(policy: &Policy, names: &[&str], ask: O::Ask) -> Result<O::Grant, Errno> {
+pub(crate) fn decide<O: Judged>(
+    policy: &Policy,
+    names: &[&str],
+    ask: O::Ask,
+) -> Result<O::Grant, Errno> {
     let names: Vec<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
     let facts = Facts {
         names: &names,

@@ -13,7 +13,9 @@ use rustix::net::{
 };
 use tempfile::TempDir;
 use virtfs_mediator_core::policy::Policy;
-use virtfs_mediator_core::{AuditTo, Cache, DataMode, ServeError, Service, ViewMode, serve};
+use virtfs_mediator_core::{
+    AuditTo, Cache, DataMode, ServeError, Service, Submounts, ViewMode, serve,
+};
 
 /// Opcodes (`enum fuse_opcode`).
 pub(crate) mod op {
@@ -186,6 +188,7 @@ impl View {
             proc_fd: path(Path::new("/proc/self/fd")),
             control: Some(listener.into()),
             policy,
+            submounts: Submounts::Refuse,
             cache,
             mode: ViewMode::Client,
             debug: false,

@@ -1,7 +1,7 @@
-//! Which tests hold the statements of the manual page.
+//! Which tests hold the statements of virtfs-mediator-policy(5).
 
 /// The tests of each statement.
-pub(super) const TESTS: &[(&str, &[&str])] = &[
+pub(super) const TESTS: super::Table = &[
     (
         "F1",
         &[
@@ -279,6 +279,22 @@ pub(super) const TESTS: &[(&str, &[&str])] = &[
         &["attribute_whose_new_name_is_too_long_is_not_there_and_cannot_be_made"],
     ),
     ("X5", &["mistake_is_told_with_its_place"]),
+    (
+        "X6",
+        &["acl_needs_the_right_to_set_modes_and_no_rule_that_changes_them"],
+    ),
+    (
+        "X7",
+        &[
+            "ids_are_mapped_both_ways_and_all_else_is_kept",
+            "id_outside_of_the_map_is_not_stored_not_shown_and_not_lost",
+            "squashed_entries_do_not_become_one",
+        ],
+    ),
+    (
+        "X8",
+        &["policy_stays_in_charge_of_acls_and_is_never_milder_than_one"],
+    ),
     (
         "L1",
         &[

@@ -1,0 +1,1 @@
+complete --keep-order --exclusive --command virtfs-mediator --arguments "(VIRTFS_MEDIATOR_COMPLETE=fish virtfs-mediator -- (commandline --current-process --tokenize --cut-at-cursor) (commandline --current-token))"
