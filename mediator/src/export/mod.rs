@@ -128,6 +128,7 @@ impl Export {
             return Err((rustix::io::Errno::NOTDIR, "statx").into());
         }
         rustix::process::fchdir(&settings.proc_fd).call("fchdir")?;
+        sys::keep_little_memory();
         // What lies on other mounts may be of another kind.
         let closes_silently =
             settings.submounts != Submounts::Follow && closing::is_silent(settings.root.as_fd());

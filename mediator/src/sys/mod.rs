@@ -1,6 +1,7 @@
 //! Thin wrappers around system calls that rustix lacks or spells at length. They decide nothing.
 //!
-//! The crate's only `unsafe` is here: [`close_reporting`] and [`give_memory_back`].
+//! The crate's only `unsafe` is here: [`close_reporting`], [`keep_little_memory`] and
+//! [`give_memory_back`].
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
@@ -121,6 +122,20 @@ pub(crate) fn close_reporting(fd: OwnedFd) -> Result<()> {
         Ok(())
     } else {
         Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    }
+}
+
+/// Has the allocator give back at once what is free at the end of its heaps, beyond 4 MiB, and keep
+/// tables that are larger apart from them. Left alone it learns from the first large table that is
+/// freed, and then keeps up to 64 MiB a thread.
+#[allow(unsafe_code, reason = "no crate wraps mallopt")]
+pub(crate) fn keep_little_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt(3) takes the allocator's own lock and sets two of its numbers.
+    unsafe {
+        const ENOUGH: libc::c_int = 4 << 20;
+        libc::mallopt(libc::M_MMAP_THRESHOLD, ENOUGH);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, ENOUGH);
     }
 }
 
