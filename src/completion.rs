@@ -52,6 +52,7 @@ fn offering(command: Command) -> Command {
             "command" => arg.add(ArgValueCompleter::new(Words)),
             "qemu" => offer(arg, program),
             "audit" => offer(arg, sink),
+            "share" => arg.add(ArgValueCompleter::new(PathCompleter::dir())),
             _ => arg,
         })
         .mut_subcommands(offering)

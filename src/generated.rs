@@ -155,8 +155,7 @@ fn page(command: &Command, name: &str, related: &[String]) -> String {
             .map_or(0, |at| at + 1)
     };
     sections.sort_by_key(|(title, _)| place(title));
-    let mut page =
-        format!(".\\\" Made from the command line and tools/man/sections/{name}: {AGAIN}\n{head}");
+    let mut page = format!("{MADE} and tools/man/sections/{name}: {AGAIN}\n{head}");
     for (title, text) in sections {
         let _infallible = write!(page, ".SH \"{title}\"\n{text}");
     }
@@ -290,6 +289,9 @@ fn autoloaded(script: &str) -> String {
     )
 }
 
+/// How a page begins that is made here; others of section 1 are written by hand.
+const MADE: &str = ".\\\" Made from the command line";
+
 /// Files of the kinds that are made here, as they are committed.
 fn committed() -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
@@ -299,7 +301,9 @@ fn committed() -> BTreeMap<String, String> {
             let name = entry.file_name().into_string().unwrap();
             if name.ends_with(suffix) && entry.file_type().unwrap().is_file() {
                 let text = fs::read_to_string(entry.path()).unwrap();
-                found.insert(format!("{directory}/{name}"), text);
+                if suffix.is_empty() || text.starts_with(MADE) {
+                    found.insert(format!("{directory}/{name}"), text);
+                }
             }
         }
     }
@@ -362,6 +366,18 @@ fn commands_of_pages_and_help_are_understood() {
             panic!("{command}\n{error}");
         }
     }
+}
+
+#[test]
+fn domain_s_file_of_the_manual_is_understood() {
+    let page = fs::read_to_string(tools().join("man/virtfs-mediator-config.5")).unwrap();
+    let (_, section) = page.split_once(".Sh DOMAINS OF LIBVIRT\n").unwrap();
+    let (_, example) = section
+        .split_once("\n.Bd -literal -offset indent\n")
+        .unwrap();
+    let (example, _) = example.split_once("\n.Ed\n").unwrap();
+    let file: crate::libvirt::domain_file::DomainFile = toml::from_str(example).unwrap();
+    assert_eq!(file.views.len(), 1);
 }
 
 #[test]

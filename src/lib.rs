@@ -166,7 +166,7 @@ fn run(cli: Cli, inside: &'static dyn Inside) -> Result<u8> {
                 level: cli.log_level,
                 format: cli.log_format,
             };
-            serve::serve(&options, logging)
+            serve::serve(&options, logging, inside.walls())
         }
         Command::Attach(options) => serve::attach::attach(&options, inside),
         Command::Policy { command } => policies::run(command),

@@ -38,6 +38,8 @@ pub enum Wall {
     Seccomp,
     /// The registrar looks at what it is to register.
     Registrar,
+    /// The service for libvirt gives a domain's views to the process that libvirt's own record names.
+    Record,
 }
 
 /// A set of walls.

@@ -96,7 +96,23 @@ pub(crate) fn disarm(domain: &str) -> Result<bool> {
 ///
 /// Configuration: the records cannot be listed, or are not root's alone.
 pub(crate) fn all() -> Result<Vec<Armed>> {
-    let directory = Path::new(RUN).join(ARMED);
+    all_of(ARMED)
+}
+
+/// Another domain that is about to start, or runs, as this uid.
+///
+/// # Errors
+///
+/// As [`all`].
+pub(crate) fn another_of(domain: &str, uid: u32) -> Result<Option<String>> {
+    let mut all = all_of(ARMED)?;
+    all.append(&mut all_of(ATTACHED)?);
+    let another = |armed: &Armed| armed.uid == uid && armed.file.domain != domain;
+    Ok(all.into_iter().find(another).map(|armed| armed.file.domain))
+}
+
+fn all_of(kind: &str) -> Result<Vec<Armed>> {
+    let directory = Path::new(RUN).join(kind);
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

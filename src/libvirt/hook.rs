@@ -16,6 +16,7 @@ use crate::error::{Class, Error, Result};
 use crate::libvirt::armed;
 use crate::libvirt::domain_file::{self, DIRECTORY, DomainFile};
 use crate::libvirt::domain_xml::DomainXml;
+use crate::libvirt::qemu_conf::QemuConf;
 use crate::plan;
 use crate::serve::PING;
 use crate::serve::protocol::{SOCKET, YES};
@@ -157,6 +158,25 @@ fn agree(file: &DomainFile, xml: &DomainXml) -> Result<()> {
 /// A user of its own is the wall between a domain's QEMU and the others'.
 fn refuse_shared_client(file: &DomainFile) -> Result<()> {
     let own = file.client.ids()?;
+    let refused = |who: &str, cure: &str| {
+        Err(config(
+            format!("{who} uid {} as well", own.uid),
+            format!(
+                "each domain with views needs a user of its own: otherwise one's QEMU reaches the \
+                 other's views through /proc{cure}"
+            ),
+        ))
+    };
+    if QemuConf::read()?.shared_uid() == Some(own.uid) {
+        return refused("every domain without a label of its own runs as", "");
+    }
+    // What its file says by now is for its next start.
+    if let Some(other) = armed::another_of(&file.domain, own.uid)? {
+        return refused(
+            &format!("domain '{other}', which runs, is of"),
+            &format!("; if it does not run, remove {}/*/{other}.json", armed::RUN),
+        );
+    }
     for other in DomainFile::names()? {
         if other == file.domain {
             continue;
@@ -167,11 +187,7 @@ fn refuse_shared_client(file: &DomainFile) -> Result<()> {
             .flatten()
             .and_then(|other| other.client.ids().ok());
         if ids.is_some_and(|ids| ids.uid == own.uid) {
-            return Err(config(
-                format!("domain '{other}' runs as uid {} as well", own.uid),
-                "each domain with views needs a user of its own: otherwise one's QEMU reaches the \
-                 other's views through /proc",
-            ));
+            return refused(&format!("domain '{other}' runs as"), "");
         }
     }
     Ok(())

@@ -22,6 +22,8 @@ pub(crate) struct Wish<'a> {
     /// Derived from the export if it is not given.
     pub(crate) name: Option<&'a str>,
     pub(crate) export: PathBuf,
+    /// No directory above it may have been made a link since its path was written down.
+    pub(crate) canonical: bool,
     pub(crate) policy: Option<PathBuf>,
     /// Over the export's own path if it is not given.
     pub(crate) at: Option<&'a Path>,
@@ -39,6 +41,17 @@ pub(super) fn view(
     earlier: &[ViewPlan],
 ) -> Result<ViewPlan> {
     let (path, export_fd) = open_directory(&wish.export, "export")?;
+    if wish.canonical && path != wish.export {
+        return Err(config(
+            format!(
+                "export {} is {}: a directory above it is a symbolic link",
+                wish.export.display(),
+                path.display()
+            ),
+            "find out who may rename directories above it; if the link is meant, name the directory \
+             itself, in the domain's definition too",
+        ));
+    }
     refuse_unfit_export(&path, table)?;
     let at = match wish.at {
         Some(at) => open_directory(at, "place of the view (--at)")?.0,

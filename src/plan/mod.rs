@@ -107,6 +107,7 @@ pub(crate) fn plan(
     let wishes = named.into_iter().map(|(export, policy)| Wish {
         name: options.name.as_deref(),
         export,
+        canonical: false,
         policy: policy.or_else(|| options.policy.clone()),
         at: options.at.as_deref(),
         cache: options.cache,
@@ -159,6 +160,7 @@ pub(crate) fn for_peer(
     let wishes = domain.views.iter().map(|view| Wish {
         name: Some(&view.name),
         export: view.export.clone(),
+        canonical: true,
         policy: view.policy.clone(),
         at: None,
         cache: view.cache,

@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags};
 
 use crate::control::rundir::Process;
 use crate::error::{Class, Error, Result};
+use crate::launch::inside::{Wall, Walls};
 use crate::libvirt::armed::Armed;
 use crate::sys;
 
@@ -81,10 +82,10 @@ impl Asker {
     /// # Errors
     ///
     /// Configuration: none, and why.
-    pub(crate) fn domain<'a>(&self, armed: &'a [Armed]) -> Result<&'a Armed> {
+    pub(crate) fn domain<'a>(&self, armed: &'a [Armed], walls: Walls) -> Result<&'a Armed> {
         let mut why = refused("no domain with its user is about to start");
         for domain in armed.iter().filter(|domain| domain.uid == self.uid) {
-            match self.verify(domain) {
+            match self.verify(domain, walls) {
                 Ok(()) => return Ok(domain),
                 Err(error) => why = error,
             }
@@ -92,13 +93,16 @@ impl Asker {
         Err(why)
     }
 
-    fn verify(&self, armed: &Armed) -> Result<()> {
+    fn verify(&self, armed: &Armed, walls: Walls) -> Result<()> {
         let domain = &armed.file.domain;
         if self.gid != armed.gid {
             return Err(refused(format!(
                 "domain '{domain}' runs with group {}",
                 armed.gid
             )));
+        }
+        if !walls.has(Wall::Record) {
+            return Ok(());
         }
         let recorded = read_pid(domain)?;
         if recorded != self.pid {

@@ -16,6 +16,7 @@ use clap::Args;
 
 use crate::cli::LogFormat;
 use crate::error::Result;
+use crate::launch::inside::Walls;
 use crate::plan;
 use crate::serve::service::Service;
 use crate::serve::socket::Listening;
@@ -47,12 +48,13 @@ pub(crate) struct Logging {
 /// # Errors
 ///
 /// Privilege, usage, configuration: it could not begin.
-pub(crate) fn serve(options: &Options, logging: Logging) -> Result<u8> {
+pub(crate) fn serve(options: &Options, logging: Logging, walls: Walls) -> Result<u8> {
     plan::require_root()?;
     // A mistake is told now, and not at the first start of a domain.
     crate::identity::mediator(options.mediator_user.as_deref())?;
     let listening = Listening::open(&options.socket)?;
-    let mut service = Service::new(&listening.fd, options.mediator_user.clone(), logging)?;
+    let user = options.mediator_user.clone();
+    let mut service = Service::new(&listening.fd, user, logging, walls)?;
     manager::ready("waiting for virtual machines to start");
     let ended = service.run();
     manager::stopping("ending; views that run go on");

@@ -17,6 +17,7 @@ use nix::sys::socket::{MsgFlags, SockFlag, accept4, recv, send};
 use crate::cli::LogFormat;
 use crate::error::{Class, Error, Result};
 use crate::kernel_view;
+use crate::launch::inside::Walls;
 use crate::libvirt::armed;
 use crate::serve::asker::Asker;
 use crate::serve::protocol::{ATTACH, NO, YES};
@@ -65,6 +66,7 @@ pub(super) struct Service<'a> {
     paused: Option<Instant>,
     mediator_user: Option<String>,
     logging: Logging,
+    walls: Walls,
 }
 
 impl<'a> Service<'a> {
@@ -72,6 +74,7 @@ impl<'a> Service<'a> {
         listening: &'a OwnedFd,
         mediator_user: Option<String>,
         logging: Logging,
+        walls: Walls,
     ) -> Result<Self> {
         let signals = kernel_view::signals([Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT])?;
         Ok(Self {
@@ -83,6 +86,7 @@ impl<'a> Service<'a> {
             paused: None,
             mediator_user,
             logging,
+            walls,
         })
     }
 
@@ -287,7 +291,7 @@ impl<'a> Service<'a> {
         // Held before anything is looked up by its number.
         let pidfd = who.pidfd(connection)?;
         let armed = armed::all()?;
-        let domain = who.domain(&armed)?.file.domain.clone();
+        let domain = who.domain(&armed, self.walls)?.file.domain.clone();
         if self.starts.len() >= STARTS {
             return Err(Error::new(
                 Class::Mount,

@@ -296,10 +296,7 @@ impl Start {
             .output()
             .unwrap();
         assert!(output.status.success(), "{output:?}");
-        View {
-            family: Family::of_view(&self.name),
-            name: self.name.clone(),
-        }
+        View::of(&self.name)
     }
 }
 
@@ -428,6 +425,16 @@ pub(crate) fn code(status: ExitStatus) -> i32 {
 pub(crate) struct View {
     pub(crate) name: String,
     pub(crate) family: Family,
+}
+
+impl View {
+    /// A view that was started somehow.
+    pub(crate) fn of(name: &str) -> Self {
+        Self {
+            family: Family::of_view(name),
+            name: name.to_owned(),
+        }
+    }
 }
 
 impl Drop for View {

@@ -25,6 +25,7 @@ mod live;
 mod manual;
 mod metrics;
 mod migration;
+mod older_kernels;
 mod passthrough;
 mod policy_tools;
 mod process;

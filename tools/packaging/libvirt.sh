@@ -6,7 +6,7 @@ try_libvirt() {
   boot || die "the Debian in $root does not boot"
   try "libvirt: a machine starts on its view" domain_starts
   try "libvirt: the service restarts, crashes; the machine does not see it" service_may_end
-  try "libvirt: an upgrade leaves the machine alone" upgrade_leaves_domain
+  try "libvirt: an upgrade, a removal leave the machine alone" upgrade_leaves_domain
   try "libvirt: disable puts the domain back" domain_is_put_back
   try "libvirt: other domains start, with the package and without" other_domain_starts
   power_off
@@ -59,6 +59,12 @@ service_may_end() {
 upgrade_leaves_domain() {
   inside dpkg -i /root/virtfs-mediator.deb
   runs
+  # Removed by mistake, too, and installed again.
+  says "domain web still needs this package" inside dpkg --remove virtfs-mediator
+  [ "$(inside virsh domstate web)" = running ]
+  says "fuse.virtfs-mediator" inside sh -c 'cat "/proc/$(cat /run/libvirt/qemu/web.pid)/mountinfo"'
+  inside dpkg -i /root/virtfs-mediator.deb
+  runs
   inside virsh destroy web
   views() { inside virtfs-mediator list | grep web-share; }
   soon not views
@@ -84,5 +90,5 @@ other_domain_starts() {
   inside virsh start other
   inside virsh destroy other
   inside dpkg --purge virtfs-mediator
-  not find "$root/etc/libvirt/hooks" -name 'virtfs*' | grep .
+  [ ! -e "$root/etc/libvirt/hooks/qemu.d/virtfs-mediator" ]
 }

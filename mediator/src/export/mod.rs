@@ -28,6 +28,7 @@ mod names;
 mod node;
 mod room;
 mod setattr;
+mod slab;
 mod spelling;
 mod stream;
 mod table;

@@ -14,15 +14,13 @@ use rustix::io::Errno;
 
 use super::attr::{Identity, Seen};
 use super::descriptor::{NONE, Worth};
+use super::slab::{Slab, shrink};
 use crate::ids::{FileKind, NodeId};
 use crate::policy::Standing;
 use crate::weak;
 
 /// Names up to this length are kept in the record.
 pub(super) const INLINE: usize = 51;
-const CHUNK: usize = 1024;
-/// So many records less are worth a walk through the allocator's free memory: 2 MB.
-const WORTH_GIVING: usize = 16 * 1024;
 const SYNTHETIC: u64 = 1 << 63;
 /// The device part of numbers that come from a counter.
 const COUNTED: u64 = SYNTHETIC | 0x7fff << 48;
@@ -45,7 +43,8 @@ const BIRTH_MODED: u8 = 32;
 /// One known inode.
 #[derive(Clone, Copy)]
 pub(super) struct Record {
-    id: u64,
+    /// 0 for none: the slot is free.
+    pub(super) id: u64,
     ino: u64,
     birth: u64,
     lookups: u64,
@@ -64,68 +63,12 @@ pub(super) struct Record {
     pub(super) name: [u8; INLINE],
 }
 
-/// A part of the slab.
-#[derive(Default)]
-struct Chunk {
-    records: Vec<Record>,
-    used: usize,
-    /// The first free record of `records`, which names the next by its `parent`.
-    free: Option<u32>,
-}
-
-impl Chunk {
-    fn is_full(&self) -> bool {
-        self.used == CHUNK
-    }
-
-    /// Where it was put. There must be room.
-    fn put(&mut self, record: Record) -> usize {
-        self.used += 1;
-        if let Some(place) = self.free {
-            let place = place as usize;
-            let next = self.records[place].parent;
-            self.free = (next != NONE).then_some(next);
-            self.records[place] = record;
-            return place;
-        }
-        if self.records.is_empty() {
-            self.records.reserve_exact(CHUNK);
-        }
-        self.records.push(record);
-        self.records.len() - 1
-    }
-
-    fn take(&mut self, place: usize) {
-        self.used -= 1;
-        if self.used == 0 {
-            *self = Self::default();
-            return;
-        }
-        let record = &mut self.records[place];
-        record.id = 0;
-        record.parent = self.free.unwrap_or(NONE);
-        self.free = u32::try_from(place).ok();
-    }
-}
-
-/// A table that is mostly empty is made smaller, to twice of what is in it.
-fn shrink<K: Eq + std::hash::Hash, V>(table: &mut HashMap<K, V>) {
-    if table.capacity() > CHUNK && table.len() < table.capacity() / 4 {
-        table.shrink_to(table.len() * 2);
-    }
-}
-
 /// A further name: parent and component.
 pub(super) type Further = (u32, Box<[u8]>);
 
 /// Slab and indices.
 pub(super) struct Nodes {
-    chunks: Vec<Chunk>,
-    /// Chunks with room for another record, by number.
-    roomy: Vec<u32>,
-    len: usize,
-    /// The most records there were since memory was last given back.
-    peak: usize,
+    slab: Slab,
     /// By node id.
     index: HashMap<u64, u32>,
     /// Identities whose node id does not follow from them: the root's, and collisions.
@@ -148,10 +91,7 @@ pub(super) struct Nodes {
 impl Nodes {
     pub(super) fn new(root: &Identity) -> Self {
         let mut nodes = Self {
-            chunks: Vec::new(),
-            roomy: Vec::new(),
-            len: 0,
-            peak: 0,
+            slab: Slab::default(),
             index: HashMap::new(),
             odd: HashMap::new(),
             long: HashMap::new(),
@@ -185,55 +125,28 @@ impl Nodes {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.slab.len()
     }
 
     pub(super) fn at(&self, slot: u32) -> &Record {
-        &self.chunks[slot as usize / CHUNK].records[slot as usize % CHUNK]
+        self.slab.at(slot)
     }
 
     pub(super) fn at_mut(&mut self, slot: u32) -> &mut Record {
-        &mut self.chunks[slot as usize / CHUNK].records[slot as usize % CHUNK]
+        self.slab.at_mut(slot)
     }
 
     /// Whether there is a record in the slot.
     pub(super) fn is_used(&self, slot: u32) -> bool {
-        let chunk = self.chunks.get(slot as usize / CHUNK);
-        let record = chunk.and_then(|chunk| chunk.records.get(slot as usize % CHUNK));
-        record.is_some_and(|record| record.id != 0)
+        self.slab.is_used(slot)
     }
 
     fn push(&mut self, record: Record) -> u32 {
-        self.len += 1;
-        self.peak = self.peak.max(self.len);
-        let number = match self.roomy.last() {
-            Some(number) => *number,
-            None => {
-                self.chunks.push(Chunk::default());
-                // 2^32 records are 400 GB: memory ends before the numbers do.
-                let number = u32::try_from(self.chunks.len() - 1).unwrap_or(NONE);
-                self.roomy.push(number);
-                number
-            }
-        };
-        let chunk = &mut self.chunks[number as usize];
-        let place = chunk.put(record);
-        if chunk.is_full() {
-            self.roomy.pop();
-        }
-        u32::try_from(number as usize * CHUNK + place).unwrap_or(NONE)
+        self.slab.push(record)
     }
 
-    /// The slot is free; a chunk without any record gives its memory back.
     fn vacate(&mut self, slot: u32) {
-        let number = slot as usize / CHUNK;
-        let chunk = &mut self.chunks[number];
-        let was_full = chunk.is_full();
-        chunk.take(slot as usize % CHUNK);
-        if was_full {
-            self.roomy.push(u32::try_from(number).unwrap_or(NONE));
-        }
-        self.len -= 1;
+        self.slab.vacate(slot);
         shrink(&mut self.index);
         shrink(&mut self.odd);
         shrink(&mut self.long);
@@ -242,11 +155,7 @@ impl Nodes {
 
     /// Whether so much was forgotten that the memory is worth giving back to the system.
     pub(super) fn gave_up_much(&mut self) -> bool {
-        let much = self.peak - self.len >= WORTH_GIVING && self.len <= self.peak / 2;
-        if much {
-            self.peak = self.len;
-        }
-        much
+        self.slab.gave_up_much()
     }
 
     pub(super) fn slot(&self, node: NodeId) -> Option<u32> {
@@ -557,6 +466,7 @@ fn kind_from_u8(kind: u8) -> FileKind {
 
 #[cfg(test)]
 mod tests {
+    use super::super::slab::CHUNK;
     use super::*;
 
     #[test]
@@ -605,12 +515,7 @@ mod tests {
                 gave += u32::from(nodes.gave_up_much());
             }
             assert_eq!(nodes.len(), 1);
-            let kept: usize = nodes
-                .chunks
-                .iter()
-                .map(|chunk| chunk.records.capacity())
-                .sum();
-            assert_eq!(kept, CHUNK, "the root's");
+            assert_eq!(nodes.slab.capacity(), CHUNK, "the root's");
             assert!(
                 nodes.index.capacity() <= 4 * CHUNK,
                 "{}",

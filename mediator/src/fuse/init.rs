@@ -58,8 +58,6 @@ fn wanted(cache: Cache, mode: ViewMode) -> InitFlags {
     let mut flags = InitFlags::FUSE_ASYNC_READ
         | InitFlags::FUSE_BIG_WRITES
         | InitFlags::FUSE_MAX_PAGES
-        // O_TRUNC comes with OPEN, judged once, instead of as a SETATTR behind it.
-        | InitFlags::FUSE_ATOMIC_O_TRUNC
         | InitFlags::FUSE_PARALLEL_DIROPS
         // Spares a GETXATTR security.capability before each write. fuser does not hand on the
         // flags that say when to clear set-id bits, and need not: the mediator holds FSETID only
@@ -74,6 +72,10 @@ fn wanted(cache: Cache, mode: ViewMode) -> InitFlags {
         flags |= InitFlags::FUSE_AUTO_INVAL_DATA;
     }
     if mode == ViewMode::Client {
+        // O_TRUNC comes with OPEN, judged once, instead of as a SETATTR behind it. The kernel then
+        // looks only behind the OPEN whether the file is being executed (`do_open`, fs/namei.c), when
+        // `O_RDONLY | O_TRUNC` has emptied it: no matter to QEMU, but to users who run programs.
+        flags |= InitFlags::FUSE_ATOMIC_O_TRUNC;
         // A link's target never changes, and with one client a verdict does not depend on who
         // asks.
         flags |= InitFlags::FUSE_CACHE_SYMLINKS;
@@ -130,6 +132,8 @@ mod tests {
             | InitFlags::FUSE_SETXATTR_EXT
             | InitFlags::FUSE_NO_OPEN_SUPPORT;
         for cache in [Cache::Auto, Cache::None, Cache::Exclusive] {
+            // O_TRUNC must not reach a program that runs before ETXTBSY does.
+            assert!(!wanted(cache, ViewMode::Shared).contains(InitFlags::FUSE_ATOMIC_O_TRUNC));
             for mode in [ViewMode::Client, ViewMode::Shared] {
                 assert!(!wanted(cache, mode).intersects(never));
                 let enforced = wanted(cache, mode) & ENFORCED;

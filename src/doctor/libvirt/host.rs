@@ -205,7 +205,8 @@ fn modules(findings: &mut Findings) {
             Problem::LibvirtApparmor,
             format!("AppArmor confines QEMU, and {APPARMOR} does not let it run the wrapper"),
             format!(
-                "append tools/libvirt/apparmor/libvirt-qemu to {APPARMOR}, and restart the domains"
+                "append /usr/share/virtfs-mediator/apparmor/libvirt-qemu to {APPARMOR}, and restart \
+                 the domains"
             ),
         );
     }
@@ -222,7 +223,7 @@ fn modules(findings: &mut Findings) {
         findings.tell(
             Problem::LibvirtSelinux,
             "SELinux enforces, and our module, which lets QEMU's domains have views, is not there",
-            "semodule -i tools/libvirt/selinux/virtfs-mediator.cil",
+            "semodule -i /usr/share/virtfs-mediator/selinux/virtfs-mediator.cil",
         );
     }
 }

@@ -232,3 +232,41 @@ fn domain_can_be_armed_again_with_a_changed_file() {
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&lab.path("/run/virtfs-mediator-libvirt")), 0o700);
 }
+
+/// A user is nobody else's: not that of domains without a label, nor of a domain whose file says
+/// something else by now.
+#[test]
+fn user_of_another_domain_is_refused_whatever_the_files_say() {
+    let (lab, export) = (Lab::serving(), Export::new());
+    let web = Domain::new("web", [&export]);
+    lab.define(&web);
+    let conf = lab.path("/etc/libvirt/qemu.conf");
+    fs::create_dir_all(conf.parent().unwrap()).unwrap();
+    fs::write(&conf, "user = \"+61301\"\n").unwrap();
+    refused(
+        &lab,
+        "web",
+        &web.xml(),
+        "every domain without a label of its own runs as uid 61301 as well",
+    );
+    fs::write(&conf, "user = \"root\"\n").unwrap();
+
+    let other = Domain::new("other", [&export]);
+    fs::remove_file(lab.path("/etc/virtfs-mediator/libvirt/web.toml")).unwrap();
+    lab.arm(&other);
+    fs::remove_file(lab.path("/etc/virtfs-mediator/libvirt/other.toml")).unwrap();
+    lab.define(&web);
+    let told = "domain 'other', which runs, is of uid 61301 as well";
+    refused(&lab, "web", &web.xml(), told);
+    // Attached is no less running.
+    let records = lab.path("/run/virtfs-mediator-libvirt");
+    fs::rename(
+        records.join("armed/other.json"),
+        records.join("attached/other.json"),
+    )
+    .unwrap();
+    refused(&lab, "web", &web.xml(), told);
+    let ended = lab.hook("other", "release", "end", &other.xml());
+    assert!(ended.status.success(), "{}", stderr(&ended));
+    lab.arm(&web);
+}

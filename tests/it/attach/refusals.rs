@@ -398,3 +398,41 @@ fn wrapper_with_a_share_hands_on_descriptors_and_words() {
     assert!(attached.starts_with(&words), "{attached}");
     assert_eq!(numbers(&attached), numbers(&plain));
 }
+
+/// Whoever may rename a directory above the export could otherwise have the whole host shared: another
+/// domain's guest, if it shares that directory, or a local user.
+#[test]
+fn export_below_a_directory_that_became_a_link_is_refused() {
+    let (lab, export) = (Lab::serving(), Export::new());
+    let domain = Domain::new("link", [&export]);
+    let at = |name: &str| export.path().join(name);
+    for name in ["above/share", "elsewhere/share"] {
+        fs::create_dir_all(at(name)).unwrap();
+    }
+    fs::write(at("elsewhere/share/secret"), "secret").unwrap();
+    let (whole, below) = (shown(export.path()), shown(&at("above/share")));
+    lab.define(&domain);
+    let file = domain.file().replace(&whole, &below);
+    fs::write(lab.path("/etc/virtfs-mediator/libvirt/link.toml"), file).unwrap();
+    let xml = domain.xml().replace(&whole, &below);
+    let start = Start {
+        shares: vec![below.clone()],
+        ..Start::of(&domain)
+    };
+    let armed = || {
+        let output = lab.hook("link", "prepare", "begin", &xml);
+        assert!(output.status.success(), "{}", stderr(&output));
+    };
+    armed();
+    let mut peer = start.spawn(&lab);
+    peer.ready();
+    peer.does(&format!("echo x >{below}/file"));
+    peer.kill();
+    lab.assert_nothing_left("link-0");
+
+    fs::rename(at("above"), at("moved")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", at("above")).unwrap();
+    armed();
+    let told = format!("{below} is {}", shown(&at("elsewhere/share")));
+    refused(&lab, &start, &told, &told);
+}

@@ -19,13 +19,14 @@ const VIEW: &str = "VIRTFS_IT_VIEW";
 
 type Case = (&'static str, fn(&Path) -> std::io::Result<()>);
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     ("everything", everything),
     ("small", small),
     ("write-one", write_one),
     ("hold", hold),
     ("race", race),
     ("reopen", reopen),
+    ("cut-a-program", cut_a_program),
 ];
 
 /// Not a test by itself: the client. Prints `ready` when its case is done, and stays.
@@ -58,6 +59,32 @@ pub(super) fn start(export: &Export, start: &Start, case: &str) -> Running {
     let mut command = start.command(words);
     command.stdin(Stdio::piped());
     Running::spawn(command, start.name().to_owned())
+}
+
+/// A program that runs is cut short by nobody, not by a descriptor for reading either.
+fn cut_a_program(at: &Path) -> std::io::Result<()> {
+    let path = at.join("program");
+    let mut running = std::process::Command::new(&path)
+        .args(["-c", "read line"])
+        .stdin(Stdio::piped())
+        .spawn()?;
+    for (access, flags) in [
+        ("write", libc::O_WRONLY),
+        ("cut", libc::O_WRONLY | libc::O_TRUNC),
+        ("cut, for reading", libc::O_RDONLY | libc::O_TRUNC),
+    ] {
+        let tried = fs::File::options()
+            .read(flags & libc::O_ACCMODE == libc::O_RDONLY)
+            .write(flags & libc::O_ACCMODE == libc::O_WRONLY)
+            .custom_flags(flags & libc::O_TRUNC)
+            .open(&path);
+        let errno = tried.err().and_then(|error| error.raw_os_error());
+        assert_eq!(errno, Some(libc::ETXTBSY), "{access}");
+    }
+    drop(running.stdin.take());
+    // By itself, and not by a signal.
+    assert_eq!(running.wait()?.code(), Some(1));
+    Ok(())
 }
 
 /// What files hold at first.

@@ -139,6 +139,21 @@ fn programs_are_executed_on_either_way() {
 }
 
 #[test]
+fn program_that_runs_in_a_shared_view_is_not_cut() {
+    for cache in ["auto", "none", "exclusive"] {
+        let export = Export::new();
+        let shell = fs::read("/bin/sh").unwrap();
+        let path = put(&export, "program", &shell);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let how = Start::new(&export)
+            .option("--shared")
+            .option(format!("--cache={cache}"));
+        let _running = done(&export, &how, "cut-a-program");
+        assert!(fs::read(&path).unwrap() == shell, "{cache}: it was cut");
+    }
+}
+
+#[test]
 fn set_id_bits_and_file_capabilities_go_with_a_write_on_either_way() {
     for (mode, cache) in [
         ("passthrough", "auto"),

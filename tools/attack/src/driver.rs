@@ -3,6 +3,7 @@
 
 pub(crate) mod actor;
 pub(crate) mod control;
+pub(crate) mod emulator;
 pub(crate) mod guest;
 pub(crate) mod liar;
 pub(crate) mod mark;

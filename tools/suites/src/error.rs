@@ -15,6 +15,9 @@ pub(crate) enum Error {
     /// Something that the command line or a file asks for cannot be.
     #[error("{0}")]
     Usage(String),
+    /// SIGINT, SIGTERM or SIGHUP.
+    #[error("interrupted; everything is cleaned up")]
+    Interrupted,
 }
 
 /// What most functions here return.

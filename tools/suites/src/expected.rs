@@ -11,6 +11,9 @@ use crate::error::{Error, Result, at};
 use crate::outcome::Outcome;
 use crate::place::Place;
 
+/// The outcome of a case that a race decides.
+const VARIES: &str = "varies";
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -26,7 +29,7 @@ struct Text {
     /// Globs of places; every view if there are none.
     #[serde(default)]
     place: Vec<String>,
-    /// `failed` or `skipped`.
+    /// `failed`, `skipped`, or `varies` where a race decides.
     outcome: String,
     /// The place that is no view of ours where the same case comes to the same; none if the difference
     /// is chosen.
@@ -54,7 +57,12 @@ impl Difference {
 
     /// Whether it comes to what the entry says.
     pub(crate) fn is_met_by(&self, outcome: &Outcome) -> bool {
-        self.outcome == outcome.word()
+        self.varies() || self.outcome == outcome.word()
+    }
+
+    /// Whether it is no fault if it comes to the same as on the reference.
+    pub(crate) fn varies(&self) -> bool {
+        self.outcome == VARIES
     }
 }
 
@@ -73,8 +81,8 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Difference>> {
         if entry.reason.trim().is_empty() {
             return Err(wrong("it has no reason"));
         }
-        if !["failed", "skipped"].contains(&entry.outcome.as_str()) {
-            return Err(wrong("outcome is `failed` or `skipped`"));
+        if !["failed", "skipped", VARIES].contains(&entry.outcome.as_str()) {
+            return Err(wrong("outcome is `failed`, `skipped` or `varies`"));
         }
         let shown_on = match &entry.shown_on {
             None if entry.reason.starts_with("Chosen: ") => None,

@@ -14,10 +14,8 @@ use crate::error::{Error, Result, at, step};
 /// Octets of the disk; it takes only what is written to it.
 const SIZE: u64 = 8 << 30;
 
-/// mount(8) as pjdfstest calls it (`-o remount,ro DIR`): without mount.fuse, which would start the
-/// server anew, and for a bind mount of the mount alone, since others work on the same disk.
+/// mount(8) without mount.fuse, which would start the server anew where pjdfstest remounts.
 const MOUNT: &str = "#!/bin/sh
-case $(findmnt -no FSTYPE \"$3\") in fuse*) ;; *) set -- \"$1\" \"$2,bind\" \"$3\" ;; esac
 exec /usr/bin/mount -i \"$@\"
 ";
 
@@ -41,21 +39,7 @@ impl Ground {
         let ground = Self { directory };
         let root = ground.root();
         fs::create_dir(&root).map_err(at("making", &root))?;
-        let image = tempfile::Builder::new()
-            .prefix("virtfs-suites-")
-            .tempfile_in("/dev/shm")
-            .map_err(step("making a file in /dev/shm"))?;
-        let resized = image.as_file().set_len(SIZE);
-        resized.map_err(at("resizing", image.path()))?;
-        // Values of 64 KiB need inodes of their own.
-        run(Command::new("mkfs.ext4")
-            .args(["-q", "-F", "-i", "8192", "-O", "ea_inode"])
-            .arg(image.path()))?;
-        // The loop device goes with the mount, and the file, which has no name then, with both.
-        run(Command::new("mount")
-            .args(["-o", "loop"])
-            .arg(image.path())
-            .arg(&root))?;
+        mount_disk(&root)?;
         set_mode(&root, 0o755)?;
         // Where a plain user may execute what this is: where it lies, that user may not get at it.
         let own = std::env::current_exe().map_err(step("finding this program"))?;
@@ -94,6 +78,28 @@ impl Drop for Ground {
         // In this process' own namespace: it goes with the process in any case.
         let _left = umount2(&self.root(), MntFlags::MNT_DETACH);
     }
+}
+
+/// Mounts an empty ext4 on a directory. Its loop device goes with the mount, and the file, which has no
+/// name then, with both.
+pub(crate) fn mount_disk(on: &Path) -> Result<()> {
+    let image = tempfile::Builder::new()
+        .prefix("virtfs-suites-")
+        .tempfile_in("/dev/shm")
+        .map_err(step("making a file in /dev/shm"))?;
+    let resized = image.as_file().set_len(SIZE);
+    resized.map_err(at("resizing", image.path()))?;
+    // Values of 64 KiB need inodes of their own.
+    run(Command::new("mkfs.ext4")
+        .args(["-q", "-F", "-i", "8192", "-O", "ea_inode"])
+        .arg(image.path()))?;
+    run(Command::new("mount")
+        .args(["-o", "loop"])
+        .arg(image.path())
+        .arg(on))?;
+    // In no view, and closed to a plain user's walk.
+    let lost = on.join("lost+found");
+    fs::remove_dir(&lost).map_err(at("removing", &lost))
 }
 
 fn own_mounts() -> Result<()> {

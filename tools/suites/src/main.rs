@@ -13,8 +13,8 @@ mod suites;
 mod tree;
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -82,8 +82,9 @@ fn check(cli: &Cli) -> Result<bool> {
             "it mounts, and runs suites as other users: run it as root (sudo)".to_owned(),
         ));
     }
+    let interrupted = interruption()?;
     let ground = Ground::new(&cli.dir)?;
-    let outcomes = run(cli, &places, &ground, &tools)?;
+    let outcomes = run(cli, &places, &ground, &tools, &interrupted)?;
     let complete = cli.full && cli.only.is_empty() && cli.places.is_empty();
     let verdict = judge::judge(&outcomes, &expected, complete);
     tell_all(&outcomes, &verdict);
@@ -92,6 +93,17 @@ fn check(cli: &Cli) -> Result<bool> {
         std::fs::write(path, text + "\n").map_err(at("writing", path))?;
     }
     Ok(verdict.failures.is_empty())
+}
+
+/// Set by SIGINT, SIGTERM or SIGHUP, which only set it from now on: what is mounted is unmounted.
+fn interruption() -> Result<Arc<AtomicBool>> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted))
+            .map_err(step("catching signals"))?;
+    }
+    Ok(interrupted)
 }
 
 fn tell_all(outcomes: &Outcomes, verdict: &Verdict) {
@@ -109,7 +121,13 @@ fn tell_all(outcomes: &Outcomes, verdict: &Verdict) {
 }
 
 /// Every place with its suites, as many at once as may be.
-fn run(cli: &Cli, places: &[Place], ground: &Ground, tools: &Tools) -> Result<Outcomes> {
+fn run(
+    cli: &Cli,
+    places: &[Place],
+    ground: &Ground,
+    tools: &Tools,
+    interrupted: &AtomicBool,
+) -> Result<Outcomes> {
     let next = AtomicUsize::new(0);
     let found = Mutex::new(Vec::new());
     let extent = if cli.full {
@@ -119,7 +137,14 @@ fn run(cli: &Cli, places: &[Place], ground: &Ground, tools: &Tools) -> Result<Ou
     };
     let work = || {
         while let Some(&place) = places.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let cases = all_in(place, cli, extent, ground, tools);
+            if interrupted.load(Ordering::Relaxed) {
+                return;
+            }
+            let seat = Seat::take(place, ground, tools);
+            let wanted =
+                |suite: &&Suite| cli.wants(suite.name) && suite.goes_to(place, extent, places);
+            let wanted: Vec<_> = suites::ALL.iter().filter(wanted).collect();
+            let cases = seat.and_then(|seat| all_in(seat, &wanted, extent, interrupted));
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             found.push((place, cases));
         }
@@ -129,6 +154,9 @@ fn run(cli: &Cli, places: &[Place], ground: &Ground, tools: &Tools) -> Result<Ou
             scope.spawn(work);
         }
     });
+    if interrupted.load(Ordering::Relaxed) {
+        return Err(Error::Interrupted);
+    }
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.sort_by_key(|(place, _)| places.iter().position(|other| other == place));
     found
@@ -138,24 +166,27 @@ fn run(cli: &Cli, places: &[Place], ground: &Ground, tools: &Tools) -> Result<Ou
 }
 
 fn all_in(
-    place: Place,
-    cli: &Cli,
+    seat: Seat<'_>,
+    wanted: &[&Suite],
     extent: Extent,
-    ground: &Ground,
-    tools: &Tools,
+    interrupted: &AtomicBool,
 ) -> Result<Vec<Case>> {
-    let seat = Seat::take(place, ground, tools)?;
-    let wanted = |suite: &&Suite| cli.wants(suite.name) && suite.goes_to(place, extent);
     let mut cases = Vec::new();
-    for suite in suites::ALL.iter().filter(wanted) {
+    for suite in wanted {
         let start = Instant::now();
-        let found = (suite.run)(&seat, extent)?;
+        let found = (suite.run)(&seat, extent);
+        // Before what it found, which is that its programs were interrupted too.
+        if interrupted.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        let found = found?;
         let failed = found
             .iter()
             .filter(|case| matches!(case.outcome, Outcome::Failed(_)))
             .count();
         tell(&format!(
-            "{place}: {}: {} cases, {failed} failed, {} s",
+            "{}: {}: {} cases, {failed} failed, {} s",
+            seat.place(),
             suite.name,
             found.len(),
             start.elapsed().as_secs()

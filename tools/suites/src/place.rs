@@ -44,6 +44,16 @@ impl Mode {
             .flat_map(|cache| DATA.into_iter().map(move |data| Self { cache, data }))
     }
 
+    /// Whether it is one of three that have each cache and each way of data among them.
+    pub(crate) fn is_telling(self) -> bool {
+        [
+            ("auto", "auto"),
+            ("none", "mediated"),
+            ("exclusive", "passthrough"),
+        ]
+        .contains(&(self.cache, self.data))
+    }
+
     /// The one that is in force if nothing is said.
     pub(crate) const DEFAULT: Self = Self {
         cache: "auto",
@@ -58,7 +68,12 @@ impl Place {
         all.extend(Mode::all().map(Self::Shared));
         all.extend([Self::Bindfs, Self::PassthroughHp, Self::Plain]);
         all.push(Self::Ext4User);
-        all.extend(Mode::all().map(Self::Client));
+        // Data goes the same way as in a shared view.
+        all.extend(
+            Mode::all()
+                .filter(|mode| mode.is_telling())
+                .map(Self::Client),
+        );
         all.push(Self::PlainUser);
         all
     }

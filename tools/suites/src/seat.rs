@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, umount2};
 
 use crate::cli::Tools;
 use crate::error::{Error, Result, at, step};
-use crate::ground::{Ground, run, set_mode};
+use crate::ground::{Ground, mount_disk, run, set_mode};
 use crate::place::{Mode, Place};
 
 /// The plain user: ids that no user of the host should have.
@@ -35,8 +35,8 @@ pub(crate) struct Seat<'a> {
 
 enum Server {
     None,
-    /// The directory itself, mounted once more.
-    Bound,
+    /// The root directory of a disk.
+    Disk,
     /// A view by its name, with the process whose namespaces it is seen in.
     View {
         name: String,
@@ -52,18 +52,18 @@ impl<'a> Seat<'a> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let base = ground.root().join(format!("{number}"));
-        let (export, shown) = (base.join("export"), base.join("shown"));
+        let (mut export, shown) = (base.join("export"), base.join("shown"));
         for (path, mode) in [(&base, 0o755), (&export, 0o1777), (&shown, 0o755)] {
             fs::create_dir(path).map_err(at("making", path))?;
             set_mode(path, mode)?;
         }
         let server = match place {
             Place::Ext4 | Place::Ext4User => {
-                // A mount of its own, for what remounts it.
-                let bind = MsFlags::MS_BIND;
-                mount(Some(&export), &shown, None::<&str>, bind, None::<&str>)
-                    .map_err(at("mounting", &shown))?;
-                Server::Bound
+                // A disk of its own, since it is remounted.
+                mount_disk(&shown)?;
+                set_mode(&shown, 0o1777)?;
+                export.clone_from(&shown);
+                Server::Disk
             }
             Place::Shared(mode) => view(mode, true, number, &export, &shown, tools)?,
             Place::Client(mode) => view(mode, false, number, &export, &shown, tools)?,
@@ -111,6 +111,11 @@ impl<'a> Seat<'a> {
     /// The same on the ground itself.
     pub(crate) fn export(&self) -> &Path {
         &self.export
+    }
+
+    /// A file that the place does not show.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.shown.with_file_name(name)
     }
 
     /// A directory on another file system.
@@ -169,7 +174,7 @@ impl<'a> Seat<'a> {
     fn end(&mut self) -> Result<()> {
         match std::mem::replace(&mut self.server, Server::None) {
             Server::None => Ok(()),
-            Server::Bound => {
+            Server::Disk => {
                 umount2(&self.shown, MntFlags::MNT_DETACH).map_err(at("unmounting", &self.shown))
             }
             Server::View { name, .. } => {

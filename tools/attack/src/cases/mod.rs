@@ -18,12 +18,11 @@ const LISTS: &[&[Case]] = &[
     m::answers::CASES,
     m::registrar::CASES,
     q::CASES,
+    q::libvirt::CASES,
     g::CASES,
     r::CASES,
     l::CASES,
 ];
-
-pub(crate) use q::NOT_YET;
 
 /// Every case, by row.
 pub(crate) fn all() -> Vec<&'static Case> {

@@ -4,6 +4,7 @@
 mod flood;
 mod held;
 mod leak;
+pub(super) mod libvirt;
 mod logs;
 mod names;
 mod older;
@@ -11,12 +12,6 @@ mod rules;
 mod walk;
 
 use crate::case::{Case, Seat};
-
-/// Rows that attack what the product does not have yet, and why each is not tried.
-pub(crate) const NOT_YET: &[(u8, &str)] = &[(
-    32,
-    "there is no service for libvirt yet; that half of the row is not tried",
-)];
 
 pub(crate) const CASES: &[Case] = &[
     Case {

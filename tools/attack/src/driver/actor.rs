@@ -28,6 +28,17 @@ pub(crate) enum Where<'a> {
     Client(&'a View),
     /// In the client's mount namespace alone; pids are the host's.
     Mounts(&'a View),
+    /// Where the QEMU of a domain of libvirt's is: its mount namespace, and the lab's others.
+    Domain(&'a Seat),
+}
+
+/// The seat of a domain's QEMU in a lab.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seat {
+    /// The lab's first process, as the host numbers it.
+    pub(crate) init: i32,
+    /// QEMU, as the lab numbers it.
+    pub(crate) qemu: i32,
 }
 
 /// A process in a seat that was set going.
@@ -61,7 +72,17 @@ pub(crate) fn begin<T: Serialize + DeserializeOwned>(
 ) -> Result<Actor<T>, String> {
     let namespace =
         |pid: i32, kind: &str| File::open(format!("/proc/{pid}/ns/{kind}")).or_tell("a namespace");
+    let open = |path: String| File::open(path).or_tell("a namespace");
     let join = match place {
+        Where::Domain(Seat { init, qemu }) => vec![
+            (namespace(*init, "pid")?, CloneFlags::CLONE_NEWPID),
+            (namespace(*init, "net")?, CloneFlags::CLONE_NEWNET),
+            (namespace(*init, "ipc")?, CloneFlags::CLONE_NEWIPC),
+            (
+                open(format!("/proc/{init}/root/proc/{qemu}/ns/mnt"))?,
+                CloneFlags::CLONE_NEWNS,
+            ),
+        ],
         Where::Host => Vec::new(),
         Where::Mounts(view) => vec![(namespace(view.keeper, "mnt")?, CloneFlags::CLONE_NEWNS)],
         Where::Client(view) => vec![
@@ -188,6 +209,24 @@ fn read_all(read: OwnedFd, limit: Duration) -> Result<Vec<u8>, String> {
                 count => bytes.extend_from_slice(buf.get(..count).unwrap_or_default()),
             },
         }
+    }
+}
+
+/// Runs `run` in a child of the calling process, and waits for its end: its status.
+pub(crate) fn in_child(run: impl FnOnce() -> i32) -> nix::Result<i32> {
+    use nix::sys::wait::WaitStatus;
+
+    match waitpid(leave_child(run)?, None)? {
+        WaitStatus::Exited(_, status) => Ok(status),
+        _ => Err(nix::errno::Errno::ECHILD),
+    }
+}
+
+/// Runs `run` in a child of the calling process, and does not wait.
+pub(crate) fn leave_child(run: impl FnOnce() -> i32) -> nix::Result<Pid> {
+    match fork()? {
+        ForkResult::Child => std::process::exit(run()),
+        ForkResult::Parent { child } => Ok(child),
     }
 }
 

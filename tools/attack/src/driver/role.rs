@@ -8,18 +8,20 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use rustix::fs::{Mode, OFlags, open};
-use virtfs_mediator::attack::Inside;
+use virtfs_mediator::attack::{Inside, Walls};
 use virtfs_mediator_core::policy::{Policy, Users};
 use virtfs_mediator_core::weak::{Wall, switch_off};
 use virtfs_mediator_core::{
     AuditTo, Cache, DataMode, ServeError, Service, Submounts, ViewMode, serve,
 };
 
-use super::OrTell as _;
 use super::liar::{LIES, Liar, Lie};
+use super::{OrTell as _, emulator};
 
 /// The product without the walls that this names.
 pub(crate) const WITHOUT: &str = "VIRTFS_ATTACK_WITHOUT";
+/// The product's service without the look at libvirt's own record of who asks.
+pub(crate) const UNRECORDED: &str = "VIRTFS_ATTACK_UNRECORDED";
 /// The core alone, served over standard input, without the walls that this names.
 pub(crate) const CORE: &str = "VIRTFS_ATTACK_CORE";
 
@@ -58,6 +60,12 @@ pub(crate) fn take() -> Option<ExitCode> {
             LIAR.get_or_init(|| Liar(lie)),
         ));
     }
+    if std::env::var_os(UNRECORDED).is_some() {
+        return Some(virtfs_mediator::attack::main_as(&Unrecorded));
+    }
+    if let Ok(what) = std::env::var(emulator::ROLE) {
+        return Some(emulator::play(&what));
+    }
     let walls = std::env::var(CORE).ok()?;
     off(&walls);
     Some(match core(std::env::args_os().skip(1).collect()) {
@@ -92,6 +100,19 @@ impl Inside for Weakened {
     fn serve(&self, service: Service, ready: &mut dyn FnMut()) -> Result<(), ServeError> {
         off(OFF.get().map_or("", String::as_str));
         serve(service, ready)
+    }
+}
+
+/// The product, whose service does not look up who asks.
+struct Unrecorded;
+
+impl Inside for Unrecorded {
+    fn serve(&self, service: Service, ready: &mut dyn FnMut()) -> Result<(), ServeError> {
+        serve(service, ready)
+    }
+
+    fn walls(&self) -> Walls {
+        Walls::ALL.without(virtfs_mediator::attack::Wall::Record)
     }
 }
 

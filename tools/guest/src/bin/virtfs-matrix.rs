@@ -15,10 +15,11 @@ use virtfs_guest::runner::column::{self, Column, MATRIX_SHARES, PLAIN_SHARES, Se
 use virtfs_guest::runner::expect::Expectations;
 use virtfs_guest::runner::matrix::{self, Results};
 use virtfs_guest::runner::workspace::{Client, Workspace};
-use virtfs_guest::runner::{Error, demo, interrupt, plainfuse, table};
+use virtfs_guest::runner::{Error, demo, interrupt, onlibvirt, plainfuse, table};
 
 /// Boots Debian's kernel under stock QEMU and runs the operation matrix over 9p, once per column:
-/// root and user on the raw directory, the mediated view, QEMU's old proxy helper, a plain FUSE mount.
+/// root and user on the raw directory, the mediated view, the same under libvirt, QEMU's old proxy
+/// helper, a plain FUSE mount.
 #[derive(Debug, Parser)]
 #[command(name = "virtfs-matrix")]
 struct Cli {
@@ -33,7 +34,7 @@ enum Action {
         /// Columns to run
         #[arg(long, value_delimiter = ',', default_value = "root,user,view,proxy")]
         columns: Vec<Column>,
-        /// Compare view with root and with this list of expected differences
+        /// Compare view with root and with this list of expected differences, and libvirt with view
         #[arg(long, value_name = "FILE")]
         check: Option<PathBuf>,
         /// Write everything as JSON
@@ -64,6 +65,9 @@ enum Action {
         #[command(flatten)]
         common: Common,
     },
+    /// Have libvirt start a guest, and copy its console (used by the column libvirt)
+    #[command(hide = true)]
+    OnLibvirt(onlibvirt::Guest),
     /// Run COMMAND as the client with SOURCE on a plain FUSE mount (used by the column plainfuse)
     #[command(hide = true)]
     OnPlainFuse {
@@ -126,7 +130,12 @@ impl Bench {
         let kept = common.dir.clone().unwrap_or_else(|| common.guest.clone());
         let kept = std::path::absolute(&kept).map_err(failed(&kept))?;
         Ok(Self {
-            workspace: Workspace::new(&kept, &common.guest, client)?,
+            workspace: Workspace::new(
+                &kept,
+                &common.guest,
+                client,
+                columns.contains(&Column::Libvirt),
+            )?,
             client,
             mediator: std::path::absolute(&common.mediator).map_err(failed(&common.mediator))?,
             passthrough,
@@ -226,6 +235,12 @@ fn act(action: Action) -> Result<ExitCode, Error> {
             println!("\n{}", demo::table(&results)?);
             Ok(ExitCode::SUCCESS)
         }
+        Action::Shell {
+            column: Column::Libvirt,
+            ..
+        } => Err(Error::Libvirt(
+            "there is no shell in this column: its console is copied one way".to_owned(),
+        )),
         Action::Shell { column, common } => {
             let bench = Bench::new(&common, &[column])?;
             let export = bench.workspace.export(column.name())?;
@@ -235,6 +250,11 @@ fn act(action: Action) -> Result<ExitCode, Error> {
                     .setup("shell", PLAIN_SHARES)
                     .plan(column, &export, None)?,
             )?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::OnLibvirt(guest) => {
+            interrupt::listen()?;
+            onlibvirt::run(&guest)?;
             Ok(ExitCode::SUCCESS)
         }
         Action::OnPlainFuse {

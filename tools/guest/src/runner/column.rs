@@ -15,6 +15,8 @@ pub enum Column {
     User,
     /// QEMU as the client on the view, through `virtfs-mediator run`.
     View,
+    /// QEMU on the view as libvirt starts it, for a domain that `virtfs-mediator libvirt enable` set up.
+    Libvirt,
     /// QEMU as the client with the packaged `virtfs-proxy-helper`.
     Proxy,
     /// QEMU as the client on a plain FUSE mount (libfuse's passthrough_ll): what any FUSE server meets.
@@ -29,6 +31,7 @@ impl Column {
             Self::Root => "root",
             Self::User => "user",
             Self::View => "view",
+            Self::Libvirt => "libvirt",
             Self::Proxy => "proxy",
             Self::Plainfuse => "plainfuse",
         }
@@ -104,6 +107,12 @@ impl Setup<'_> {
     /// # Errors
     /// A program that is missing.
     pub fn plan(&self, column: Column, export: &Path, after: Option<&str>) -> Result<Plan, Error> {
+        if column == Column::Libvirt {
+            return Ok(Plan {
+                helpers: Vec::new(),
+                qemu: self.on_libvirt(export, after),
+            });
+        }
         let mut helpers = Vec::new();
         let mut devices: Vec<String> = Vec::new();
         let mut path = export.to_owned();
@@ -177,6 +186,7 @@ impl Setup<'_> {
                 command.arg(export).args(["--", QEMU]);
                 command
             }
+            Column::Libvirt => self.on_libvirt(export, None),
             Column::Plainfuse => {
                 let this = std::env::current_exe().unwrap_or_else(|_| "virtfs-matrix".into());
                 let mut command = Command::new("setpriv");
@@ -194,8 +204,30 @@ impl Setup<'_> {
         }
     }
 
-    /// A small machine: no default devices, no network, its console on standard output.
-    fn machine(&self, after: Option<&str>) -> Vec<String> {
+    /// This program, which has libvirt start QEMU and copies its console.
+    fn on_libvirt(&self, export: &Path, after: Option<&str>) -> Command {
+        let this = std::env::current_exe().unwrap_or_else(|_| "virtfs-matrix".into());
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig=TERM", "--"])
+            .arg(this)
+            .arg("on-libvirt")
+            .arg("--mediator")
+            .arg(self.mediator)
+            .arg("--files")
+            .arg(self.workspace.path())
+            .arg("--export")
+            .arg(export)
+            .arg("--append")
+            .arg(self.kernel_line(after));
+        for share in self.shares {
+            command.args(["--tag", share.tag]);
+        }
+        command
+    }
+
+    /// What the guest is told: what to mount and what to run.
+    fn kernel_line(&self, after: Option<&str>) -> String {
         let shares: Vec<String> = self
             .shares
             .iter()
@@ -210,6 +242,12 @@ impl Setup<'_> {
         if let Some(after) = after {
             kernel.push_str(&format!(" virtfs.after={after}"));
         }
+        kernel
+    }
+
+    /// A small machine: no default devices, no network, its console on standard output.
+    fn machine(&self, after: Option<&str>) -> Vec<String> {
+        let kernel = self.kernel_line(after);
         let file = |name: &str| self.workspace.path().join(name).display().to_string();
         // TCG everywhere, so that a run needs no /dev/kvm and all columns are alike.
         let mut args: Vec<String> = [
@@ -266,6 +304,11 @@ pub fn check_programs(column: Column, mediator: &Path, passthrough: &Path) -> Re
     need("qemu-system-x86_64", "qemu-system-x86")?;
     match column {
         Column::Root | Column::User => Ok(()),
+        Column::Libvirt => {
+            need("/usr/sbin/libvirtd", "libvirt-daemon-system")?;
+            need("/usr/bin/virsh", "libvirt-clients")?;
+            check_programs(Column::View, mediator, passthrough)
+        }
         Column::View if mediator.exists() => Ok(()),
         Column::View => Err(Error::Io {
             what: format!("{}: cargo build --release first", mediator.display()),

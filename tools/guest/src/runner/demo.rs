@@ -19,6 +19,7 @@ pub fn table(results: &Results) -> Result<String, Error> {
                 Column::Root => "QEMU as root",
                 Column::User => "QEMU as user",
                 Column::View => "user + mediator",
+                Column::Libvirt => "mediator, libvirt",
                 Column::Proxy => "user + proxy",
                 Column::Plainfuse => "user + plain FUSE",
             }

@@ -18,6 +18,7 @@ use super::matrix::Results;
 pub struct Expectations {
     path: PathBuf,
     differences: Vec<Difference>,
+    libvirt: Vec<Difference>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -25,6 +26,20 @@ pub struct Expectations {
 struct FileText {
     #[serde(default)]
     difference: Vec<Entry>,
+    /// Where the view under libvirt differs from the view.
+    #[serde(default)]
+    libvirt: Vec<LibvirtEntry>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LibvirtEntry {
+    /// Globs over probe names; `*` matches `/` too.
+    probe: Vec<String>,
+    /// A glob over the outcome under libvirt.
+    outcome: String,
+    /// What libvirt does otherwise.
+    reason: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -67,8 +82,7 @@ impl Expectations {
                 .map(|glob| glob.compile_matcher())
                 .map_err(|e| bad(e.to_string()))
         };
-        let mut differences = Vec::new();
-        for entry in file.difference {
+        let difference = |entry: Entry| -> Result<Difference, Error> {
             if entry.reason.trim().is_empty() {
                 return Err(bad(format!("{:?} has no reason", entry.probe)));
             }
@@ -77,16 +91,29 @@ impl Expectations {
                 .iter()
                 .map(|text| Ok((text.clone(), glob(text)?)))
                 .collect::<Result<_, Error>>()?;
-            differences.push(Difference {
+            Ok(Difference {
                 probes,
                 view: glob(&entry.view)?,
                 plainfuse: glob(entry.plainfuse.as_deref().unwrap_or(&entry.view))?,
                 reason: entry.reason,
-            });
-        }
+            })
+        };
+        let under_libvirt = |entry: LibvirtEntry| {
+            difference(Entry {
+                probe: entry.probe,
+                view: entry.outcome,
+                reason: entry.reason,
+                plainfuse: None,
+            })
+        };
+        let differences = file.difference.into_iter().map(difference);
+        let differences = differences.collect::<Result<_, Error>>()?;
+        let libvirt = file.libvirt.into_iter().map(under_libvirt);
+        let libvirt = libvirt.collect::<Result<_, Error>>()?;
         Ok(Self {
             path: path.to_owned(),
             differences,
+            libvirt,
         })
     }
 
@@ -139,12 +166,50 @@ impl Expectations {
                 }
             }
         }
+        if results.has(Column::Libvirt) {
+            wrong.extend(self.check_libvirt(results));
+        }
+        wrong
+    }
+
+    /// Compares the view under libvirt with the view that needs none: the same, but for what is listed.
+    fn check_libvirt(&self, results: &Results) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for probe in &results.names {
+            let view = results.outcome(probe, Column::View);
+            let libvirt = results.outcome(probe, Column::Libvirt);
+            let listed = self.libvirt.iter().find(|difference| {
+                let mut globs = difference.probes.iter();
+                globs.any(|(_, glob)| glob.is_match(probe))
+            });
+            match listed {
+                None if view == libvirt => {}
+                None => wrong.push(format!("{probe}: view {view:?}, under libvirt {libvirt:?}")),
+                Some(_) if view == libvirt => wrong.push(format!(
+                    "{probe}: expected to differ from view under libvirt and does not"
+                )),
+                Some(difference) if difference.view.is_match(libvirt) => {}
+                Some(_) => wrong.push(format!(
+                    "{probe}: {libvirt:?} is not the expected difference under libvirt"
+                )),
+            }
+        }
+        for (text, glob) in self
+            .libvirt
+            .iter()
+            .flat_map(|difference| &difference.probes)
+        {
+            if !results.names.iter().any(|probe| glob.is_match(probe)) {
+                wrong.push(format!("{}: {text} matches no probe", self.path.display()));
+            }
+        }
         wrong
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::matrix::Run;
     use super::*;
 
     fn results(rows: &[(&str, &str, &str)]) -> Results {
@@ -185,6 +250,36 @@ mod tests {
     fn check_unexpected_pass_fails() {
         let results = results(&[("mknod/char_x", "ok", "ok")]);
         assert_eq!(expectations(CHAR).check(&results).len(), 1);
+    }
+
+    /// The same two probes in a view and under libvirt.
+    fn under_libvirt(view: &str, libvirt: &str, text: &str) -> Vec<String> {
+        let mut results = results(&[("a/b", view, view)]);
+        results.add(Column::Libvirt, "a/b", libvirt);
+        results.columns.push(Run {
+            column: Column::Libvirt,
+            time: std::time::Duration::ZERO,
+            broken: Vec::new(),
+        });
+        expectations(text).check(&results)
+    }
+
+    #[test]
+    fn check_libvirt_is_compared_with_view() {
+        const LISTED: &str =
+            "[[libvirt]]\nprobe = [\"a/*\"]\noutcome = \"EPERM *\"\nreason = \"x\"\n";
+        const IDLE: &str = "[[libvirt]]\nprobe = [\"c\"]\noutcome = \"ok\"\nreason = \"x\"\n";
+        assert_eq!(under_libvirt("ok", "ok", ""), Vec::<String>::new());
+        assert_eq!(under_libvirt("ok", "EPERM x", LISTED), Vec::<String>::new());
+        for (libvirt, text) in [
+            ("EPERM x", ""),
+            ("ok", LISTED),
+            ("EIO x", LISTED),
+            ("ok", IDLE),
+        ] {
+            let wrong = under_libvirt("ok", libvirt, text);
+            assert_eq!(wrong.len(), 1, "{libvirt} {text}: {wrong:?}");
+        }
     }
 
     #[test]

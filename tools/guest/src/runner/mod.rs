@@ -7,6 +7,7 @@ pub mod expect;
 pub mod hostview;
 pub mod interrupt;
 pub mod matrix;
+pub mod onlibvirt;
 pub mod plainfuse;
 pub mod table;
 pub mod workspace;
@@ -59,6 +60,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The lab with libvirt in it.
+    #[error("libvirt: {0}")]
+    Libvirt(String),
     /// A mistake in a built-in script.
     #[error("the probes: {0}")]
     Script(String),

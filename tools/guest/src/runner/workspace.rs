@@ -80,14 +80,20 @@ pub struct Workspace {
 
 impl Workspace {
     /// Makes one in `preferred`, or in the temporary directory if the client cannot reach that
-    /// (a checkout in root's home), and copies kernel and initrd there.
+    /// (a checkout in root's home) or libvirt's lab has something else there, and copies kernel and initrd there.
     ///
     /// # Errors
     /// A directory that cannot be made, or a guest that was not built.
-    pub fn new(preferred: &Path, guest: &Path, client: Client) -> Result<Self, Error> {
+    pub fn new(
+        preferred: &Path,
+        guest: &Path,
+        client: Client,
+        with_libvirt: bool,
+    ) -> Result<Self, Error> {
         let name = format!("virtfs-guest.{}", std::process::id());
         fs::create_dir_all(preferred).map_err(Error::io(format!("{}", preferred.display())))?;
-        let base = if client.reaches(preferred) {
+        let hidden = with_libvirt && virtfs_lab::is_overlaid(preferred);
+        let base = if client.reaches(preferred) && !hidden {
             preferred.to_owned()
         } else {
             std::env::temp_dir()

@@ -32,7 +32,7 @@ copy_file_range = 3
 ";
 
 pub(crate) fn run(seat: &Seat<'_>, extent: Extent) -> Result<Vec<Case>> {
-    let configuration = seat.export().with_file_name("fsx.toml");
+    let configuration = seat.beside("fsx.toml");
     fs::write(&configuration, CONFIGURATION).map_err(at("writing", &configuration))?;
     let operations = match extent {
         Extent::Short => "2000",

@@ -91,20 +91,20 @@ pub(crate) const ALL: [Suite; 9] = [
 ];
 
 impl Suite {
-    /// Whether it is run there.
-    pub(crate) fn goes_to(&self, place: Place, extent: Extent) -> bool {
+    /// Whether it is run there, where these are all places.
+    pub(crate) fn goes_to(&self, place: Place, extent: Extent, places: &[Place]) -> bool {
         let Some(mode) = place.mode() else {
-            return true;
+            // What is compared with no view there is left out there.
+            return extent == Extent::Full
+                || places.iter().any(|view| {
+                    view.is_view()
+                        && view.reference() == place.reference()
+                        && self.goes_to(*view, extent, places)
+                });
         };
         match (extent, self.modes) {
-            (Extent::Full, Modes::Every) => true,
-            (Extent::Full, Modes::Telling) => {
-                mode == Mode::DEFAULT
-                    || [("none", "mediated"), ("exclusive", "passthrough")]
-                        .contains(&(mode.cache, mode.data))
-            }
-            // The others are for the two that every mode has its say in.
-            (Extent::Short, Modes::Every) => true,
+            (_, Modes::Every) => true,
+            (Extent::Full, Modes::Telling) => mode.is_telling(),
             (Extent::Short, Modes::Telling) => {
                 place == Place::Shared(Mode::DEFAULT)
                     || (place == Place::Client(Mode::DEFAULT) && self.name == "sqlite")

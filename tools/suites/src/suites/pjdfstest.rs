@@ -21,13 +21,25 @@ utime_now = {}
 utimensat = {}
 [settings]
 naptime = 0.01
-allow_remount = true
+allow_remount = REMOUNTS
 [dummy_auth]
 entries = [["nobody", "nogroup"], ["daemon", "daemon"]]
 "#;
 
 pub(crate) fn run(seat: &Seat<'_>, _extent: Extent) -> Result<Vec<Case>> {
-    let configuration = configuration(seat)?;
+    // First, by themselves: others leave files open for writing, with which nothing can be remounted.
+    let remounting = cases(seat, true, &["erofs"])?;
+    let mut cases = cases(seat, false, &[])?;
+    for case in &mut cases {
+        if let Some(tried) = remounting.iter().find(|tried| tried.name == case.name) {
+            case.outcome.clone_from(&tried.outcome);
+        }
+    }
+    Ok(cases)
+}
+
+fn cases(seat: &Seat<'_>, remounts: bool, patterns: &[&str]) -> Result<Vec<Case>> {
+    let configuration = configuration(seat, remounts)?;
     let second = second(seat)?;
     let program = seat.tools().at("bin/pjdfstest");
     let output = seat
@@ -38,6 +50,7 @@ pub(crate) fn run(seat: &Seat<'_>, _extent: Extent) -> Result<Vec<Case>> {
         .arg(second)
         .arg("--path")
         .arg(seat.shown())
+        .args(patterns)
         .env("RUST_BACKTRACE", "0")
         .output()
         .map_err(step("running pjdfstest"))?;
@@ -52,9 +65,10 @@ pub(crate) fn run(seat: &Seat<'_>, _extent: Extent) -> Result<Vec<Case>> {
 }
 
 /// Beside the export: on the same disk, outside of the view.
-fn configuration(seat: &Seat<'_>) -> Result<PathBuf> {
-    let path = seat.export().with_file_name("pjdfstest.toml");
-    fs::write(&path, CONFIGURATION).map_err(at("writing", &path))?;
+fn configuration(seat: &Seat<'_>, remounts: bool) -> Result<PathBuf> {
+    let path = seat.beside("pjdfstest.toml");
+    let text = CONFIGURATION.replace("REMOUNTS", &remounts.to_string());
+    fs::write(&path, text).map_err(at("writing", &path))?;
     Ok(path)
 }
 
