@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -93,6 +94,23 @@ impl Process {
     pub(crate) fn lives(&self) -> bool {
         Self::find(self.pid) == Some(*self)
     }
+
+    /// How long ago it started: up to one clock tick too long.
+    pub(crate) fn age(&self) -> Duration {
+        let hertz = rustix::param::clock_ticks_per_second();
+        let (whole, rest) = (self.started / hertz, self.started % hertz);
+        let started =
+            Duration::from_secs(whole) + Duration::from_nanos(rest * 1_000_000_000 / hertz);
+        since_boot().saturating_sub(started)
+    }
+}
+
+/// How long ago the host was booted, by the clock that processes' starts are told in.
+pub(crate) fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or_default();
+    Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds)
 }
 
 /// Opens the directory of all views, making it if need be.

@@ -9,9 +9,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::time::ClockId;
 use serde::{Deserialize, Serialize};
 
+use crate::control::rundir::since_boot;
 use crate::error::{Class, Error, Result};
 use crate::identity::Ids;
 use crate::libvirt::domain_file::{DomainFile, checked_name};
@@ -224,11 +224,8 @@ fn verify_roots_own() -> Result<()> {
 }
 
 fn ticks_since_boot() -> u64 {
-    let now = rustix::time::clock_gettime(ClockId::Boottime);
-    let hertz = rustix::param::clock_ticks_per_second();
-    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-    let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or_default();
-    seconds * hertz + nanoseconds * hertz / 1_000_000_000
+    let (now, hertz) = (since_boot(), rustix::param::clock_ticks_per_second());
+    now.as_secs() * hertz + u64::from(now.subsec_nanos()) * hertz / 1_000_000_000
 }
 
 fn failed(path: &Path, error: &dyn std::fmt::Display) -> Error {

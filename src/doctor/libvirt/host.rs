@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::control::rundir::Process;
 use crate::doctor::catalogue::Problem;
@@ -15,6 +16,8 @@ use crate::serve::protocol::SOCKET;
 
 /// Pid files of what runs QEMU: the one daemon, or the one of its parts.
 const DAEMONS: [&str; 2] = ["/run/libvirtd.pid", "/run/virtqemud.pid"];
+/// How exactly it is known when libvirtd started and when a file was changed.
+const TICKS: Duration = Duration::from_millis(20);
 /// Where the wrapper looks for emulators.
 const HOMES: [&str; 3] = ["/usr/bin", "/usr/libexec", "/usr/local/bin"];
 /// libvirt's AppArmor rules for QEMU have this included, and it is ours to install.
@@ -118,30 +121,23 @@ fn hook(findings: &mut Findings) {
         return;
     };
     // libvirt looks once, as it starts, whether there are hooks for QEMU at all.
-    match started(daemon.started) {
-        Some(started) if started < meta.ctime() => findings.tell(
+    let installed = UNIX_EPOCH
+        + Duration::from_secs(u64::try_from(meta.ctime()).unwrap_or_default())
+        + Duration::from_nanos(u64::try_from(meta.ctime_nsec()).unwrap_or_default());
+    // A file's times are those of the last timer interrupt, a process's are told in clock ticks.
+    let looked = SystemTime::now() - daemon.age() + TICKS;
+    if looked < installed {
+        findings.tell(
             Problem::HookUnknown,
             format!("libvirtd (process {pid}) runs since before {HOOK} was installed"),
             "restart it: domains that run go on (`systemctl restart libvirtd`)",
-        ),
-        Some(_) => findings.ok(
+        );
+    } else {
+        findings.ok(
             Problem::HookUnknown,
             "libvirtd was started since it is there",
-        ),
-        None => findings.untried(
-            Problem::HookUnknown,
-            "/proc/stat does not say when this host was booted",
-        ),
+        );
     }
-}
-
-/// Seconds since the epoch at which a process started that many clock ticks after the boot.
-fn started(ticks: u64) -> Option<i64> {
-    let stat = std::fs::read_to_string("/proc/stat").ok()?;
-    let boot = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
-    let second = rustix::param::clock_ticks_per_second();
-    let since = i64::try_from(ticks / second).ok()?;
-    Some(boot.trim().parse::<i64>().ok()? + since)
 }
 
 fn wrapper(findings: &mut Findings) {
