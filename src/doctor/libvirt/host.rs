@@ -19,6 +19,8 @@ const DAEMONS: [&str; 2] = ["/run/libvirtd.pid", "/run/virtqemud.pid"];
 const HOMES: [&str; 3] = ["/usr/bin", "/usr/libexec", "/usr/local/bin"];
 /// libvirt's AppArmor rules for QEMU have this included, and it is ours to install.
 const APPARMOR: &str = "/etc/apparmor.d/local/abstractions/libvirt-qemu";
+/// The boot and the ticks since are told in whole seconds.
+const ROUNDING: i64 = 2;
 /// Where SELinux policies are, each with its modules.
 const SELINUX: &str = "/var/lib/selinux";
 /// Our module in one, once `semodule -i` has taken it.
@@ -119,7 +121,7 @@ fn hook(findings: &mut Findings) {
     };
     // libvirt looks once, as it starts, whether there are hooks for QEMU at all.
     match started(daemon.started) {
-        Some(started) if started < meta.ctime() => findings.tell(
+        Some(started) if started + ROUNDING < meta.ctime() => findings.tell(
             Problem::HookUnknown,
             format!("libvirtd (process {pid}) runs since before {HOOK} was installed"),
             "restart it: domains that run go on (`systemctl restart libvirtd`)",

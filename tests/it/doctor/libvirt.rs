@@ -115,8 +115,8 @@ fn hook_younger_than_libvirtd() -> Seen {
     control.ok(Problem::HookUnknown);
     let hook = host.lab.path("/etc/libvirt/hooks/qemu.d/virtfs-mediator");
     let mut changed = None;
-    // The start of a process is told to the second.
-    await_that(LIMIT, "a second goes by", || {
+    // The start of a process is told to two seconds.
+    await_that(LIMIT, "some seconds go by", || {
         fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
         let report = host.doctor();
         let has = report.has(Problem::HookUnknown);
