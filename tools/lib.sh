@@ -114,10 +114,10 @@ build_fuse_examples() { # OUT
 }
 
 compile_fuse_examples() { # SOURCES OUT
-  local flags
-  read -ra flags < <(pkg-config --cflags --libs fuse3)
+  local fuse_flags
+  read -ra fuse_flags < <(pkg-config --cflags --libs fuse3)
   mkdir -p "$2" &&
-    g++ -O2 -std=c++17 -pthread "$1/passthrough_hp.cc" -o "$2/passthrough_hp.new" "${flags[@]}" &&
-    gcc -O2 -w -D_GNU_SOURCE -pthread "$1/passthrough_ll.c" -o "$2/passthrough_ll.new" "${flags[@]}" &&
+    g++ -O2 -std=c++17 -pthread "$1/passthrough_hp.cc" -o "$2/passthrough_hp.new" "${fuse_flags[@]}" &&
+    gcc -O2 -w -D_GNU_SOURCE -pthread "$1/passthrough_ll.c" -o "$2/passthrough_ll.new" "${fuse_flags[@]}" &&
     mv "$2/passthrough_hp.new" "$2/passthrough_hp" && mv "$2/passthrough_ll.new" "$2/passthrough_ll"
 }
