@@ -1,49 +1,23 @@
-//! A lab: real libvirtd, virtlogd and `serve` in namespaces of their own (lab.sh makes them).
-//!
-//! The host's libvirt, users and settings are never touched: `/etc`, `/usr` and `/var` are overlays,
-//! `/run` is empty, there is no network, and all processes are in one pid namespace, which the
-//! kernel ends with its first process. That one ends when its standard input does, so that nothing
-//! is left however a test ends.
+//! A lab: real libvirtd, virtlogd and `serve` in namespaces of their own ([`virtfs_lab`]), as tests use
+//! it: what should work and does not is a panic.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::process::{Command, Output};
 
-use nix::fcntl::{Flock, FlockArg};
-use tempfile::TempDir;
+use crate::common::{LIMIT, await_that, needs_root, program, stderr, stdout, unique_name};
 
-use crate::common::{
-    LIMIT, Lines, await_that, holds_within, needs_root, program, stderr, stdout, unique_name,
-};
-use crate::process::Process;
+pub(crate) use virtfs_lab::{LINK, QEMU, SOCKET};
 
-/// The service's socket.
-pub(crate) const SOCKET: &str = "/run/virtfs-mediator-attach.sock";
-/// The real emulator.
-pub(crate) const QEMU: &str = "/usr/bin/qemu-system-x86_64";
-/// What `<emulator>` names once a domain is enabled.
-pub(crate) const LINK: &str = "/usr/lib/virtfs-mediator/emulators/qemu-system-x86_64";
 /// `qemu.conf` as Debian's defaults are, said aloud.
 const QEMU_CONF: &str = "user = \"libvirt-qemu\"\ngroup = \"libvirt-qemu\"\n";
-/// Held by each lab; who has it alone may tidy up after all.
-const LOCK: &str = "/run/lock/virtfs-mediator-labs";
-/// Where libvirt puts cgroups on a host without systemd.
-const CGROUPS: &str = "/sys/fs/cgroup";
-
-/// What libvirt has found out about emulators, which takes seconds; it looks again where one has
-/// changed.
-const KNOWN: &str = "/var/cache/libvirt/qemu/capabilities";
 
 /// The processes and mounts of a lab; all are gone when it is dropped.
 pub(crate) struct Lab {
-    child: Child,
-    input: Option<ChildStdin>,
-    init: Process,
-    scratch: TempDir,
+    lab: virtfs_lab::Lab,
     domains: RefCell<Vec<String>>,
-    lock: Option<Flock<fs::File>>,
 }
 
 impl Lab {
@@ -66,62 +40,11 @@ impl Lab {
     #[track_caller]
     pub(crate) fn unstarted(conf: &str) -> Self {
         needs_root();
-        for (tool, package) in [
-            ("/usr/sbin/libvirtd", "libvirt-daemon-system"),
-            ("/usr/sbin/virtlogd", "libvirt-daemon-system"),
-            ("/usr/bin/virsh", "libvirt-clients"),
-            (QEMU, "qemu-system-x86"),
-        ] {
-            assert!(
-                Path::new(tool).exists(),
-                "{tool} is missing: apt-get install --no-install-recommends {package}"
-            );
-        }
-        let lock = fs::File::create(LOCK).unwrap();
-        let lock = Flock::lock(lock, FlockArg::LockShared).expect("a lock of the labs' own");
-        let scratch = tempfile::Builder::new()
-            .prefix("virtfs-lab-")
-            .tempdir()
-            .unwrap();
-        let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut child = Command::new("unshare")
-            .args(["--mount", "--pid", "--net", "--ipc", "--fork", "--"])
-            .args(["bash", "--norc"])
-            .arg(sources.join("tests/it/libvirt/lab.sh"))
-            .arg(scratch.path())
-            .args([program(), wrapper()])
-            .arg(sources.join("tools/libvirt/qemu.d-virtfs-mediator"))
-            .current_dir("/")
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("LC_ALL", "C")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let input = child.stdin.take();
-        let out = Lines::of(child.stdout.take().unwrap());
-        let errors = Lines::of(child.stderr.take().unwrap());
-        if out.until_or_end("ready").is_err() {
-            panic!("the lab does not start: {:?}", errors.rest());
-        }
-        let above = Process::find(i32::try_from(child.id()).unwrap()).unwrap();
-        let [init] = above.children()[..] else {
-            panic!("not one child of unshare");
-        };
-        let lab = Self {
-            child,
-            input,
-            init,
-            scratch,
+        let conf = format!("{QEMU_CONF}{conf}");
+        Self {
+            lab: must(virtfs_lab::Lab::new(Path::new(program()), &conf)),
             domains: RefCell::default(),
-            lock: Some(lock),
-        };
-        lab.write("/etc/libvirt/qemu.conf", &format!("{QEMU_CONF}{conf}"));
-        let known = lab.path(KNOWN);
-        fs::create_dir_all(&known).unwrap();
-        copy_all(&remembered(), &known);
-        lab
+        }
     }
 
     /// virtlogd and libvirtd, up to where they answer.
@@ -151,15 +74,7 @@ impl Lab {
     /// Our service, up to where it listens.
     #[track_caller]
     pub(crate) fn start_service(&self) {
-        // The lab's first process takes it over when the shell is gone.
-        let words = format!(
-            "virtfs-mediator serve --socket {SOCKET} </dev/null >/run/serve.log 2>&1 & \
-             echo $! >/run/serve.pid"
-        );
-        self.ok(["sh", "-c", &words]);
-        if !holds_within(LIMIT, || self.service_log().contains("waiting for")) {
-            panic!("the service does not listen: {}", self.service_log());
-        }
+        must(self.lab.start_service("virtfs-mediator"));
     }
 
     /// Ends the service as a crash would, and waits until it is gone.
@@ -172,7 +87,7 @@ impl Lab {
 
     /// What the service told so far.
     pub(crate) fn service_log(&self) -> String {
-        fs::read_to_string(self.path("/run/serve.log")).unwrap_or_default()
+        self.lab.service_log()
     }
 
     /// What libvirtd told so far of errors and warnings.
@@ -183,34 +98,24 @@ impl Lab {
     /// A path of the lab, as it is seen from outside.
     pub(crate) fn path(&self, inside: &str) -> PathBuf {
         assert!(inside.starts_with('/'), "{inside}");
-        PathBuf::from(format!("/proc/{}/root{inside}", self.init.pid))
+        self.lab.path(inside)
     }
 
     /// A file of the lab.
     #[track_caller]
     pub(crate) fn write(&self, inside: &str, text: &str) {
-        fs::write(self.path(inside), text).unwrap();
+        must(self.lab.write(inside, text));
     }
 
     /// A file of the lab.
     #[track_caller]
     pub(crate) fn read(&self, inside: &str) -> String {
-        fs::read_to_string(self.path(inside)).unwrap()
+        must(self.lab.read(inside))
     }
 
     /// A command in the lab, as root, not yet started.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--target={}", self.init.pid))
-            .args(["--mount", "--pid", "--net", "--ipc", "--wd=/", "--"])
-            .args(argv)
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("HOME", "/root")
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null());
-        command
+        self.lab.command(argv)
     }
 
     /// A command in the lab, waited for.
@@ -282,18 +187,13 @@ impl Lab {
     /// Makes a domain known to libvirt.
     #[track_caller]
     pub(crate) fn define(&self, xml: &str) {
-        let file = self.path("/run/domain.xml");
-        fs::write(&file, xml).unwrap();
-        self.virsh(&["define", "--validate", "/run/domain.xml"]);
+        must(self.lab.define(xml));
     }
 
     /// The pid of a domain's QEMU, as the lab numbers it.
     #[track_caller]
     pub(crate) fn qemu(&self, domain: &str) -> i32 {
-        self.read(&format!("/run/libvirt/qemu/{domain}.pid"))
-            .trim()
-            .parse()
-            .unwrap()
+        must(self.lab.qemu(domain))
     }
 
     /// A file of `/proc/PID` of a process, as the lab numbers it.
@@ -352,17 +252,14 @@ impl Lab {
     /// cgroups of the lab's domains.
     pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         let domains = self.domains.borrow();
-        let of_a_domain = |name: &str| {
-            let is_of = |domain: &String| name.contains(&format!("-{domain}.libvirt-qemu"));
-            domains.iter().any(is_of)
-        };
-        machines()
-            .iter()
-            .flat_map(|machine| fs::read_dir(machine).into_iter().flatten().flatten())
-            .filter(|entry| entry.file_name().to_str().is_some_and(of_a_domain))
-            .map(|entry| entry.path())
-            .collect()
+        domains.iter().flat_map(|it| self.lab.cgroups(it)).collect()
     }
+}
+
+/// What should have worked.
+#[track_caller]
+fn must<T>(result: Result<T, String>) -> T {
+    result.unwrap_or_else(|why| panic!("{why}"))
 }
 
 /// Whether a line of mountinfo is about a view of ours at this place.
@@ -372,71 +269,10 @@ pub(crate) fn is_view_at(line: &str, place: &str) -> bool {
     fields.get(4) == Some(&place) && kind.is_some_and(|kind| kind.starts_with("fuse"))
 }
 
-/// The wrapper under test.
-fn wrapper() -> &'static str {
-    env!("CARGO_BIN_EXE_virtfs-mediator-qemu")
-}
-
-/// Where labs leave to others what libvirt has found out.
-fn remembered() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("libvirt-capabilities")
-}
-
-/// Copies files, each whole or not at all.
-fn copy_all(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).into_iter().flatten().flatten() {
-        let copied = tempfile::Builder::new().prefix("new-").tempfile_in(to);
-        if let Ok(copy) = copied
-            && fs::copy(entry.path(), copy.path()).is_ok()
-        {
-            let _next_time = copy.persist(to.join(entry.file_name()));
-        }
-    }
-}
-
-/// libvirt's own directory in each cgroup hierarchy.
-fn machines() -> Vec<PathBuf> {
-    let mut found = vec![Path::new(CGROUPS).join("machine")];
-    let hierarchies = fs::read_dir(CGROUPS).into_iter().flatten().flatten();
-    found.extend(hierarchies.map(|entry| entry.path().join("machine")));
-    found.retain(|path| path.is_dir());
-    found
-}
-
-/// A cgroup and all below it, which nobody is in any more.
-fn remove_cgroup(cgroup: &Path) {
-    for below in fs::read_dir(cgroup).into_iter().flatten().flatten() {
-        if below.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_cgroup(&below.path());
-        }
-    }
-    let _may_be_gone = fs::remove_dir(cgroup);
-}
-
 impl Drop for Lab {
     fn drop(&mut self) {
-        if fs::create_dir_all(remembered()).is_ok() {
-            copy_all(&self.path(KNOWN), &remembered());
-        }
-        // The end of the lab's first process, and so of all its processes.
-        drop(self.input.take());
-        let ended = holds_within(LIMIT, || matches!(self.child.try_wait(), Ok(Some(_))));
-        if !ended {
-            self.init.kill(nix::sys::signal::Signal::SIGKILL);
-            let _status = self.child.wait();
-        }
-        for cgroup in self.cgroups() {
-            remove_cgroup(&cgroup);
-        }
-        // The last lab takes libvirt's own directories along, if no domain of anybody is in them.
-        if let Some(lock) = self.lock.take()
-            && let Ok(_alone) = lock.relock(FlockArg::LockExclusiveNonblock)
-        {
-            for machine in machines() {
-                let _others_may_be_there = fs::remove_dir(machine);
-            }
-        }
-        let left = fs::read_dir(self.scratch.path()).map(Iterator::count);
+        self.lab.end();
+        let left = fs::read_dir(self.lab.scratch()).map(Iterator::count);
         if !std::thread::panicking() {
             assert_eq!(left.unwrap(), 0, "the lab's mounts are the lab's alone");
         }

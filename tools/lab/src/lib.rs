@@ -1,10 +1,12 @@
-//! A throw-away libvirt for the project's tools: libvirtd, virtlogd and `virtfs-mediator serve` in
+//! A throw-away libvirt for the project's tools and tests: libvirtd, virtlogd and `virtfs-mediator serve` in
 //! namespaces of their own.
 //!
-//! `tests/it/libvirt/lab.sh` makes them; it runs as the first process of a pid namespace and ends when
-//! its standard input is closed, and everything with it: so nothing is left however a tool ends. The
-//! host's libvirt, users and settings are never touched.
+//! `lab.sh` makes them: `/etc`, `/usr` and `/var` are overlays, `/run` is empty, there is no network, and
+//! all processes are in one pid namespace, which the kernel ends with its first process. That one ends
+//! when its standard input is closed: so nothing is left however a tool or a test ends. The host's
+//! libvirt, users and settings are never touched.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -24,7 +26,7 @@ pub const SOCKET: &str = "/run/virtfs-mediator-attach.sock";
 
 /// How long a step of a lab may take. Generous: machines are shared.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Held by each lab, those of the tests too; who has it alone may tidy up after all.
+/// Held by each lab; who has it alone may tidy up after all.
 const LOCK: &str = "/run/lock/virtfs-mediator-labs";
 /// Where libvirt puts cgroups on a host without systemd.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -37,9 +39,11 @@ pub struct Lab {
     child: Child,
     input: Option<ChildStdin>,
     init: i32,
-    _scratch: TempDir,
+    scratch: TempDir,
     lock: Option<Flock<File>>,
     known: PathBuf,
+    /// The names of domains that were defined: cgroups are the host's.
+    domains: RefCell<Vec<String>>,
 }
 
 impl Lab {
@@ -69,15 +73,15 @@ impl Lab {
             .prefix("virtfs-lab-")
             .tempdir()
             .map_err(|error| format!("a directory for a lab: {error}"))?;
-        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let own = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut child = Command::new("unshare")
             .args(["--mount", "--pid", "--net", "--ipc", "--fork", "--"])
             .args(["bash", "--norc"])
-            .arg(sources.join("tests/it/libvirt/lab.sh"))
+            .arg(own.join("lab.sh"))
             .arg(scratch.path())
             .arg(mediator)
             .arg(mediator.with_file_name("virtfs-mediator-qemu"))
-            .arg(sources.join("tools/libvirt/qemu.d-virtfs-mediator"))
+            .arg(own.join("../libvirt/qemu.d-virtfs-mediator"))
             .current_dir("/")
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LC_ALL", "C")
@@ -92,9 +96,10 @@ impl Lab {
             input: child.stdin.take(),
             child,
             init: 0,
-            _scratch: scratch,
+            scratch,
             lock: Some(lock),
             known,
+            domains: RefCell::default(),
         };
         lab.await_ready()?;
         let children = fs::read_to_string(format!("/proc/{above}/task/{above}/children"));
@@ -244,6 +249,12 @@ impl Lab {
     /// What virsh said of it.
     pub fn define(&self, xml: &str) -> Result<(), String> {
         self.write("/run/domain.xml", xml)?;
+        // Kept by every definition, as libvirt writes it or a test does.
+        if let Some((_, rest)) = xml.split_once("<name>")
+            && let Some((name, _)) = rest.split_once("</name>")
+        {
+            self.domains.borrow_mut().push(name.to_owned());
+        }
         self.virsh(&["define", "--validate", "/run/domain.xml"])
             .map(|_| ())
     }
@@ -262,33 +273,80 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
-    fn drop(&mut self) {
-        if self.init > 0 {
-            if fs::create_dir_all(&self.known).is_ok() {
-                copy_all(&self.path(KNOWN), &self.known);
-            }
-            // libvirt removes the cgroup of a domain that it ends.
-            let script = "for d in $(virsh -q list --uuid); do virsh -q destroy $d; done";
-            let _may_be_gone = self.run(["sh", "-c", script]);
+impl Lab {
+    /// Ends all processes of the lab; only files can be asked for then, of [`Lab::scratch`].
+    pub fn end(&mut self) {
+        let Some(input) = self.input.take() else {
+            return;
+        };
+        if self.init > 0 && fs::create_dir_all(&self.known).is_ok() {
+            copy_all(&self.path(KNOWN), &self.known);
         }
-        drop(self.input.take());
+        drop(input);
         if !holds_within(LIMIT, || matches!(self.child.try_wait(), Ok(Some(_)))) {
             let _may_be_gone = self.child.kill();
         }
         let _status = self.child.wait();
+    }
+
+    /// The directory that the lab's mounts are made in: nothing is in it outside of the lab.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// libvirt's cgroups of domains: those whose name ends so, `DOMAIN.libvirt-qemu`.
+    #[must_use]
+    pub fn cgroups(&self, domain: &str) -> Vec<PathBuf> {
+        let of_it = format!("-{domain}.libvirt-qemu");
+        machines()
+            .iter()
+            .flat_map(|machine| fs::read_dir(machine).into_iter().flatten().flatten())
+            .filter(|entry| {
+                let name = entry.file_name();
+                name.to_str().is_some_and(|name| name.contains(&of_it))
+            })
+            .map(|entry| entry.path())
+            .collect()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.end();
+        for domain in self.domains.borrow().iter() {
+            for cgroup in self.cgroups(domain) {
+                remove_cgroup(&cgroup);
+            }
+        }
         // libvirt's own directories, with the last lab, if no domain of anybody is in them.
         if let Some(lock) = self.lock.take()
             && let Ok(_alone) = lock.relock(FlockArg::LockExclusiveNonblock)
         {
-            let mut machines = vec![Path::new(CGROUPS).join("machine")];
-            let hierarchies = fs::read_dir(CGROUPS).into_iter().flatten().flatten();
-            machines.extend(hierarchies.map(|entry| entry.path().join("machine")));
-            for machine in machines {
+            for machine in machines() {
                 let _others_may_be_there = fs::remove_dir(machine);
             }
         }
     }
+}
+
+/// libvirt's own directory in each cgroup hierarchy.
+fn machines() -> Vec<PathBuf> {
+    let mut found = vec![Path::new(CGROUPS).join("machine")];
+    let hierarchies = fs::read_dir(CGROUPS).into_iter().flatten().flatten();
+    found.extend(hierarchies.map(|entry| entry.path().join("machine")));
+    found.retain(|path| path.is_dir());
+    found
+}
+
+/// A cgroup and all below it, which nobody is in any more.
+fn remove_cgroup(cgroup: &Path) {
+    for below in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if below.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&below.path());
+        }
+    }
+    let _may_be_gone = fs::remove_dir(cgroup);
 }
 
 /// Whether a lab sees an overlay in a path's place, so that what is written there is not the host's.

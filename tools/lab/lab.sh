@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# What runs as process 1 of a lab (lab.rs): `unshare --mount --pid --net ... bash lab.sh`.
+# What runs as process 1 of a lab (src/lib.rs): `unshare --mount --pid --net ... bash lab.sh`.
 #
 # Everything that libvirt or the program writes goes to overlays on a tmpfs, in a mount namespace
-# that nobody else has, and every process that is started ends with this one: it ends when the
-# test closes its standard input, or is gone.
+# that nobody else has, and every process that is started ends with this one: it ends when
+# whoever made it closes its standard input, or is gone.
 set -euo pipefail
 scratch=$1 program=$2 wrapper=$3 hook=$4
 
