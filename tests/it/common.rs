@@ -109,6 +109,23 @@ impl Export {
     }
 }
 
+impl Drop for Export {
+    /// What a test has mounted below, in a mount namespace of its own, would keep the directory there,
+    /// or be emptied with it.
+    fn drop(&mut self) {
+        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+        let mut own: Vec<&str> = points
+            .filter(|point| Path::new(point).starts_with(self.beside("")))
+            .collect();
+        own.sort_unstable();
+        for point in own.into_iter().rev() {
+            let _may_be_covered =
+                rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
+
 /// Lines of a pipe, read as they come.
 pub(crate) struct Lines(Receiver<String>);
 
