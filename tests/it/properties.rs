@@ -1,8 +1,9 @@
 //! What the processes of a running view are allowed, read back from `/proc`.
 
 use std::fs;
+use std::time::Duration;
 
-use crate::common::{CLIENT_GID, CLIENT_UID, Export, RUN, Running, Start};
+use crate::common::{CLIENT_GID, CLIENT_UID, Export, RUN, Running, Start, await_that};
 use crate::process::Process;
 
 /// CHOWN (0), DAC_OVERRIDE (1), FOWNER (3), FSETID (4): capabilities(7).
@@ -321,7 +322,13 @@ fn processes_of_ours_keep_nothing_of_the_callers_environment_but_the_client_does
             .windows(b"secret".len())
             .any(|part| part == b"secret")
     };
-    assert!(has_it(family.client()) && has_it(running.launcher));
+    assert!(has_it(running.launcher));
+    // While the script becomes `sleep` its process has no environment for a moment.
+    await_that(
+        Duration::from_secs(10),
+        "the client has its environment",
+        || has_it(family.client()),
+    );
     for process in [
         family.keeper,
         family.warden(),
