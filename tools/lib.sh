@@ -18,13 +18,26 @@ as_root() {
   fi
 }
 
+# strictly COMMAND...: in a shell of its own, in which the first failure is the end; sets `status`. Not for
+# conditions: after `if`, `while` or `!`, and before `&&` or `||`, bash goes on after failures whatever is set.
+strictly() {
+  set +e
+  (
+    set -euo pipefail
+    "$@"
+  )
+  status=$?
+  set -e
+}
+
 # step TITLE COMMAND...: runs it with its output in a log, says how long it took.
 step() {
-  local title=$1 start=$SECONDS log
+  local title=$1 start=$SECONDS log status
   shift
   log=$(mktemp)
   printf '%-46s ' "$title"
-  if "$@" >"$log" 2>&1; then
+  strictly "$@" >"$log" 2>&1
+  if [ "$status" -eq 0 ]; then
     rm -f "$log"
     echo "$((SECONDS - start)) s"
   else

@@ -12,6 +12,9 @@ try_libvirt() {
   power_off
 }
 
+# All that is there, but for what libvirt keeps for itself.
+with_libvirt() { inventory | grep -vE '^\./var/(lib|cache|log)/(libvirt|swtpm)'; }
+
 libvirt_is_installed() {
   # The one step with a network.
   systemd-nspawn --quiet --register=no --keep-unit --pipe --resolv-conf=copy-host --directory="$root" -- \
@@ -19,6 +22,7 @@ libvirt_is_installed() {
       libvirt-daemon-system libvirt-clients' </dev/null
   # Here, cgroups cannot be made (nspawn on a host with version 1).
   echo 'cgroup_controllers = [ ]' >>"$root/etc/libvirt/qemu.conf"
+  with_libvirt >"$out/with-libvirt"
   in_directory dpkg -i /root/virtfs-mediator.deb
 }
 
@@ -39,7 +43,7 @@ domain_starts() {
   inside virsh start web
   says web-share inside virtfs-mediator list
   says "fuse.virtfs-mediator" inside sh -c 'cat "/proc/$(cat /run/libvirt/qemu/web.pid)/mountinfo"'
-  not inside grep fuse.virtfs-mediator /proc/1/mountinfo
+  fails_inside grep fuse.virtfs-mediator /proc/1/mountinfo
 }
 
 runs() {
@@ -76,7 +80,7 @@ domain_is_put_back() {
   inside virtfs-mediator libvirt disable web --yes
   inside virsh dumpxml --inactive web | diff "$out/web.xml" -
   rm "$out/web.xml"
-  not inside getent passwd virtfs-web
+  fails_inside getent passwd virtfs-web
   inside virsh undefine web
 }
 
@@ -91,4 +95,9 @@ other_domain_starts() {
   inside virsh destroy other
   inside dpkg --purge virtfs-mediator
   [ ! -e "$root/etc/libvirt/hooks/qemu.d/virtfs-mediator" ]
+  inside virsh undefine other
+  # Nothing is left of it, and of a domain that was enabled.
+  with_libvirt | diff "$out/with-libvirt" -
+  rm "$out/with-libvirt"
+  runtime_is_clean
 }

@@ -44,11 +44,13 @@ END
   [ "$(property virtfs-mediator@web StatusText)" = "serving web (/srv/web) for 61234:61234" ]
   says "active (running)" inside systemctl status --no-pager virtfs-mediator@web
   # Every wall stands under the unit's own.
-  not grep -E 'DOWN|unknown' <(inside virtfs-mediator status web)
+  local walls
+  walls=$(inside virtfs-mediator status web)
+  not grep -E 'DOWN|unknown' <<<"$walls"
   inside virtfs-mediator enter web -- sh -c 'echo a >/srv/web/a && chown 1:2 /srv/web/a'
   [ "$(stat -c %u:%g "$root/srv/web/a")" = 1:2 ]
   # On the host of the service, nothing is mounted.
-  not inside grep -q fuse.virtfs-mediator /proc/1/mountinfo
+  fails_inside grep -q fuse.virtfs-mediator /proc/1/mountinfo
 }
 
 view_is_reloaded() {
@@ -57,7 +59,7 @@ view_is_reloaded() {
   refuses 1 "Read-only file system" inside virtfs-mediator enter web -- touch /srv/web/b
   # A mistake changes nothing.
   echo 'nonsense = 1' >>"$root/etc/virtfs-mediator/web.toml"
-  not inside systemctl reload virtfs-mediator@web
+  fails_inside systemctl reload virtfs-mediator@web
   says "web.toml:5:1: unknown key" inside journalctl --no-pager -u virtfs-mediator@web
   says active inside systemctl is-active virtfs-mediator@web
   sed -i '$d' "$root/etc/virtfs-mediator/web.toml"
@@ -68,6 +70,14 @@ view_is_reloaded() {
 
 # The one kind of process that has these four capabilities.
 mediators() { inside sh -c 'grep -l "^CapEff:.000000000000001b" /proc/[0-9]*/status' | cut -d/ -f3; }
+
+# Processes end while they are looked at: grep's own status says nothing.
+no_mediators() {
+  inside true
+  local found
+  found=$(mediators || true)
+  [ -z "$found" ]
+}
 
 process_of() {
   if [ "$1" = launcher ]; then
@@ -100,13 +110,13 @@ view_takes_options() {
   says "asked: mediated" inside virtfs-mediator status web
   inside systemctl stop virtfs-mediator@web
   [ "$(property virtfs-mediator@web Result)" = success ]
-  [ -z "$(inside ls -A /run/virtfs-mediator)" ]
+  empty_inside /run/virtfs-mediator
   rm "$root/etc/virtfs-mediator/web.env"
 }
 
 mistake_is_told() {
   echo 'default = "allow"' >"$root/etc/virtfs-mediator/bad.toml"
-  not inside systemctl start virtfs-mediator@bad
+  fails_inside systemctl start virtfs-mediator@bad
   says "names no export" property virtfs-mediator@bad StatusText
   [ "$(property virtfs-mediator@bad ExecMainStatus)" = 78 ]
   [ "$(property virtfs-mediator@bad NRestarts)" = 0 ]
@@ -128,7 +138,7 @@ END
   soon qemu
   qemu=$(qemu)
   says "0000000000000000" inside sed -n 's/^CapEff://p' "/proc/$qemu/status"
-  not inside grep -z NOTIFY_SOCKET "/proc/$qemu/environ"
+  fails_inside grep -z NOTIFY_SOCKET "/proc/$qemu/environ"
   inside systemctl stop virtfs-mediator-vm@web
   [ "$(property virtfs-mediator-vm@web Result)" = success ]
   not qemu
@@ -141,7 +151,7 @@ removal_leaves_what_runs() {
   [[ $(mediators) =~ ^[0-9]+$ ]]
   # Its unit is known as long as it runs.
   inside systemctl stop virtfs-mediator@web
-  not mediators
-  [ -z "$(inside ls -A /run/virtfs-mediator)" ]
+  no_mediators
+  empty_inside /run/virtfs-mediator
   rm -r "$root"/etc/virtfs-mediator/web.toml "$root"/etc/virtfs-mediator/vm/web.env
 }
