@@ -20,6 +20,7 @@ use crate::control::rundir;
 use crate::error::{Class, Error, Result};
 use crate::keep::client::Client;
 use crate::kernel_view;
+use crate::launch::inside::{Wall, Walls};
 use crate::launch::landlock::{self, Room};
 use crate::launch::seccomp::{self, Verdict};
 use crate::launch::stage::{self, Given, KeptView};
@@ -74,6 +75,7 @@ struct Keeper {
     reporter: Reporter,
     /// Standard error stays the caller's when the launcher has gone.
     keeps_log: bool,
+    walls: Walls,
 }
 
 fn raise(
@@ -84,6 +86,7 @@ fn raise(
         Ok((spawned, signals)) => Ok(Keeper {
             views: spawned.views,
             keeps_log: plan.debug || spawned.client.is_peer(),
+            walls: plan.inside.walls(),
             client: spawned.client,
             _life: spawned.life,
             mountinfo: spawned.mountinfo,
@@ -181,14 +184,14 @@ impl Keeper {
         };
         // The mediators first: while one holds its device, a client with a request in flight
         // cannot be killed.
-        for view in &self.views {
-            view.warden.end();
-            // It holds the device as well.
-            if let Some(registrar) = &view.registrar {
-                registrar.end();
-            }
-        }
-        let init = self.client.end();
+        let init = if self.walls.has(Wall::EndOrder) {
+            self.end_views();
+            self.client.end()
+        } else {
+            let init = self.client.end();
+            self.end_views();
+            init
+        };
         let names: Vec<String> = self.views.iter().map(|view| view.name.clone()).collect();
         rundir::remove_all(&self.run, &names);
         if self.client.is_peer() && matches!(end, End::Client(_)) {
@@ -208,6 +211,16 @@ impl Keeper {
             }
         };
         sys::exit_now(status)
+    }
+
+    fn end_views(&self) {
+        for view in &self.views {
+            view.warden.end();
+            // It holds the device as well.
+            if let Some(registrar) = &view.registrar {
+                registrar.end();
+            }
+        }
     }
 
     /// Waits for one event; tells whether it ends everything.

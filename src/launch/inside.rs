@@ -40,6 +40,8 @@ pub enum Wall {
     Registrar,
     /// The service for libvirt gives a domain's views to the process that libvirt's own record names.
     Record,
+    /// A view's mediator is ended before its client, which may wait for an answer.
+    EndOrder,
 }
 
 /// A set of walls.

@@ -104,6 +104,11 @@ impl Console {
         }
     }
 
+    /// Goes, for processes that were forked with it as well: they have its socket.
+    pub(crate) fn hang_up(self) -> Result<(), String> {
+        rustix::net::shutdown(self.0.connection(), rustix::net::Shutdown::Both).or_tell("shutdown")
+    }
+
     /// Waits until the mediator tells that a request is held.
     pub(crate) fn wait_for_held(&mut self) -> Result<(), String> {
         let end = Instant::now() + LIMIT;

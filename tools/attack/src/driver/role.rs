@@ -20,8 +20,12 @@ use super::{OrTell as _, emulator};
 
 /// The product without the walls that this names.
 pub(crate) const WITHOUT: &str = "VIRTFS_ATTACK_WITHOUT";
-/// The product's service without the look at libvirt's own record of who asks.
-pub(crate) const UNRECORDED: &str = "VIRTFS_ATTACK_UNRECORDED";
+/// The product without one wall that is not the mediator's own, by its name in [`OUTSIDE_WALLS`].
+pub(crate) const OUTSIDE: &str = "VIRTFS_ATTACK_OUTSIDE";
+/// The service without the look at libvirt's own record of who asks.
+pub(crate) const RECORD: &str = "record";
+/// The keeper ends a client before the mediator that has its request.
+pub(crate) const END_ORDER: &str = "end-order";
 /// The core alone, served over standard input, without the walls that this names.
 pub(crate) const CORE: &str = "VIRTFS_ATTACK_CORE";
 
@@ -35,6 +39,11 @@ const WALLS: [(&str, Wall); 9] = [
     ("hold-limit", Wall::HoldLimit),
     ("invalidation", Wall::Invalidation),
     ("turns", Wall::Turns),
+];
+
+const OUTSIDE_WALLS: [(&str, Without); 2] = [
+    (RECORD, Without(virtfs_mediator::attack::Wall::Record)),
+    (END_ORDER, Without(virtfs_mediator::attack::Wall::EndOrder)),
 ];
 
 /// How a wall is called in the variables above.
@@ -60,8 +69,12 @@ pub(crate) fn take() -> Option<ExitCode> {
             LIAR.get_or_init(|| Liar(lie)),
         ));
     }
-    if std::env::var_os(UNRECORDED).is_some() {
-        return Some(virtfs_mediator::attack::main_as(&Unrecorded));
+    if let Ok(wall) = std::env::var(OUTSIDE) {
+        let Some((_, without)) = OUTSIDE_WALLS.iter().find(|(word, _)| *word == wall) else {
+            tell(&format!("{OUTSIDE} is {wall:?}, which is no wall"));
+            return Some(ExitCode::FAILURE);
+        };
+        return Some(virtfs_mediator::attack::main_as(without));
     }
     if let Ok(what) = std::env::var(emulator::ROLE) {
         return Some(emulator::play(&what));
@@ -103,16 +116,16 @@ impl Inside for Weakened {
     }
 }
 
-/// The product, whose service does not look up who asks.
-struct Unrecorded;
+/// The product without a wall that is not the mediator's own.
+struct Without(virtfs_mediator::attack::Wall);
 
-impl Inside for Unrecorded {
+impl Inside for Without {
     fn serve(&self, service: Service, ready: &mut dyn FnMut()) -> Result<(), ServeError> {
         serve(service, ready)
     }
 
     fn walls(&self) -> Walls {
-        Walls::ALL.without(virtfs_mediator::attack::Wall::Record)
+        Walls::ALL.without(self.0)
     }
 }
 

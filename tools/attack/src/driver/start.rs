@@ -11,7 +11,7 @@ use virtfs_mediator_core::weak::Wall;
 
 use super::liar::{LIES, Lie};
 use super::process::{Ended, Spawned, children, holds_within, scratch};
-use super::role::{WITHOUT, word};
+use super::role::{OUTSIDE, WITHOUT, word};
 use super::{CLIENT, OrTell as _};
 use crate::lab::Lab;
 
@@ -52,6 +52,14 @@ impl Start {
             "env".into(),
             format!("{WITHOUT}={}", words.join(",")).into(),
         ]);
+        self.program = std::env::current_exe().or_tell("this program's path")?;
+        Ok(self)
+    }
+
+    /// The same program, this one, but for a wall outside the mediator: a word of [`super::role`].
+    pub(crate) fn without_outside(mut self, wall: &str) -> Result<Self, String> {
+        self.before
+            .extend(["env".into(), format!("{OUTSIDE}={wall}").into()]);
         self.program = std::env::current_exe().or_tell("this program's path")?;
         Ok(self)
     }

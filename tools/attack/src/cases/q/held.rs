@@ -13,17 +13,20 @@ use serde::{Deserialize, Serialize};
 use virtfs_mediator_core::mediate::HELD_MAX;
 use virtfs_mediator_core::weak::Wall;
 
-use crate::case::{Arrangement, Attempt};
+use crate::case::Arrangement;
 use crate::driver::actor::{Actor, Where, begin};
 use crate::driver::control::{Console, status};
 use crate::driver::mark::Mark;
 use crate::driver::process::{Spawned, holds_within, scratch};
+use crate::driver::role;
 use crate::driver::start::{LIMIT, Start, View};
-use crate::driver::{CLIENT, OrTell as _, Outcome, Tried, product, verdict};
+use crate::driver::{CLIENT, OrTell as _, Outcome, Tried};
 use crate::lab::{Lab, Place};
 
 const UNBOUNDED: Arrangement =
     Arrangement::Walls("all but the bounds of what a stepping console holds");
+const CLIENT_FIRST: Arrangement =
+    Arrangement::Walls("all, but the client is ended before its view");
 
 /// How long the consoles here may hold a request.
 const HOLD: Duration = Duration::from_secs(2);
@@ -45,6 +48,16 @@ const REFUSED: [&str; 2] = [
 
 /// A view with a directory where a console stops and another where none does.
 fn view(lab: &Lab, place: &Place, walls: &[Wall]) -> Result<View, String> {
+    furnish(place)?;
+    let start = Start::product(lab, place.export());
+    if walls.is_empty() {
+        start.open()
+    } else {
+        start.without(walls)?.open()
+    }
+}
+
+fn furnish(place: &Place) -> Result<(), String> {
     for dir in ["stop", "free"] {
         let dir = place.export().join(dir);
         fs::create_dir(&dir).or_tell("mkdir")?;
@@ -59,12 +72,7 @@ fn view(lab: &Lab, place: &Place, walls: &[Wall]) -> Result<View, String> {
             chown(&path, Some(CLIENT.uid), Some(CLIENT.gid)).or_tell("chown")?;
         }
     }
-    let start = Start::product(lab, place.export());
-    if walls.is_empty() {
-        start.open()
-    } else {
-        start.without(walls)?.open()
-    }
+    Ok(())
 }
 
 /// What opens came to.
@@ -162,7 +170,8 @@ pub(super) fn held(lab: &Lab) -> Outcome {
         ("unmount while one is held", unmount),
         ("the client killed while one is held", kill_client),
     ] {
-        attempts.push(ends(lab, way, end)?);
+        attempts.push(ends(lab, Ends::ClientFirst, end)?.weaker(CLIENT_FIRST, way));
+        attempts.push(ends(lab, Ends::AsBuilt, end)?.product(way));
     }
     Ok(attempts)
 }
@@ -324,20 +333,34 @@ fn unmount(lab: &Lab, view: &View) -> Result<(), String> {
     let mut command = std::process::Command::new(&lab.mediator);
     command.args(["unmount", "--force", &view.name]);
     let mut unmounting = Spawned::start(command, scratch()?, false)?;
-    match unmounting.wait(LIMIT) {
-        Some(status) if status.success() => Ok(()),
-        other => Err(format!("unmount: {other:?}: {}", unmounting.err())),
-    }
+    // What it says of itself is not what counts: the caller looks.
+    let ended = unmounting.wait(LIMIT);
+    ended
+        .map(|_status| ())
+        .ok_or_else(|| format!("unmount does not end: {}", unmounting.err()))
+}
+
+/// Who a keeper ends first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    AsBuilt,
+    ClientFirst,
 }
 
 /// The view is ended while a request is held that would be for ten minutes.
 fn ends(
     lab: &Lab,
-    way: &str,
+    order: Ends,
     end: fn(&Lab, &View) -> Result<(), String>,
-) -> Result<Attempt, String> {
+) -> Result<Tried, String> {
     let place = Place::new().or_tell("a place")?;
-    let mut view = view(lab, &place, &[])?;
+    furnish(&place)?;
+    let start = Start::product(lab, place.export());
+    let mut view = match order {
+        Ends::AsBuilt => start,
+        Ends::ClientFirst => start.without_outside(role::END_ORDER)?,
+    }
+    .open()?;
     let mut console = Console::attach(&view, Duration::from_secs(600), AT_STOP)?;
     let opening = opening(&view, 1)?;
     console.wait_for_held()?;
@@ -345,7 +368,18 @@ fn ends(
     end(lab, &view)?;
     let gone = view.is_gone_within(END);
     let what = format!("all gone: {gone}, after {} ms", milliseconds(started));
+    if !gone {
+        // What is held is let go.
+        console.hang_up()?;
+    }
     drop(opening);
+    if !gone && !view.is_gone_within(LIMIT) {
+        return Err("the view outlives the console that held it".to_owned());
+    }
     let told = gone.then(|| what.clone());
-    Ok(product(way, verdict(!gone, what), told))
+    Ok(Tried {
+        got: !gone,
+        what,
+        told,
+    })
 }

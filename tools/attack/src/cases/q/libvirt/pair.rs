@@ -191,7 +191,7 @@ impl Pair {
         libvirt.start_service(&match kind {
             Kind::Product | Kind::OneUser | Kind::Root => "virtfs-mediator".to_owned(),
             Kind::OneUserUnrecorded | Kind::Unrecorded => {
-                format!("env {}=1 {PROGRAM}", role::UNRECORDED)
+                format!("env {}={} {PROGRAM}", role::OUTSIDE, role::RECORD)
             }
         })?;
         let root = Ids { uid: 0, gid: 0 };
