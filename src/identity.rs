@@ -34,10 +34,15 @@ pub(crate) fn client(asked: Option<&str>) -> Result<Ids> {
         Some(text) => parse(text)?,
         None => caller_of_sudo()?,
     };
-    if ids.uid == 0 {
+    let root = match (ids.uid, ids.gid) {
+        (0, _) => Some("the client would be root"),
+        (_, 0) => Some("the client would be in root's group"),
+        _ => None,
+    };
+    if let Some(what) = root {
         return Err(Error::new(
             Class::Configuration,
-            "the client would be root",
+            what,
             "name an ordinary user with --client USER[:GROUP]; a mediated QEMU needs no privilege",
         ));
     }

@@ -2,7 +2,6 @@
 //! passes the exit status on.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -20,6 +19,7 @@ use crate::keep::{self, order};
 use crate::kernel_view;
 use crate::launch::stage::Given;
 use crate::live::link;
+use crate::pidfile::Pidfile;
 use crate::pipes::pipe;
 use crate::plan::{ClientProcess, Plan, ViewPlan};
 use crate::relay::Relay;
@@ -209,7 +209,7 @@ struct Launcher {
     /// The client's pidfd.
     client: Option<OwnedFd>,
     states: Vec<State>,
-    pidfile: Option<std::path::PathBuf>,
+    pidfile: Option<Pidfile>,
     /// Leave once every view answers, or once the client has gone to the background.
     detach: bool,
     /// The views can be found below /run, and their consoles have come if they were waited for.
@@ -468,7 +468,7 @@ impl Launcher {
             rundir::remove_left_by(&state.keeper, &run, &state.view);
         }
         if let Some(pidfile) = &self.pidfile {
-            let _may_be_gone = std::fs::remove_file(pidfile);
+            pidfile.remove();
         }
         // A killed keeper says nothing. Its own status may be 128+N too: then it is the client's.
         if let Some(WaitStatus::Signaled(_, signal, _)) = ended {
@@ -490,8 +490,8 @@ impl Launcher {
 
     /// A client that went to the background is another process than the one that was started: the
     /// oldest of those that are left.
-    fn write_pidfile_of_those_left(&self) -> Result<()> {
-        let (Some(path), Some(state)) = (&self.pidfile, self.states.first()) else {
+    fn write_pidfile_of_those_left(&mut self) -> Result<()> {
+        let (Some(pidfile), Some(state)) = (&mut self.pidfile, self.states.first()) else {
             return Ok(());
         };
         let left = commands::clients(state);
@@ -500,27 +500,17 @@ impl Launcher {
             .filter_map(Process::find)
             .min_by_key(|process| process.started)
         {
-            Some(process) => write_number(path, &process.pid.to_string()),
+            Some(process) => pidfile.write(&process.pid.to_string()),
             // It ended meanwhile.
             None => Ok(()),
         }
     }
 
-    fn write_pidfile(&self) -> Result<()> {
-        let (Some(path), Some(client)) = (&self.pidfile, &self.client) else {
+    fn write_pidfile(&mut self) -> Result<()> {
+        let (Some(pidfile), Some(client)) = (&mut self.pidfile, &self.client) else {
             return Ok(());
         };
         let pid = kernel_view::fdinfo(client, "Pid").unwrap_or_default();
-        write_number(path, &pid)
+        pidfile.write(&pid)
     }
-}
-
-fn write_number(path: &Path, pid: &str) -> Result<()> {
-    std::fs::write(path, format!("{pid}\n")).map_err(|error| {
-        Error::new(
-            Class::Configuration,
-            format!("--pidfile {}: {error}", path.display()),
-            "name a file that can be written",
-        )
-    })
 }

@@ -15,6 +15,7 @@ mod completion;
 mod control;
 mod doctor;
 mod error;
+mod files;
 #[cfg(test)]
 mod generated;
 mod hints;
@@ -27,6 +28,7 @@ mod libvirt;
 mod live;
 mod logging;
 mod mounts;
+mod pidfile;
 mod pipes;
 mod plan;
 mod policies;
@@ -49,6 +51,7 @@ use crate::error::{Class, Result};
 use crate::launch::inside::{Inside, Mediator};
 use crate::launcher::Outcome;
 use crate::live::{record, reload, trace};
+use crate::pidfile::Pidfile;
 use crate::plan::{ClientCommand, ClientProcess};
 use crate::serve::Logging;
 
@@ -120,7 +123,7 @@ fn run(cli: Cli, inside: &'static dyn Inside) -> Result<u8> {
                 argv: command,
                 directory: plan::working_directory(),
                 umask: plan::current_umask(),
-                pidfile,
+                pidfile: pidfile.as_deref().map(Pidfile::new).transpose()?,
                 descriptors: pass_fd,
             };
             let plan = plan::plan(&options, &exports, ClientProcess::Command(client), inside)?;

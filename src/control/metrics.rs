@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use prometheus_client::collector::Collector;
@@ -20,6 +19,7 @@ use virtfs_mediator_core::op::Op;
 
 use crate::control::rundir;
 use crate::error::{Class, Error, Result};
+use crate::files;
 use crate::live::link;
 use crate::plan;
 
@@ -34,38 +34,17 @@ pub(crate) fn metrics(view: &str, output: Option<&Path>) -> Result<()> {
     let state = rundir::load(view)?;
     let text = exposition(&state.view, link::status(&state.view)?)?;
     match output {
-        Some(file) => replace(file, &text),
+        Some(file) => files::replace(file, &text).map_err(|error| {
+            Error::new(
+                Class::Configuration,
+                format!("--output {}: {error}", file.display()),
+                "name a file in a directory that exists and can be written",
+            )
+        }),
         None => std::io::stdout()
             .write_all(text.as_bytes())
             .map_err(|error| Error::step(Class::Configuration, "write(stdout)", error)),
     }
-}
-
-/// Whole or not at all: whoever collects the file meanwhile sees the old one.
-fn replace(file: &Path, text: &str) -> Result<()> {
-    let failed = |error: &dyn fmt::Display| {
-        Error::new(
-            Class::Configuration,
-            format!("--output {}: {error}", file.display()),
-            "name a file in a directory that exists and can be written",
-        )
-    };
-    let directory = match file.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        Some(_) => Path::new("."),
-        None => return Err(failed(&"it is no file")),
-    };
-    // Hidden, so that a collector of *.prom passes it over; readable, since that is another user.
-    let mut fresh = tempfile::Builder::new()
-        .prefix(".virtfs-mediator-")
-        .permissions(std::fs::Permissions::from_mode(0o644))
-        .tempfile_in(directory)
-        .map_err(|error| failed(&error))?;
-    fresh
-        .write_all(text.as_bytes())
-        .map_err(|error| failed(&error))?;
-    fresh.persist(file).map_err(|error| failed(&error.error))?;
-    Ok(())
 }
 
 /// The text for one view.
@@ -440,20 +419,5 @@ mod tests {
             let error = exposition("v", told).unwrap_err().to_string();
             assert!(!error.contains('\n'), "{error:?}");
         }
-    }
-
-    #[test]
-    fn file_is_replaced_whole_and_can_be_read_by_others() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("virtfs.prom");
-        for text in ["a longer text\n", "short\n"] {
-            replace(&file, text).unwrap();
-            assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
-        }
-        let mode = file.metadata().unwrap().permissions().mode();
-        assert_eq!(mode & 0o777 & 0o444, 0o444);
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
-        let error = replace(&directory.path().join("none/x"), "").unwrap_err();
-        assert!(error.to_string().contains("--output"), "{error}");
     }
 }

@@ -95,7 +95,11 @@ fn exec(argv: &[OsString]) -> Error {
     let (class, cure) = if errno == Errno::ENOENT || !is_anywhere(Path::new(&argv[0])) {
         (
             Class::ClientNotFound,
-            "install it (Debian: apt-get install qemu-system-x86), or give its path",
+            if shown.starts_with("qemu") {
+                "install it (Debian: apt-get install qemu-system-x86), or give its path"
+            } else {
+                "install it, or give its path"
+            },
         )
     } else {
         (

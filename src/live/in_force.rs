@@ -8,6 +8,7 @@ use virtfs_mediator_core::policy::{Policy, Users};
 
 use crate::control::rundir::State;
 use crate::error::{Class, Error, Result};
+use crate::files;
 use crate::policies::Host;
 
 /// A policy with its text and the ids of whoever it names.
@@ -46,7 +47,7 @@ impl Text {
     /// Configuration: it cannot be read, or every mistake in it with line and column.
     pub(crate) fn read(file: &Path) -> Result<Self> {
         let shown = file.display().to_string();
-        let text = std::fs::read_to_string(file).map_err(|error| {
+        let text = files::text(file).map_err(|error| {
             Error::new(
                 Class::Configuration,
                 format!("policy {shown}: {error}"),

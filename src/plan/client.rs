@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Class, Error, Result};
 use crate::launch::peer::Peer;
 use crate::mounts;
+use crate::pidfile::Pidfile;
 use crate::plan::{ViewPlan, config};
 
 /// Which process uses the views. What follows from that is decided where this is matched.
@@ -68,7 +69,7 @@ pub(crate) struct ClientCommand {
     /// The caller's umask, which ours replaces meanwhile.
     pub(crate) umask: rustix::fs::Mode,
     /// Where to write the client's pid as the host numbers it.
-    pub(crate) pidfile: Option<PathBuf>,
+    pub(crate) pidfile: Option<Pidfile>,
     /// What it inherits besides 0, 1 and 2 (`--pass-fd`).
     pub(crate) descriptors: Vec<RawFd>,
 }

@@ -312,14 +312,14 @@ fn refuse_view_beside_its_original(views: &[ViewPlan], table: &mounts::Table) ->
     Ok(())
 }
 
-/// Every command but `policy` needs root.
+/// Whoever makes, asks or enters a view is root.
 pub(crate) fn require_root() -> Result<()> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
     Err(Error::new(
         Class::Privilege,
-        "mounting a view needs root",
+        "this needs root",
         "call it as `sudo virtfs-mediator ...` (what it starts runs without privilege)",
     ))
 }

@@ -17,6 +17,7 @@ use virtfs_mediator_core::policy::{Answer, Policy, Request, Requester, Users, sh
 
 use crate::cli::PolicyCommand;
 use crate::error::{Class, Error, Result};
+use crate::files;
 use crate::live::in_force::Text;
 
 pub(crate) use explain::request_help;
@@ -123,7 +124,7 @@ fn load_text(file: &Path) -> Result<(Policy, String)> {
 }
 
 fn read(file: &Path, what: &str, cure: &str) -> Result<String> {
-    std::fs::read_to_string(file).map_err(|error| {
+    files::text(file).map_err(|error| {
         let what = format!("{what} {}: {error}", file.display());
         Error::new(Class::Configuration, what, cure)
     })

@@ -355,6 +355,28 @@ fn policy_that_is_missing_or_has_mistakes_is_refused() {
 }
 
 #[test]
+fn pidfile_that_is_none_is_left_as_it_is() {
+    let export = Export::new();
+    let (path, notes, link) = (
+        shown(export.path()),
+        export.beside("notes"),
+        export.beside("link"),
+    );
+    fs::write(&notes, "buy milk\n").unwrap();
+    std::os::unix::fs::symlink(&notes, &link).unwrap();
+    for (pidfile, why) in [(&notes, "something else"), (&link, "a symbolic link")] {
+        let option = format!("--pidfile={}", pidfile.display());
+        run_refused(
+            &[&option, &path, "--", "true"],
+            CONFIGURATION,
+            &["--pidfile", why],
+        );
+    }
+    assert_eq!(fs::read_to_string(&notes).unwrap(), "buy milk\n");
+    assert!(link.is_symlink());
+}
+
+#[test]
 fn command_line_that_makes_no_sense_is_told() {
     let export = Export::new();
     let other = Export::new();
