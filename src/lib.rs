@@ -63,6 +63,7 @@ pub fn main() -> ExitCode {
 
 /// [`main`] with `inside` in the mediator's place.
 fn main_with(inside: &'static dyn Inside) -> ExitCode {
+    abort_on_panic();
     match completion::answered() {
         Ok(false) => {}
         Ok(true) => return ExitCode::SUCCESS,
@@ -80,6 +81,16 @@ fn main_with(inside: &'static dyn Inside) -> ExitCode {
             ExitCode::from(&error)
         }
     }
+}
+
+/// A fault of ours ends the process, and no thread goes on without the one that fell: also in a
+/// build for tests, which unwinds.
+fn abort_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort()
+    }));
 }
 
 /// What clap has to say: help on stdout, a mistake on stderr.

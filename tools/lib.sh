@@ -89,12 +89,35 @@ refresh_package_lists() {
     step "package lists" as_root apt-get update -q
 }
 
-build() {
+# Without the attack tool, whose features open doors that the product does not have: cargo would
+# build all of it with them. Always the whole of it: cargo builds a dependency anew when others of
+# its features are asked for, and so all that stands on it.
+product=(--workspace --exclude virtfs-attack)
+
+# The product's programs, and others of the workspace.
+build() { # PROFILE PROGRAM...
+  local name options=(--profile "$1")
+  shift
   command -v cargo >/dev/null || die "cargo is missing: install Rust first"
-  cargo build --release --locked -p virtfs-mediator -p virtfs-guest
+  for name in virtfs-mediator virtfs-mediator-qemu "$@"; do options+=(--bin "$name"); done
+  cargo build --locked "${product[@]}" "${options[@]}"
 }
 
 make_guest() { tools/guest/build; }
+
+# install_crates CRATE@VERSION...: others' programs, into target/tools/bin. Theirs is little to do, so
+# it is building them that has to be quick; what compresses is worth the compiler's time.
+install_crates() {
+  local name options=(--profile dev --config profile.dev.debug=false)
+  for name in zstd-sys lzma-sys xz2; do options+=(--config "profile.dev.package.$name.opt-level=3"); done
+  CARGO_INCREMENTAL=0 cargo install --quiet --locked "${options[@]}" \
+    --root "$target/tools" --target-dir "$target/tools/build" "$@"
+}
+
+# Where this host has its packages from, a line an archive, as apt-get(8) indextargets has it.
+archives() { # FORMAT FILTER...
+  apt-get indextargets --format "$1" 'Created-By: Packages' "${@:2}" 2>/dev/null | awk '!seen[$0]++'
+}
 
 # The original sources of a Debian package into DIRECTORY, unpacked there. apt checks their signature;
 # lists of its own, since few hosts have sources in theirs, kept in LISTS for the next.
@@ -105,10 +128,8 @@ debian_source() { # PACKAGE DIRECTORY LISTS
     -o "Dir::State::lists=$3/lists" -o Dir::Cache::srcpkgcache= -o Dir::Cache::pkgcache=
     -o APT::Sandbox::User=root)
   if [ ! -s "$3/sources.list" ]; then
-    # From where this host has its packages.
     # shellcheck disable=SC2016 # apt's variables
-    apt-get indextargets --format 'deb-src $(SITE) $(RELEASE) $(COMPONENT)' \
-      'Created-By: Packages' 'Origin: Debian' 'Component: main' | sort -u >"$3/sources.list"
+    archives 'deb-src $(SITE) $(RELEASE) $(COMPONENT)' 'Origin: Debian' 'Component: main' >"$3/sources.list"
     [ -s "$3/sources.list" ] || { echo "apt's lists name no Debian: apt-get update" >&2 && return 1; }
     as_root apt-get "${options[@]}" update || return 1
   fi

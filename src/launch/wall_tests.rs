@@ -123,8 +123,8 @@ fn inside() {
         "panic" => {
             std::panic::set_hook(Box::new(|_| {
                 drop(std::backtrace::Backtrace::force_capture());
-                std::process::abort()
             }));
+            crate::abort_on_panic();
             panic!("on purpose")
         }
         "create-by-landlock" => {
