@@ -7,6 +7,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -158,23 +161,40 @@ impl Bench {
         }
     }
 
+    /// Every column, as many at once as there are processors: a guest keeps one busy.
     fn run(&self, columns: &[Column], run: &str, shares: &[Share]) -> Result<Results, Error> {
         let setup = self.setup(run, shares);
+        let next = AtomicUsize::new(0);
+        let found = Mutex::new(Vec::new());
+        let work = || {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(&column) = columns.get(index) else {
+                    return;
+                };
+                let mut results = Results::default();
+                let ran = matrix::run_column(&mut results, &setup, column, self.limits, &self.kept);
+                let how = match (&ran, results.columns.last()) {
+                    (Ok(()), Some(run)) => format!("{:.1} s", run.time.as_secs_f64()),
+                    (Ok(()), None) | (Err(_), _) => "failed".to_owned(),
+                };
+                let (count, name) = (columns.len(), column.name());
+                eprintln!("[{}/{count}] guest, {name:<10} {how}", index + 1);
+                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                found.push((index, ran.map(|()| results)));
+            }
+        };
+        let at_once = thread::available_parallelism().map_or(1, usize::from);
+        thread::scope(|scope| {
+            for _ in 0..at_once.min(columns.len()) {
+                scope.spawn(work);
+            }
+        });
+        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        found.sort_by_key(|(index, _)| *index);
         let mut results = Results::default();
-        for (index, column) in columns.iter().enumerate() {
-            eprint!(
-                "[{}/{}] guest, {:<10} ",
-                index + 1,
-                columns.len(),
-                column.name()
-            );
-            matrix::run_column(&mut results, &setup, *column, self.limits, &self.kept)
-                .inspect_err(|_| eprintln!("failed"))?;
-            let seconds = results
-                .columns
-                .last()
-                .map_or(0.0, |run| run.time.as_secs_f64());
-            eprintln!("{seconds:.1} s");
+        for (_, of_column) in found {
+            results.append(of_column?);
         }
         Ok(results)
     }

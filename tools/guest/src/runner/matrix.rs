@@ -1,4 +1,4 @@
-//! Runs the matrix: one column after the other, resumed behind a probe that broke the guest.
+//! Runs a column of the matrix, resumed behind a probe that broke the guest.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -40,6 +40,15 @@ impl Results {
         }
         self.outcomes
             .insert((column, name.to_owned()), outcome.to_owned());
+    }
+
+    /// Adds those of other columns.
+    pub fn append(&mut self, other: Self) {
+        let fresh = other.names.into_iter();
+        self.names
+            .extend(fresh.filter(|name| self.known.insert(name.clone())));
+        self.columns.extend(other.columns);
+        self.outcomes.extend(other.outcomes);
     }
 
     /// The outcome of a probe in a column.
