@@ -28,6 +28,7 @@ mod libvirt;
 mod live;
 mod logging;
 mod mounts;
+mod output;
 mod pidfile;
 mod pipes;
 mod plan;
@@ -73,7 +74,10 @@ fn main_with(inside: &'static dyn Inside) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return told(&error),
     };
-    match logging::start(&cli.log_level, cli.log_format).and_then(|()| run(cli, inside)) {
+    let done = logging::start(&cli.log_level, cli.log_format)
+        .and_then(|()| run(cli, inside))
+        .and_then(|status| output::finish().map(|()| status));
+    match done {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             tell(&error);

@@ -21,6 +21,7 @@ use crate::control::rundir;
 use crate::error::{Class, Error, Result};
 use crate::files;
 use crate::live::link;
+use crate::output::out;
 use crate::plan;
 
 /// Prints a view's metrics, or writes them to a file.
@@ -41,9 +42,10 @@ pub(crate) fn metrics(view: &str, output: Option<&Path>) -> Result<()> {
                 "name a file in a directory that exists and can be written",
             )
         }),
-        None => std::io::stdout()
-            .write_all(text.as_bytes())
-            .map_err(|error| Error::step(Class::Configuration, "write(stdout)", error)),
+        None => {
+            out!("{text}");
+            Ok(())
+        }
     }
 }
 

@@ -1,5 +1,4 @@
 //! `list` and `status`: what runs, and its walls as the kernel reports them.
-#![allow(clippy::print_stdout, reason = "these commands print")]
 
 use std::path::Path;
 
@@ -10,6 +9,7 @@ use crate::control::rundir::{self, State};
 use crate::control::walls::{self, Helper, Role, Wall};
 use crate::error::Result;
 use crate::live::link;
+use crate::output::outln;
 use crate::plan;
 
 /// Lists the running views.
@@ -18,13 +18,13 @@ pub(crate) fn list(as_json: bool) -> Result<()> {
     let views = rundir::all()?;
     if as_json {
         let rows: Vec<Value> = views.iter().map(row).collect();
-        println!("{}", Value::Array(rows));
+        outln!("{}", Value::Array(rows));
         return Ok(());
     }
-    println!("{:<16} {:<8} {:<12} EXPORT", "VIEW", "KEEPER", "CLIENT");
+    outln!("{:<16} {:<8} {:<12} EXPORT", "VIEW", "KEEPER", "CLIENT");
     for state in &views {
         let client = format!("{}:{}", state.client_uid, state.client_gid);
-        println!(
+        outln!(
             "{:<16} {:<8} {client:<12} {}",
             state.view,
             state.keeper.pid,
@@ -61,7 +61,7 @@ pub(crate) fn status(view: &str, as_json: bool) -> Result<()> {
             (name.clone(), json!({ "pid": pid, "walls": walls }))
         };
         told["processes"] = processes.iter().map(walled).collect();
-        println!(
+        outln!(
             "{}",
             link::json(&told).map_err(|error| link::failed(view, &error))?
         );
@@ -69,7 +69,7 @@ pub(crate) fn status(view: &str, as_json: bool) -> Result<()> {
         leave_out_buckets(&mut told["mediator"]);
         print_tree(&told, 0);
         for (name, pid, walls) in &processes {
-            println!("{name} (process {pid}):");
+            outln!("{name} (process {pid}):");
             print_walls(walls);
         }
     }
@@ -139,7 +139,7 @@ fn print_walls(walls: &[Wall]) {
     } in walls
     {
         let stands = if *stands { "stands" } else { "DOWN" };
-        println!("  {wall:<30} {stands:<7} {}", found.escape_debug());
+        outln!("  {wall:<30} {stands:<7} {}", found.escape_debug());
     }
 }
 
@@ -149,12 +149,12 @@ fn print_tree(value: &Value, depth: usize) {
         let key = key.escape_debug();
         match value {
             Value::Object(_) => {
-                println!("{:depth$}{key}:", "");
+                outln!("{:depth$}{key}:", "");
                 print_tree(value, depth + 2);
             }
-            Value::String(text) => println!("{:depth$}{key}: {}", "", text.escape_debug()),
+            Value::String(text) => outln!("{:depth$}{key}: {}", "", text.escape_debug()),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
-                println!("{:depth$}{key}: {}", "", value.to_string().escape_debug());
+                outln!("{:depth$}{key}: {}", "", value.to_string().escape_debug());
             }
         }
     }

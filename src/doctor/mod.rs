@@ -25,6 +25,7 @@ use clap::Args;
 
 use crate::error::Result;
 use crate::mounts;
+use crate::output::outln;
 
 /// Why a check was not made.
 const NEEDS_ROOT: &str = "needs root";
@@ -69,7 +70,6 @@ pub(crate) struct Options {
 /// # Errors
 ///
 /// Confinement: /proc is not mounted, so that hardly anything can be checked.
-#[allow(clippy::print_stdout, reason = "the command's output")]
 pub(crate) fn run(options: &Options) -> Result<u8> {
     let table = mounts::Table::read()?;
     let mut findings = findings::Findings::default();
@@ -108,9 +108,9 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
         libvirt::check(&mut findings, root);
     }
     if options.json {
-        println!("{}", findings.json());
+        outln!("{}", findings.json());
     } else {
-        println!("{}", findings.text());
+        outln!("{}", findings.text());
     }
     Ok(findings.status())
 }

@@ -12,6 +12,7 @@ use crate::libvirt::show::{self, Consent};
 use crate::libvirt::undo::Undo;
 use crate::libvirt::virsh::Domain;
 use crate::libvirt::{lock, search, user, virsh};
+use crate::output::outln;
 use crate::plan;
 
 /// The command line of `libvirt disable`.
@@ -28,7 +29,6 @@ pub(crate) struct Options {
 /// # Errors
 ///
 /// Privilege, usage; configuration: it runs with views, or libvirt refuses the definition.
-#[allow(clippy::print_stdout, reason = "the command's output")]
 pub(crate) fn disable(options: &Options) -> Result<u8> {
     plan::require_root()?;
     let _alone = lock()?;
@@ -55,7 +55,7 @@ pub(crate) fn disable(options: &Options) -> Result<u8> {
     let file = DomainFile::read(name);
     let is_ours = |definition: &Definition| is_wrapper(&definition.emulator);
     if undo.is_none() && matches!(file, Ok(None)) && !definition.as_ref().is_some_and(is_ours) {
-        println!("domain '{name}' is not enabled: nothing to change");
+        outln!("domain '{name}' is not enabled: nothing to change");
         return Ok(0);
     }
     let mut notes = Vec::new();
@@ -94,7 +94,7 @@ pub(crate) fn disable(options: &Options) -> Result<u8> {
         virsh::define(after)?;
     }
     clean(name, undo.as_ref())?;
-    println!("domain '{name}' is disabled");
+    outln!("domain '{name}' is disabled");
     Ok(0)
 }
 
@@ -170,19 +170,18 @@ fn put_back(
     Ok(edit.text())
 }
 
-#[allow(clippy::print_stdout, reason = "the command's output")]
 fn show_host(name: &str, undo: Option<&Undo>) -> Result<()> {
     let path = domain_file::path_of(name)?;
     match undo.and_then(|undo| undo.file.as_ref()) {
-        Some(_) => println!("{} as it was", path.display()),
-        None => println!("remove {}", path.display()),
+        Some(_) => outln!("{} as it was", path.display()),
+        None => outln!("remove {}", path.display()),
     }
     let Some(undo) = undo else { return Ok(()) };
     if let Some((user, id)) = &undo.user {
-        println!("remove system user {user} (uid and gid {id})");
+        outln!("remove system user {user} (uid and gid {id})");
     }
     for (directory, uid) in &undo.searchable {
-        println!(
+        outln!(
             "remove the ACL entry of uid {uid} on {}",
             directory.display()
         );

@@ -1,7 +1,6 @@
 //! What the commands print and ask.
-#![allow(clippy::print_stdout, reason = "these commands print")]
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _};
 use std::path::Path;
 
 use clap::Args;
@@ -9,6 +8,7 @@ use similar::TextDiff;
 
 use crate::error::{Class, Error, Result};
 use crate::libvirt::definition::Definition;
+use crate::output::{self, out, outln};
 
 /// Where libvirt calls our hook.
 pub(crate) const HOOK: &str = "/etc/libvirt/hooks/qemu.d/virtfs-mediator";
@@ -42,13 +42,13 @@ impl Consent {
                 "say --yes, or --dry-run to see the changes alone",
             ));
         }
-        print!("{question} [y/N] ");
-        let _shown_late_at_worst = std::io::stdout().flush();
+        out!("{question} [y/N] ");
+        output::flush();
         let mut answer = String::new();
         let _no_answer_is_no = stdin.lock().read_line(&mut answer);
         let agreed = matches!(answer.trim(), "y" | "Y" | "yes");
         if !agreed {
-            println!("nothing has been changed");
+            outln!("nothing has been changed");
         }
         Ok(agreed)
     }
@@ -68,7 +68,7 @@ pub(crate) fn diff(before: &str, after: &str, name: &str) {
     let diff = TextDiff::from_lines(before, after.as_str());
     let (old, new) = (format!("{name} (now)"), format!("{name} (then)"));
     let text = diff.unified_diff().header(&old, &new).to_string();
-    print!("{}", without_passwords(&text));
+    out!("{}", without_passwords(&text));
 }
 
 /// Lines around a change may hold one (`<graphics passwd=...>`), and terminals are looked at.
@@ -90,7 +90,7 @@ fn without_passwords(text: &str) -> String {
 /// A line for each.
 pub(crate) fn notes(notes: &[String]) {
     for note in notes {
-        println!("note: {note}");
+        outln!("note: {note}");
     }
 }
 

@@ -10,6 +10,7 @@ use crate::libvirt::definition::Definition;
 use crate::libvirt::domain_file::{self, DomainFile};
 use crate::libvirt::domain_xml::is_wrapper;
 use crate::libvirt::{drift, show, virsh};
+use crate::output::outln;
 use crate::plan;
 
 /// The command line of `libvirt status`.
@@ -51,7 +52,6 @@ struct View {
 /// # Errors
 ///
 /// Privilege; configuration: libvirt does not answer, or does not know the domain.
-#[allow(clippy::print_stdout, reason = "the command's output")]
 pub(crate) fn status(options: &Options) -> Result<u8> {
     plan::require_root()?;
     let told = match &options.domain {
@@ -59,14 +59,14 @@ pub(crate) fn status(options: &Options) -> Result<u8> {
         None => all()?,
     };
     if options.json {
-        println!(
+        outln!(
             "{}",
             serde_json::to_string_pretty(&told).unwrap_or_default()
         );
         return Ok(0);
     }
     if told.is_empty() {
-        println!("no domain is enabled (`virtfs-mediator libvirt enable DOMAIN`)");
+        outln!("no domain is enabled (`virtfs-mediator libvirt enable DOMAIN`)");
     }
     for domain in &told {
         print(domain);
@@ -150,7 +150,6 @@ fn told(name: &str, known: Option<&(String, Definition)>) -> Told {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "the command's output")]
 fn print(told: &Told) {
     let how = match (told.enabled, told.drift.is_empty()) {
         (true, _) => "enabled",
@@ -164,16 +163,16 @@ fn print(told: &Told) {
     let stage = told
         .stage
         .map_or_else(String::new, |stage| format!(", {stage}"));
-    println!("{}: {how}, {}{client}{stage}", told.domain, told.state);
+    outln!("{}: {how}, {}{client}{stage}", told.domain, told.state);
     for view in &told.views {
         let running = if view.running {
             "running"
         } else {
             "not running"
         };
-        println!("  view {}: {}, {running}", view.name, view.export.display());
+        outln!("  view {}: {}, {running}", view.name, view.export.display());
     }
     for drift in &told.drift {
-        println!("  ! {drift}");
+        outln!("  ! {drift}");
     }
 }

@@ -1,5 +1,4 @@
 //! `reload`: another policy for a running view, all of it or none.
-#![allow(clippy::print_stdout, reason = "the command's output")]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use crate::control::rundir::{self, State};
 use crate::error::{Class, Error, Result};
 use crate::live::in_force::Text;
 use crate::live::link::{Link, failed, printable};
+use crate::output::outln;
 use crate::plan;
 
 /// Longer than a mediator waits for requests of the old policy, and time to drop caches.
@@ -43,19 +43,19 @@ pub(crate) fn reload(view: &str, file: Option<PathBuf>, dry_run: bool) -> Result
         ));
     }
     if dry_run {
-        println!("{}: ok, view '{view}' can take it", file.display());
+        outln!("{}: ok, view '{view}' can take it", file.display());
     } else {
-        println!(
+        outln!(
             "view '{view}': {} is in force (reload {epoch})",
             file.display()
         );
         if past > 0 {
-            println!(
+            outln!(
                 "open files whose data goes past the mediator until they are closed, whatever this \
                  policy says of it: {past}"
             );
             for file in past_files {
-                println!("  {}", file.escape_ascii());
+                outln!("  {}", file.escape_ascii());
             }
         }
     }

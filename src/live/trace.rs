@@ -1,9 +1,5 @@
 //! `trace`: decisions as they are made, one line each.
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the command's output"
-)]
+#![allow(clippy::print_stderr, reason = "the command's output")]
 
 use std::fmt::Write as _;
 use std::io::Write as _;

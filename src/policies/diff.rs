@@ -54,7 +54,7 @@ fn by_recording(old: &Policy, new: &Policy, recording: &Path) -> Result<u8> {
         lines.push("the recording has no end: its last seconds may be missing".to_owned());
     }
     lines.extend(changes.told().iter().flat_map(Told::lines));
-    show::print(&lines)?;
+    show::print(&lines);
     Ok(status)
 }
 
@@ -96,7 +96,7 @@ fn by_witnesses(old: &Policy, new: &Policy) -> Result<u8> {
     if lines.iter().any(|line| line.contains("~elsewhere~")) {
         lines.push("/~elsewhere~ stands for what no rule names.".to_owned());
     }
-    show::print(&lines)?;
+    show::print(&lines);
     Ok(u8::from(changed > 0))
 }
 

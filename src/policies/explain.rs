@@ -64,7 +64,10 @@ pub(super) fn explain(file: &Path, phrase: &str, around: &Around, form: Form) ->
     let told = tell(&policy, &request);
     match form {
         Form::Json => show::print_json(&told),
-        Form::Text => show::print(&lines(&told, &text)),
+        Form::Text => {
+            show::print(&lines(&told, &text));
+            Ok(())
+        }
     }
 }
 

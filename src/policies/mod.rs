@@ -19,6 +19,7 @@ use crate::cli::PolicyCommand;
 use crate::error::{Class, Error, Result};
 use crate::files;
 use crate::live::in_force::Text;
+use crate::output::out;
 
 pub(crate) use explain::request_help;
 
@@ -29,7 +30,7 @@ pub(crate) use explain::request_help;
 /// What each command says.
 pub(crate) fn run(command: PolicyCommand) -> Result<u8> {
     match command {
-        PolicyCommand::Check { files } => check::check(&files),
+        PolicyCommand::Check { files } => Ok(check::check(&files)),
         PolicyCommand::Init { name } => {
             init(&name);
             Ok(0)
@@ -144,9 +145,8 @@ fn usual_requester(policy: &Policy) -> Requester {
 }
 
 /// `policy init`: a policy to start from, on stdout.
-#[allow(clippy::print_stdout, reason = "the command's output")]
 pub(crate) fn init(name: &str) {
     for (_, text) in shipped::ALL.iter().filter(|(shipped, _)| *shipped == name) {
-        print!("{text}");
+        out!("{text}");
     }
 }

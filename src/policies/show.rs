@@ -1,39 +1,28 @@
 //! Answers and rules, in words for people.
 
 use std::fmt::Write as _;
-use std::io::{ErrorKind, Write as _};
 
 use serde::Serialize;
 use virtfs_mediator_core::policy::{Answer, Effect, RuleRef};
 
 use crate::error::{Class, Error, Result};
+use crate::output::outln;
 
-/// Puts lines on standard output. A reader that has seen enough (`head`) is no failure.
-///
-/// # Errors
-///
-/// They cannot be written: a full disk, say.
-pub(super) fn print(lines: &[String]) -> Result<()> {
-    let mut text = lines.join("\n");
-    text.push('\n');
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Error::step(Class::Mount, "write(standard output)", error))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+/// Puts lines on standard output.
+pub(super) fn print(lines: &[String]) {
+    outln!("{}", lines.join("\n"));
 }
 
 /// Puts one JSON object on standard output.
 ///
 /// # Errors
 ///
-/// As [`print()`].
+/// Mount: it cannot be written so.
 pub(super) fn print_json(object: &impl Serialize) -> Result<()> {
     let json = serde_json::to_string_pretty(object)
         .map_err(|error| Error::step(Class::Mount, "make JSON", error))?;
-    print(&[json])
+    print(&[json]);
+    Ok(())
 }
 
 /// `rule "uploads", line 7`; by number if it has no name.

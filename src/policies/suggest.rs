@@ -31,5 +31,6 @@ pub(super) fn suggest(recording: &Path, from: Option<&Path>) -> Result<()> {
     }
     let from = kept.as_ref().map(|(file, text)| From { file, text });
     let suggestion = suggestion(&observed, from, &Host).map_err(|error| fault(&error))?;
-    show::print(&[suggestion.text.trim_end().to_owned()])
+    show::print(&[suggestion.text.trim_end().to_owned()]);
+    Ok(())
 }

@@ -14,6 +14,7 @@ use super::command::COMMANDS;
 use super::desk::Desk;
 use super::show::Printer;
 use crate::error::{Class, Error, Result};
+use crate::output::outln;
 
 /// A script is read whole before it begins; more than this is none.
 const SCRIPT_MAX: u64 = 1 << 20;
@@ -121,9 +122,8 @@ impl Input {
 struct Screen;
 
 impl Screen {
-    #[allow(clippy::print_stdout, reason = "the console's output")]
     fn echo(prompt: &str, line: &str) {
-        println!("{prompt}{line}");
+        outln!("{prompt}{line}");
     }
 }
 

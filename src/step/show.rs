@@ -1,5 +1,4 @@
 //! What is put on the screen, and in which colour.
-#![allow(clippy::print_stdout, reason = "the console's output")]
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, PoisonError};

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::common::{
     CLIENT_GID, CLIENT_UID, Export, LIMIT, RUN, Running, Start, View, assert_nothing_left,
-    await_that, ours, program, shown, stdout,
+    await_that, ours, program, shown, stderr, stdout,
 };
 use crate::process::{Family, Process};
 
@@ -96,7 +96,48 @@ fn list_and_status_tell_what_runs() {
     }
     running.signal(nix::sys::signal::Signal::SIGTERM);
     running.end();
+    assert_nothing_left(&name);
     assert!(listed(&name).is_none());
+}
+
+/// `| head -1` is no fault of the command; a full disk is told.
+#[test]
+fn command_whose_output_nobody_reads_ends_quietly() {
+    let export = Export::new();
+    let view = Start::new(&export).mount();
+    for arguments in [
+        &["list"][..],
+        &["list", "--json"],
+        &["status", &view.name],
+        &["status", "--json", &view.name],
+        &["metrics", &view.name],
+        &["policy", "init", "readonly"],
+        &["--help"],
+    ] {
+        let into = |stdout: std::process::Stdio| {
+            let mut command = Command::new(program());
+            command.args(arguments).stdout(stdout).output().unwrap()
+        };
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = into(writer.into());
+        assert_eq!(
+            (output.status.code(), stderr(&output)),
+            (Some(0), String::new()),
+            "{arguments:?}"
+        );
+        if arguments == ["--help"] {
+            continue;
+        }
+        let full = fs::OpenOptions::new().write(true).open("/dev/full");
+        let output = into(full.unwrap().into());
+        assert_eq!(output.status.code(), Some(74), "{arguments:?}: {output:?}");
+        let told = stderr(&output);
+        assert!(
+            told.contains("write(standard output)") && told.contains("No space left"),
+            "{arguments:?}: {told}"
+        );
+    }
 }
 
 #[test]

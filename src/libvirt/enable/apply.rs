@@ -10,6 +10,7 @@ use crate::libvirt::show;
 use crate::libvirt::undo::Undo;
 use crate::libvirt::user::{self, NewUser};
 use crate::libvirt::virsh::{self, Domain};
+use crate::output::outln;
 
 /// Everything that is to be changed.
 pub(super) struct Changes {
@@ -46,7 +47,6 @@ impl Changes {
     /// # Errors
     ///
     /// As [`DomainFile::text`].
-    #[allow(clippy::print_stdout, reason = "the command's output")]
     pub(super) fn show(&self) -> Result<()> {
         let name = &self.definition.name;
         show::diff(
@@ -65,13 +65,14 @@ impl Changes {
                 Some((group, _)) => format!(", in group {group}"),
                 None => String::new(),
             };
-            println!(
+            outln!(
                 "new system user {} (uid and gid {}{kvm})",
-                user.name, user.id
+                user.name,
+                user.id
             );
         }
         for directory in &self.search {
-            println!(
+            outln!(
                 "uid {} may search {} (an ACL entry)",
                 self.uid,
                 directory.display()

@@ -23,6 +23,7 @@ use crate::libvirt::qemu_conf::QemuConf;
 use crate::libvirt::show::{self, Consent};
 use crate::libvirt::undo::Undo;
 use crate::libvirt::{lock, search, virsh};
+use crate::output::outln;
 use crate::plan;
 use apply::Changes;
 use who::Who;
@@ -185,12 +186,11 @@ fn refuse_earlier(
 }
 
 /// Shows the changes, asks, makes them.
-#[allow(clippy::print_stdout, reason = "the command's output")]
 fn finish(changes: &Changes, consent: &Consent, notes: &[String]) -> Result<u8> {
     let name = &changes.definition.name;
     if changes.is_empty()? {
         show::notes(notes);
-        println!("domain '{name}' is enabled already: nothing to change");
+        outln!("domain '{name}' is enabled already: nothing to change");
         return Ok(0);
     }
     changes.show()?;
@@ -199,9 +199,9 @@ fn finish(changes: &Changes, consent: &Consent, notes: &[String]) -> Result<u8> 
         return Ok(0);
     }
     changes.apply()?;
-    println!("domain '{name}' is enabled");
+    outln!("domain '{name}' is enabled");
     if changes.domain.state()? != "shut off" {
-        println!(
+        outln!(
             "it runs: all this takes effect when it is next started (shut it down first; a reboot \
              from inside keeps the QEMU that runs)"
         );
