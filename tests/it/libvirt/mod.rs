@@ -8,3 +8,4 @@ mod hook;
 pub(crate) mod lab;
 mod life;
 mod neighbours;
+mod refusals;
