@@ -53,14 +53,16 @@ pub(crate) fn unique_name() -> String {
     format!("it-{}-{number}", std::process::id())
 }
 
-/// Polls until a condition holds; tells whether it did within `limit`.
+/// Polls until a condition holds; tells whether it did within `limit`. The last look begins when
+/// the time is over, so that a look that takes long on a loaded machine is not the only one.
 pub(crate) fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit;
     loop {
+        let last = Instant::now() >= end;
         if condition() {
             return true;
         }
-        if Instant::now() >= end {
+        if last {
             return false;
         }
         thread::sleep(Duration::from_millis(5));
@@ -334,7 +336,7 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let launcher = Process::find(i32::try_from(child.id()).unwrap()).unwrap();
+        let launcher = Process::of_child(&child);
         let stdout = Lines::of(child.stdout.take().unwrap());
         let stderr = Lines::of(child.stderr.take().unwrap());
         Self {

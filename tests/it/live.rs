@@ -553,8 +553,8 @@ fn console_in_a_terminal_is_told_above_the_prompt_and_its_end_frees_what_it_held
     drop(console);
     assert!(made.wait().unwrap().success());
     assert!(site.export.path().join("dir/held").exists());
-    let output = ours(["status", "--json", &view.name]);
     await_that(LIMIT, "no console is attached", || {
+        let output = ours(["status", "--json", &view.name]);
         let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         told["mediator"]["status"]["held"] == 0
     });

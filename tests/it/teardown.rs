@@ -46,6 +46,8 @@ fn busy(export: &Export, load: Load) -> Running {
             std::thread::sleep(std::time::Duration::from_millis(50));
             workers.len() > 4
                 && workers == client.descendants()
+                // Nor is one that waits for a processor stuck.
+                && workers.iter().all(|one| one.state() != Some('R'))
                 && before == workers.iter().map(|one| progress(*one)).collect::<Vec<_>>()
         });
     }
@@ -146,7 +148,7 @@ fn client_that_ignores_sigterm_is_killed_after_the_grace_period() {
     running.signal(Signal::SIGTERM);
     let ended = running.end();
     let took = asked.elapsed().as_secs_f32();
-    assert!((9.0..20.0).contains(&took), "{took} s");
+    assert!((9.0..30.0).contains(&took), "{took} s");
     assert_eq!(ended.told("did not end in time"), 1, "{ended:?}");
     running.family().assert_gone();
     assert_nothing_left(&running.name);

@@ -160,7 +160,8 @@ mod tests {
             error.kind(),
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
         ));
-        assert!(began.elapsed() < Duration::from_secs(5));
+        // By drips the whole would take forty seconds.
+        assert!(began.elapsed() < Duration::from_secs(20));
         here.shutdown(std::net::Shutdown::Both).unwrap();
         dripping.join().unwrap();
     }

@@ -129,7 +129,7 @@ impl Peer {
             .unwrap();
         Self {
             stdin: child.stdin.take(),
-            process: Process::find(i32::try_from(child.id()).unwrap()).unwrap(),
+            process: Process::of_child(&child),
             stdout: Lines::of(child.stdout.take().unwrap()),
             stderr: Lines::of(child.stderr.take().unwrap()),
             child,

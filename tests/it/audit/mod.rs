@@ -62,6 +62,16 @@ fn entries(file: &Path) -> Vec<Value> {
     lines.collect::<Result<_, _>>().unwrap()
 }
 
+/// Those that are whole, while others are written.
+fn entries_so_far(file: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(file).unwrap();
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
 fn of<'a>(found: &'a [Value], event: &str) -> Vec<&'a Value> {
     found.iter().filter(|one| one["event"] == event).collect()
 }

@@ -13,7 +13,7 @@ use crate::common::{
     await_that, ours, shown, stderr, within_as,
 };
 
-use super::{NASTY, entries, export, keepers_of, of, start};
+use super::{NASTY, entries, entries_so_far, export, keepers_of, of, start};
 
 #[test]
 fn refusal_is_one_whole_record_in_a_file() {
@@ -142,13 +142,13 @@ fn records_of_a_view_without_a_launcher_are_kept_until_it_ends() {
     let refused = within_as(&view.name, CLIENT_UID, CLIENT_GID, &["rm", "-f", &victim]);
     assert!(!refused.status.success());
     await_that(LIMIT, "the record is kept", || {
-        of(&entries(&file), "refused").len() == 1
+        of(&entries_so_far(&file), "refused").len() == 1
     });
     // As logrotate's copytruncate does.
     fs::write(&file, "").unwrap();
     within_as(&view.name, CLIENT_UID, CLIENT_GID, &["rm", "-f", &victim]);
     await_that(LIMIT, "the next one is kept", || {
-        of(&entries(&file), "refused").len() == 1
+        of(&entries_so_far(&file), "refused").len() == 1
     });
     assert!(ours(["unmount", &view.name]).status.success());
     await_that(END_LIMIT, "the relay ends with its view", || {

@@ -15,7 +15,7 @@ use crate::common::{
 };
 use crate::process::Process;
 
-use super::{export, keepers_of, of, relays, start};
+use super::{entries_so_far, export, keepers_of, of, relays, start};
 
 #[test]
 fn sink_that_takes_nothing_costs_records_and_never_the_view() {
@@ -60,16 +60,6 @@ fn sink_that_takes_nothing_costs_records_and_never_the_view() {
     running.signal(Signal::SIGTERM);
     assert_eq!(running.end().code(), 143);
     assert_nothing_left(view);
-}
-
-/// Those that are whole.
-fn entries_so_far(file: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(file).unwrap();
-    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    whole
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
 }
 
 #[test]

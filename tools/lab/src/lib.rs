@@ -357,14 +357,16 @@ pub fn is_overlaid(path: &Path) -> bool {
         .any(|above| path.starts_with(above))
 }
 
-/// Polls until a condition holds; tells whether it did in time.
+/// Polls until a condition holds; tells whether it did in time. The last look begins when the time
+/// is over, so that a look that takes long on a loaded machine is not the only one.
 pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit;
     loop {
+        let last = Instant::now() >= end;
         if condition() {
             return true;
         }
-        if Instant::now() >= end {
+        if last {
             return false;
         }
         std::thread::sleep(Duration::from_millis(10));

@@ -20,10 +20,9 @@ fn fifo_swapped_in_is_never_opened() {
         0,
     )
     .unwrap();
-    let start = Instant::now();
     // What was looked up is still the file that it was.
     assert!(w.open(&pin, READ_WRITE).is_ok());
-    // Looked up again, it is a FIFO, and none is opened; nor is it by create.
+    // Looked up again, it is a FIFO, and none is opened (that would wait for ever); nor is it by create.
     let fifo = w.lookup(&root, "f").unwrap();
     assert_ne!(fifo.node, node);
     let fifo = w.export.pin(fifo.node).unwrap();
@@ -36,7 +35,6 @@ fn fifo_swapped_in_is_never_opened() {
     let size = Some(0);
     let changes = Changes { size, ..NO_CHANGES };
     assert_eq!(errno(w.set(&fifo, changes)), Errno::INVAL);
-    assert!(start.elapsed() < Duration::from_secs(1));
 }
 
 #[test]
