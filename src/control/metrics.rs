@@ -4,7 +4,6 @@
 //! else. Every label is ours: the view's name as it was asked for, operations out of our own table.
 
 use std::fmt;
-use std::io::Write as _;
 use std::path::Path;
 
 use prometheus_client::collector::Collector;
