@@ -4,7 +4,6 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::Signal;

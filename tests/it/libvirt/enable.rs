@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::domain::{Domain, filesystem, path};
 use super::lab::{LINK, Lab, QEMU};
-use crate::common::{Export, shown, stderr, stdout};
+use crate::common::{Export, shown, stdout};
 
 /// What `enable` may change of the host, in one text.
 pub(super) fn host(lab: &Lab) -> String {
