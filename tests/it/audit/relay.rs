@@ -22,7 +22,8 @@ fn sink_that_takes_nothing_costs_records_and_never_the_view() {
     let file = export.beside("audit.log");
     let start = start(&export, &[&shown(&file)]);
     let script = "cd \"$1\"; echo ready; read l; i=0; \
-                  while [ $i -lt 6000 ]; do true >dull; i=$((i+1)); done 2>/dev/null; \
+                  while [ $i -lt 6000 ]; do true >dull; i=$((i+1)); \
+                  [ $((i % 500)) -ne 0 ] || echo ...; done 2>/dev/null; \
                   echo flooded; read l; true 2>/dev/null >dull; exec sleep 1000";
     let mut command = start.command(["sh", "-c", script, "sh", &shown(export.path())]);
     let (from, go) = std::io::pipe().unwrap();
