@@ -86,13 +86,22 @@ pub(crate) struct Export {
 
 impl Export {
     pub(crate) fn new() -> Self {
+        Self::called("export")
+    }
+
+    /// For a start that names no view: it has the directory's name, which no other test's may be.
+    pub(crate) fn unique() -> Self {
+        Self::called(&unique_name())
+    }
+
+    fn called(name: &str) -> Self {
         needs_root();
         let directory = tempfile::Builder::new()
             .prefix("virtfs-it-")
             .tempdir()
             .unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let path = directory.path().canonicalize().unwrap().join("export");
+        let path = directory.path().canonicalize().unwrap().join(name);
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
         Self {

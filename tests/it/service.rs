@@ -156,7 +156,7 @@ fn client_has_the_callers_environment_without_the_managers_words() {
 
 #[test]
 fn run_shares_the_export_that_its_policy_names() {
-    let export = Export::new();
+    let export = Export::unique();
     let policy = names_its_export(&export);
     let file = shown(&export.path().join("x"));
     let output = ours(["run", "--policy", &policy, "--", "touch", &file]);

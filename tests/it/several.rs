@@ -31,7 +31,7 @@ fn listed(name: &str) -> Option<Value> {
 
 #[test]
 fn several_exports_are_one_client_and_a_mediator_each() {
-    let (one, two) = (Export::new(), Export::new());
+    let (one, two) = (Export::unique(), Export::unique());
     let (first, second) = (shown(one.path()), shown(two.path()));
     let script = format!("echo a >{first}/x; echo b >{second}/x; echo ready; exec sleep 1000");
     let mut running = Start::several(&[&one, &two]).shell_ready(&script);

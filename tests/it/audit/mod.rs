@@ -36,7 +36,7 @@ action = "deny"
 const NASTY: &str = "kept\n{\"view\":\"x\"}\u{1b}[2J";
 
 fn export() -> Export {
-    let export = Export::new();
+    let export = Export::unique();
     for name in [NASTY, "told", "dull"] {
         let file = export.path().join(name);
         fs::write(&file, "x").unwrap();
