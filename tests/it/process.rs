@@ -4,6 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Child;
+use std::sync::Arc;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -130,6 +131,8 @@ pub(crate) struct Family {
     pub(crate) clients: Vec<Process>,
     /// The pid namespaces that the start made: who is in one is one of ours, however young.
     namespaces: Vec<String>,
+    /// Them, held: the number of one that is gone is given to the next, which may be another test's.
+    _held: Arc<Vec<fs::File>>,
 }
 
 impl Family {
@@ -179,13 +182,17 @@ impl Family {
             .flat_map(|warden| warden.children())
             .collect();
         let clients = init.descendants()[1..].to_vec();
-        let namespaces = wardens
+        let (held, namespaces) = wardens
             .iter()
             .chain([init])
-            .map(|one| one.namespace("pid"))
-            .collect();
+            .map(|one| {
+                let namespace = fs::File::open(format!("/proc/{}/ns/pid", one.pid)).unwrap();
+                (namespace, one.namespace("pid"))
+            })
+            .unzip();
         Self {
             namespaces,
+            _held: Arc::new(held),
             keeper,
             wardens,
             mediators,
@@ -206,6 +213,7 @@ impl Family {
             registrars: Vec::new(),
             clients: all,
             namespaces: Vec::new(),
+            _held: Arc::default(),
         }
     }
 
