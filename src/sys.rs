@@ -2,7 +2,7 @@
 //! this crate.
 #![allow(
     unsafe_code,
-    reason = "fork, mount_setattr, close_range, environ and sigaction have no safe wrapper"
+    reason = "fork, mount_setattr, close_range, environ, sigaction and TIOCNOTTY have no safe wrapper"
 )]
 
 use std::io;
@@ -50,6 +50,28 @@ fn thread_count() -> io::Result<usize> {
         Ok(tasks) => Ok(tasks.count()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(1),
         Err(error) => Err(error),
+    }
+}
+
+/// Has this process no controlling terminal any more (`TIOCNOTTY`, ioctl_tty(2)), without leaving
+/// its session; tells whether that is so. Not for the leader of a session, whose others would lose
+/// it too.
+pub(crate) fn give_up_terminal() -> bool {
+    use nix::errno::Errno;
+    use nix::fcntl::{OFlag, open};
+    let terminal = || {
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        open("/dev/tty", flags, nix::sys::stat::Mode::empty())
+    };
+    match terminal() {
+        // There is none (tty(4)).
+        Err(Errno::ENXIO) => true,
+        Err(_unknown) => false,
+        Ok(tty) => {
+            // SAFETY: TIOCNOTTY takes no argument and touches no memory of ours.
+            let result = unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCNOTTY) };
+            result == 0 && matches!(terminal(), Err(Errno::ENXIO))
+        }
     }
 }
 

@@ -122,7 +122,7 @@ fn raise_walls(start: &Start<'_>, walled: &OwnedFd) -> Result<u64> {
 fn give_up(start: &Start<'_>) -> Result<u64> {
     let failed =
         |call: &'static str| move |errno: Errno| Error::step(Class::Confinement, call, errno);
-    nix::unistd::setsid().map_err(|errno| Error::step(Class::Confinement, "setsid", errno))?;
+    walls::leave_terminal()?;
     sys::forget_environment();
     let (_, mount) = look(start.tree).map_err(failed("statx(export)"))?;
     let root = namespace::empty_root()?;

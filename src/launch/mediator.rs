@@ -19,6 +19,7 @@ use crate::launch::inside::{Inside, Wall};
 use crate::launch::namespace;
 use crate::launch::sandbox::become_mediator;
 use crate::launch::seccomp::Verdict;
+use crate::launch::walls;
 use crate::pipes::{await_byte, pipe};
 use crate::report::Reporter;
 use crate::submounts::Submounts;
@@ -83,8 +84,7 @@ fn raise(start: Start<'_>) -> Result<init::Warden> {
     keep.extend(start.registrar.iter().map(AsRawFd::as_raw_fd));
     sys::close_all_but(&keep)
         .map_err(|error| Error::step(Class::Confinement, "close_range", error))?;
-    // Out of the caller's session: its terminal can neither signal us nor be typed into.
-    nix::unistd::setsid().map_err(|errno| Error::step(Class::Confinement, "setsid", errno))?;
+    walls::leave_terminal()?;
     namespace::fresh_proc()?;
     // By descriptor: the mediator's pivot_root changes our root directory as well.
     let proc = namespace::open_plain(Path::new("/proc"))?;

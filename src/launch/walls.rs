@@ -10,6 +10,7 @@ use rustix::thread::CapabilitiesSecureBits;
 
 use crate::error::{Class, Error, Result};
 use crate::launch::seccomp::Verdict;
+use crate::sys;
 
 /// What a mediator may do inside its own user namespace, and why.
 ///
@@ -113,6 +114,22 @@ fn verify(keep: &CapsHashSet) -> Result<()> {
         Ok(true) => Ok(()),
         Ok(false) => Err(wall("no_new_privs", &"not set although the kernel said so")),
         Err(errno) => Err(wall("no_new_privs", &errno)),
+    }
+}
+
+/// The caller's terminal can neither signal this process nor be typed into by it.
+///
+/// It stays in the caller's session, if that can be had without the terminal: the scheduler shares a
+/// CPU among sessions first (`sched_autogroup_enabled`, sched(7)), and on a busy machine whoever
+/// serves the client from another one waits for everyone else's turn at each of its requests.
+pub(crate) fn leave_terminal() -> Result<()> {
+    let failed = |call| move |errno| Error::step(Class::Confinement, call, errno);
+    if sys::give_up_terminal() {
+        let own = nix::unistd::Pid::from_raw(0);
+        nix::unistd::setpgid(own, own).map_err(failed("setpgid"))
+    } else {
+        let session = nix::unistd::setsid();
+        session.map_err(failed("setsid")).map(|_id| ())
     }
 }
 

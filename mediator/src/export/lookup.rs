@@ -25,6 +25,7 @@ pub struct Pin {
     standing: Standing,
     /// When it was pinned, on the clock of changed names.
     at: u64,
+    size: Option<u64>,
 }
 
 impl Pin {
@@ -36,6 +37,7 @@ impl Pin {
             kind: nodes.kind(slot),
             standing: nodes.standing(slot),
             at: nodes.now(),
+            size: None,
         }
     }
 
@@ -55,6 +57,12 @@ impl Pin {
     #[must_use]
     pub fn standing(&self) -> Standing {
         self.standing
+    }
+
+    /// Its size in bytes, if it had to be looked at to be pinned.
+    #[must_use]
+    pub fn size(&self) -> Option<u64> {
+        self.size
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -143,10 +151,14 @@ impl Export {
             Ok(pin) => return Ok(pin),
             Err(names) => names,
         };
-        let fd = self.reopen(node, names)?;
+        let (fd, size) = self.reopen(node, names)?;
         self.with(|table| {
             let slot = table.slot(node).call("pin")?;
-            Ok(Pin::of(table, slot, fd))
+            let size = Some(size);
+            Ok(Pin {
+                size,
+                ..Pin::of(table, slot, fd)
+            })
         })
     }
 
@@ -210,7 +222,8 @@ impl Export {
         Ok(handle.appends())
     }
 
-    fn reopen(&self, node: NodeId, names: usize) -> Result<Arc<OwnedFd>, Fault> {
+    /// The descriptor, and the size of what it names.
+    fn reopen(&self, node: NodeId, names: usize) -> Result<(Arc<OwnedFd>, u64), Fault> {
         for which in 0..names {
             let route = self.with(|table| {
                 let slot = table.slot(node).ok()?;
@@ -218,7 +231,7 @@ impl Export {
             });
             let Some(route) = route else { continue };
             match self.walk(&route) {
-                Ok(fd) => return Ok(fd),
+                Ok(found) => return Ok(found),
                 Err(fault) if leads_elsewhere(fault.errno) => {}
                 Err(fault) => return Err(fault),
             }
@@ -227,22 +240,22 @@ impl Export {
     }
 
     /// One component at a time; each must be the inode that it was.
-    fn walk(&self, route: &Route) -> Result<Arc<OwnedFd>, Fault> {
-        let mut at = route.start.clone();
+    fn walk(&self, route: &Route) -> Result<(Arc<OwnedFd>, u64), Fault> {
+        let (mut at, mut size) = (route.start.clone(), 0);
         for step in &route.steps {
             let fd = sys::open_path(at.as_fd(), &step.name).call("openat")?;
             let seen = Seen::new(&sys::stat(fd.as_fd()).call("statx")?).call("statx")?;
             if seen.identity != step.identity {
                 return Err((Errno::STALE, "reopen").into());
             }
-            at = Arc::new(fd);
+            (at, size) = (Arc::new(fd), seen.attr.size);
             self.with(|table| {
                 if let Ok(slot) = table.slot(step.node) {
                     table.hold(slot, at.clone());
                 }
             });
         }
-        Ok(at)
+        Ok((at, size))
     }
 
     /// What a name in a directory is right now.

@@ -136,11 +136,6 @@ impl Nodes {
         self.slab.at_mut(slot)
     }
 
-    /// Whether there is a record in the slot.
-    pub(super) fn is_used(&self, slot: u32) -> bool {
-        self.slab.is_used(slot)
-    }
-
     fn push(&mut self, record: Record) -> u32 {
         self.slab.push(record)
     }
@@ -423,17 +418,22 @@ impl Nodes {
         std::mem::take(&mut self.left)
     }
 
+    /// Whether there is a record in the slot that nobody needs.
+    pub(super) fn is_unused(&self, slot: u32) -> bool {
+        if slot == ROOT || !self.slab.is_used(slot) {
+            return false;
+        }
+        let record = self.at(slot);
+        record.lookups == 0 && record.children == 0 && record.handles == 0
+    }
+
     /// Drops a record that nobody needs any more; the slots that hung on it are returned, since
     /// they may be next, with the index of its descriptor.
     pub(super) fn remove_unused(&mut self, slot: u32) -> Option<(Vec<u32>, u32)> {
-        if !self.is_used(slot) {
+        if !self.is_unused(slot) {
             return None;
         }
         let record = *self.at(slot);
-        let used = record.lookups > 0 || record.children > 0 || record.handles > 0;
-        if slot == ROOT || used {
-            return None;
-        }
         let mut parents = vec![record.parent];
         parents.extend(
             self.further
@@ -509,7 +509,7 @@ mod tests {
             slots.sort_by_key(|slot| slot.wrapping_mul(2_654_435_761));
             let mut gave = 0;
             for slot in slots {
-                assert!(nodes.is_used(slot));
+                assert!(nodes.slab.is_used(slot));
                 assert!(nodes.remove_unused(slot).is_some());
                 assert!(nodes.remove_unused(slot).is_none(), "only once");
                 gave += u32::from(nodes.gave_up_much());

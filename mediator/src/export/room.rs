@@ -4,6 +4,7 @@
 //! told that there is none.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ pub(super) struct Leaving {
     forgotten: Condvar,
     /// Held by the one request that waits: another thread must serve what it waits for.
     waiting: Mutex<()>,
+    /// Whether one does: a call of the system's for each closed file, otherwise.
+    awaited: AtomicBool,
 }
 
 impl Leaving {
@@ -37,7 +40,9 @@ impl Leaving {
 
     /// A node was forgotten or a handle closed.
     fn changed(&self) {
-        self.forgotten.notify_all();
+        if self.awaited.load(Ordering::SeqCst) {
+            self.forgotten.notify_all();
+        }
     }
 }
 
@@ -65,6 +70,13 @@ impl Export {
         let Ok(_alone) = self.leaving.waiting.try_lock() else {
             return false;
         };
+        self.leaving.awaited.store(true, Ordering::SeqCst);
+        let made = self.await_leaving();
+        self.leaving.awaited.store(false, Ordering::SeqCst);
+        made
+    }
+
+    fn await_leaving(&self) -> bool {
         let (mut any, mut waited) = (false, false);
         let files = &self.leaving.files;
         let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);

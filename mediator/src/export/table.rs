@@ -187,12 +187,14 @@ impl Table {
 
     /// Drops a record that nobody needs, and those above that it alone kept.
     fn collect(&mut self, slot: u32) {
-        self.collect_all(vec![slot]);
+        if self.nodes.is_unused(slot) {
+            self.collect_all(vec![slot]);
+        }
     }
 
     fn collect_all(&mut self, mut maybe: Vec<u32>) {
         while let Some(slot) = maybe.pop() {
-            if !self.nodes.is_used(slot) {
+            if !self.nodes.is_unused(slot) {
                 continue;
             }
             let node = self.nodes.id(slot);

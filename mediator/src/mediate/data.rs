@@ -157,7 +157,13 @@ impl Mediator {
         match self.backings.mode() {
             DataMode::Passthrough => Ok(true),
             DataMode::Auto if open.truncate => Ok(false),
-            DataMode::Auto => Ok(self.export.stat(pin)?.size >= WORTH_IT),
+            DataMode::Auto => {
+                let size = match pin.size() {
+                    Some(size) => size,
+                    None => self.export.stat(pin)?.size,
+                };
+                Ok(size >= WORTH_IT)
+            }
             DataMode::Mediated => Ok(false),
         }
     }
