@@ -18,6 +18,7 @@ pub(crate) mod landlock;
 pub(crate) mod mediator;
 pub(crate) mod namespace;
 pub(crate) mod peer;
+mod readahead;
 pub(crate) mod sandbox;
 pub(crate) mod seccomp;
 pub(crate) mod stage;

@@ -18,7 +18,7 @@ use crate::launch::child::Child;
 use crate::launch::inside::Wall;
 use crate::launch::peer::{Lying, Peer};
 use crate::launch::seccomp::Verdict;
-use crate::launch::{fusemount, isolate, mediator, namespace};
+use crate::launch::{fusemount, isolate, mediator, namespace, readahead};
 use crate::mounts::Table;
 use crate::pipes::{await_byte, pipe};
 use crate::plan::{ClientProcess, Plan, ViewPlan};
@@ -52,6 +52,8 @@ pub(crate) struct Mounted {
     views: Vec<Prepared>,
     /// Of the namespace that they lie in; opened while /proc still is the host's.
     mountinfo: File,
+    /// Opened while /sys still is.
+    bdis: Option<OwnedFd>,
 }
 
 struct Prepared {
@@ -117,8 +119,14 @@ pub(crate) fn mount(_isolated: Isolated, plan: &Plan, reporter: &Reporter) -> Re
         .iter()
         .map(|view| prepare(plan, view))
         .collect::<Result<_>>()?;
+    let bdis = readahead::settings();
     if let Some(peer) = plan.process.peer() {
-        return lay(peer, plan, views, reporter);
+        let mountinfo = lay(peer, plan, &views, reporter)?;
+        return Ok(Mounted {
+            views,
+            mountinfo,
+            bdis,
+        });
     }
     let mountinfo = if let Some(binds) = &plan.isolate {
         let proc = isolate::host_proc()?;
@@ -136,14 +144,18 @@ pub(crate) fn mount(_isolated: Isolated, plan: &Plan, reporter: &Reporter) -> Re
             namespace::attach(&prepared.mount, &prepared.place, &shown)?;
         }
     }
-    Ok(Mounted { views, mountinfo })
+    Ok(Mounted {
+        views,
+        mountinfo,
+        bdis,
+    })
 }
 
-fn lay(peer: &Peer, plan: &Plan, views: Vec<Prepared>, reporter: &Reporter) -> Result<Mounted> {
+fn lay(peer: &Peer, plan: &Plan, views: &[Prepared], reporter: &Reporter) -> Result<File> {
     let lying: Vec<Lying<'_>> = plan
         .views
         .iter()
-        .zip(&views)
+        .zip(views)
         .map(|(view, prepared)| Lying {
             mount: &prepared.mount,
             mount_id: prepared.mount_id,
@@ -152,11 +164,8 @@ fn lay(peer: &Peer, plan: &Plan, views: Vec<Prepared>, reporter: &Reporter) -> R
         })
         .collect();
     peer.lay(&lying, reporter)?;
-    let mountinfo = peer
-        .mountinfo
-        .try_clone()
-        .map_err(|error| Error::step(Class::Confinement, "fcntl(F_DUPFD)", error))?;
-    Ok(Mounted { views, mountinfo })
+    let mountinfo = peer.mountinfo.try_clone();
+    mountinfo.map_err(|error| Error::step(Class::Confinement, "fcntl(F_DUPFD)", error))
 }
 
 fn prepare(plan: &Plan, view: &ViewPlan) -> Result<Prepared> {
@@ -277,6 +286,7 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
             )
         })?;
     }
+    read_ahead(mounted.bdis, &mounted.mountinfo, &views);
     let client = match &plan.process {
         ClientProcess::Command(_) | ClientProcess::Nobody => {
             start_init(plan, given, &views, &life_end)?
@@ -289,6 +299,14 @@ pub(crate) fn spawn(mounted: Mounted, plan: &mut Plan, given: &mut Given) -> Res
         life,
         mountinfo: mounted.mountinfo,
     })
+}
+
+/// They answer, so that INIT is over.
+fn read_ahead(bdis: Option<OwnedFd>, mountinfo: &File, views: &[KeptView]) {
+    if let (Some(bdis), Ok(table)) = (bdis, Table::read_again(mountinfo)) {
+        let mounts = views.iter().filter_map(|view| table.by_id(view.mount_id));
+        mounts.for_each(|mount| readahead::raise(&bdis, &mount.device));
+    }
 }
 
 /// Starts the client's init, and waits until its walls stand.

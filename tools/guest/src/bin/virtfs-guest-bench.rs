@@ -61,7 +61,7 @@ fn measure(directory: &Path) -> io::Result<()> {
         .iter()
         .map(|name| name.with_extension("new"))
         .collect();
-    each("unlink", &names, fs::remove_file)?;
+    each("unlink", &names, |name| fs::remove_file(name))?;
     let large = directory.join("large");
     for (size, write, read) in [
         (PAGE, "write 4k", "read 4k"),
@@ -94,9 +94,9 @@ fn each<T>(title: &str, all: &[T], mut work: impl FnMut(&T) -> io::Result<()>) -
     Ok(())
 }
 
-/// Names, attributes and pages: the next look at them asks the host.
+/// Names, attributes and pages: the next look at them asks the host. What is written is there
+/// already: neither 9p nor virtiofs keeps it back as they are mounted.
 fn forget() -> io::Result<()> {
-    rustix::fs::sync();
     fs::write("/proc/sys/vm/drop_caches", "3")
 }
 
