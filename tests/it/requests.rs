@@ -6,7 +6,7 @@ use std::fs;
 
 use virtfs_p9::{Fid, Machine, Session};
 
-use crate::common::{Export, Start, ours, stderr, stdout};
+use crate::common::{Export, Start, ours, shown, stderr, stdout};
 
 /// Requests by operation, however they ended.
 type Counts = BTreeMap<String, u64>;
@@ -182,4 +182,26 @@ fn walk_open_read_and_clunk_cost_no_opendir_and_no_flush() {
     assert_eq!(spent.get("opendir"), None, "{spent:?}");
     assert_eq!(spent.get("flush"), None, "{spent:?}");
     assert!(spent.contains_key("open"), "{spent:?}");
+}
+
+/// With 128 KiB, with which the kernel begins, they would be 64.
+#[test]
+fn sequential_read_of_mediated_data_goes_in_pieces_of_half_a_mebibyte() {
+    let export = Export::new();
+    let large = export.path().join("large");
+    fs::write(&large, vec![b'l'; 8 << 20]).unwrap();
+    let script = format!(
+        "dd if={} of=/dev/null bs=1M && echo ready; exec sleep 1000",
+        shown(&large)
+    );
+    for isolated in [false, true] {
+        let mut start = Start::new(&export).option("--data").option("mediated");
+        if isolated {
+            start = start.option("--isolate");
+        }
+        let running = start.shell_ready(&script);
+        let reads = counts(&running.name)["read"];
+        // The first ones are shorter, until the kernel knows what kind of reader it is.
+        assert!((8..=24).contains(&reads), "isolated: {isolated}: {reads}");
+    }
 }

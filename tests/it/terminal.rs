@@ -10,7 +10,7 @@ use nix::pty::{OpenptyResult, openpty};
 use nix::sys::signal::Signal;
 
 use crate::common::{Export, LIMIT, Start, assert_nothing_left};
-use crate::process::Process;
+use crate::process::{Family, Process};
 
 /// An interactive shell with job control on a terminal of its own.
 struct Terminal {
@@ -160,4 +160,34 @@ fn client_has_the_terminal() {
     terminal.press("words\n");
     terminal.shows("read:words");
     terminal.shows("status=0");
+}
+
+/// Process group, session and controlling terminal (proc_pid_stat(5)).
+fn job(process: Process) -> [i32; 3] {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap();
+    let (_name, rest) = stat.rsplit_once(") ").unwrap();
+    let fields: Vec<&str> = rest.split(' ').collect();
+    [2, 3, 4].map(|at: usize| fields[at].parse().unwrap())
+}
+
+/// Where sessions share the CPU, a mediator outside its client's would have to wait for all others.
+#[test]
+fn those_who_serve_have_the_callers_session_without_its_terminal() {
+    let export = Export::new();
+    let start = Start::new(&export);
+    let mut terminal = Terminal::new();
+    terminal.press(&line(&start, "echo up:; read line"));
+    terminal.shows("\nup:");
+    let family = Family::of_view(start.name());
+    let [foreground, session, tty] = job(family.client());
+    assert_ne!(tty, 0);
+    let serving = family.wardens.iter().chain(&family.mediators);
+    for process in serving.chain(&family.registrars) {
+        let [group, its, none] = job(*process);
+        assert_eq!((its, none), (session, 0), "process {}", process.pid);
+        assert_ne!(group, foreground, "process {}", process.pid);
+    }
+    terminal.press("\n");
+    terminal.shows("status=0");
+    assert_nothing_left(start.name());
 }
