@@ -7,7 +7,6 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::contender::Contender;
 use crate::error::{Error, Result, at, step};
 
 /// Removed with all that is in it when dropped.
@@ -80,8 +79,10 @@ impl Place {
             .then(|| Disk::mount(directory.path()))
             .transpose()?;
         let place = Self { disk, directory };
-        fs::create_dir(place.export()).map_err(at("making", &place.export()))?;
-        set_mode(&place.export(), 0o777)?;
+        for (path, mode) in [(place.export(), 0o777), (place.mount_point(), 0o755)] {
+            fs::create_dir(&path).map_err(at("making", &path))?;
+            set_mode(&path, mode)?;
+        }
         // Where this program lies, the client may not be able to reach it.
         let own = std::env::current_exe().map_err(step("finding this program"))?;
         fs::copy(own, place.worker()).map_err(at("copying this program to", &place.worker()))?;
@@ -99,9 +100,9 @@ impl Place {
         self.root().join("export")
     }
 
-    /// Where another file system than ours is mounted.
-    pub(crate) fn mount_point(&self, contender: &Contender) -> PathBuf {
-        self.root().join(format!("mount-{contender}"))
+    /// Where other file systems than ours are mounted.
+    pub(crate) fn mount_point(&self) -> PathBuf {
+        self.root().join("mount")
     }
 
     /// This program, where the client may execute it.

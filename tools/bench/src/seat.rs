@@ -53,9 +53,9 @@ impl Seat {
         let (server, directory) = match contender {
             Contender::Native | Contender::View(_) => (None, place.export()),
             Contender::Bindfs | Contender::PassthroughHp => {
-                let server = Server::start(contender, place, &log)?;
-                let directory = server.mount_point.clone();
-                (Some(server), directory)
+                let words = server_words(contender, place)?;
+                let server = Server::start(contender, &words, place, &log)?;
+                (Some(server), place.mount_point())
             }
             Contender::Proxy => {
                 return Err(Error::Usage("the proxy helper is no mount".to_owned()));
@@ -198,7 +198,7 @@ fn server_words(contender: &Contender, place: &Place) -> Result<Vec<OsString>> {
         }
         Contender::Native | Contender::View(_) | Contender::Proxy => {}
     }
-    words.extend([place.export().into(), place.mount_point(contender).into()]);
+    words.extend([place.export().into(), place.mount_point().into()]);
     Ok(words)
 }
 
@@ -208,18 +208,15 @@ pub(crate) fn passthrough_hp() -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// Another FUSE file system than ours. It ends when this is dropped.
-pub(crate) struct Server {
+/// Another FUSE file system than ours.
+struct Server {
     process: Child,
     mount_point: PathBuf,
 }
 
 impl Server {
-    /// Mounts it, where nobody else is.
-    pub(crate) fn start(contender: &Contender, place: &Place, log: &File) -> Result<Self> {
-        let words = server_words(contender, place)?;
-        let mount_point = place.mount_point(contender);
-        fs::create_dir_all(&mount_point).map_err(at("making", &mount_point))?;
+    fn start(contender: &Contender, words: &[OsString], place: &Place, log: &File) -> Result<Self> {
+        let mount_point = place.mount_point();
         let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
         let before = device(&mount_point).map_err(at("looking at", &mount_point))?;
         let copy = || log.try_clone().map_err(step("sharing a log"));
@@ -247,11 +244,6 @@ impl Server {
             }
         }
         Ok(server)
-    }
-
-    /// The directory as it shows it.
-    pub(crate) fn mount_point(&self) -> &Path {
-        &self.mount_point
     }
 
     fn stop(mut self) -> Result<()> {

@@ -4,7 +4,7 @@ mod chains;
 mod work;
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use virtfs_p9::{Export, Ids, Launch, Machine, ProxyHelper, Qemu, Session};
@@ -14,7 +14,7 @@ use crate::error::{Error, Result, at};
 use crate::mounts::{Size, make_open, small_files};
 use crate::place::{Place, set_mode};
 use crate::results::{Group, Unit};
-use crate::seat::{CLIENT, Server, run_words};
+use crate::seat::{CLIENT, run_words};
 
 pub(crate) use work::Kind;
 
@@ -86,7 +86,6 @@ pub(crate) struct Seat {
     view: Option<String>,
     // After the machine: dropped when QEMU is gone.
     _helper: Option<ProxyHelper>,
-    _server: Option<Server>,
 }
 
 impl Seat {
@@ -98,7 +97,7 @@ impl Seat {
         };
         let export = place.export();
         let mut launch = Launch::new();
-        let (mut helper, mut server, mut view) = (None, None, None);
+        let (mut helper, mut view) = (None, None);
         let share = match contender {
             Contender::Proxy => {
                 let started = ProxyHelper::start(&export, Ids::ROOT).map_err(failed)?;
@@ -106,14 +105,10 @@ impl Seat {
                 helper = Some(started);
                 share
             }
-            Contender::Bindfs | Contender::PassthroughHp => {
-                let log = File::create(place.log()).map_err(at("making", &place.log()))?;
-                let started = Server::start(contender, place, &log)?;
-                let share = Export::local("share", started.mount_point());
-                server = Some(started);
-                share
-            }
-            Contender::Native | Contender::View(_) => Export::local("share", export.clone()),
+            Contender::Native
+            | Contender::View(_)
+            | Contender::Bindfs
+            | Contender::PassthroughHp => Export::local("share", export.clone()),
         };
         if let Contender::View(mode) = contender {
             let (words, name): (Vec<OsString>, _) = run_words(mode, &export, &[]);
@@ -134,7 +129,6 @@ impl Seat {
             machine,
             view,
             _helper: helper,
-            _server: server,
         })
     }
 
