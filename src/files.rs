@@ -14,9 +14,14 @@ const TEXT_MAX: u64 = 16 << 20;
 ///
 /// Why not, in words, with the line of what is not UTF-8.
 pub(crate) fn text(file: &Path) -> Result<String, String> {
+    text_of(File::open(file).map_err(|error| error.to_string())?)
+}
+
+/// As [`text`], of a file that is open.
+pub(crate) fn text_of(file: File) -> Result<String, String> {
     let mut bytes = Vec::new();
-    File::open(file)
-        .and_then(|file| file.take(TEXT_MAX + 1).read_to_end(&mut bytes))
+    file.take(TEXT_MAX + 1)
+        .read_to_end(&mut bytes)
         .map_err(|error| error.to_string())?;
     if bytes.len() as u64 > TEXT_MAX {
         return Err(format!("it has more than {} MiB", TEXT_MAX >> 20));

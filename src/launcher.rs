@@ -179,6 +179,7 @@ fn describe(plan: &Plan, view: &ViewPlan) -> State {
         init: None,
         warden: None,
         registrar: None,
+        mount: None,
         data: view.data.word().to_owned(),
         submounts: view.submounts.seen(),
     }
@@ -302,14 +303,16 @@ impl Launcher {
                     init,
                     wardens,
                     registrars,
+                    mounts,
                 },
                 _,
             )) => {
-                let started = wardens.into_iter().zip(registrars);
-                for (state, (warden, registrar)) in self.states.iter_mut().zip(started) {
+                let started = wardens.into_iter().zip(registrars).zip(mounts);
+                for (state, ((warden, registrar), mount)) in self.states.iter_mut().zip(started) {
                     state.init = init;
                     state.warden = Some(warden);
                     state.registrar = registrar;
+                    state.mount = Some(mount);
                     rundir::record(state)?;
                     tracing::debug!(view = state.view, "answers");
                 }

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Class, Error, Result};
 use crate::sys;
 
+/// The most bytes of a message: a view's numbers take some forty, and a start may have many views.
+const LONGEST: usize = 16 * 1024;
+
 /// One message.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
@@ -25,6 +28,8 @@ pub(crate) enum Report {
         wardens: Vec<i32>,
         /// Of views that have one.
         registrars: Vec<Option<i32>>,
+        /// Ids of the views' mounts.
+        mounts: Vec<u64>,
     },
     /// The client runs; a pidfd comes along.
     ClientStarted,
@@ -147,7 +152,7 @@ impl AsRawFd for Reporter {
 impl Reports {
     /// The next message; `None` when every sender is gone.
     pub(crate) fn next(&self) -> Option<(Report, Option<OwnedFd>)> {
-        let mut text = [0u8; 4096];
+        let mut text = [0u8; LONGEST];
         let mut space = nix::cmsg_space!(RawFd);
         let (len, fd) = {
             let mut parts = [IoSliceMut::new(&mut text)];

@@ -51,6 +51,9 @@ pub(crate) struct State {
     /// Of a view whose file data may go past its mediator.
     #[serde(default)]
     pub(crate) registrar: Option<i32>,
+    /// The id of its mount (proc_pid_mountinfo(5)). Absent while the view starts.
+    #[serde(default)]
+    pub(crate) mount: Option<u64>,
     /// `--data`.
     #[serde(default)]
     pub(crate) data: String,

@@ -129,6 +129,7 @@ fn raise_inner(plan: &mut Plan, given: &mut Given) -> Result<(stage::Spawned, Si
                 .iter()
                 .map(|view| Some(view.registrar.as_ref()?.pid().as_raw()))
                 .collect(),
+            mounts: spawned.views.iter().map(|view| view.mount_id).collect(),
         },
         None,
     );

@@ -189,7 +189,8 @@ fn place(view: &Lying<'_>, table: &mounts::Table) -> Result<OwnedFd> {
                  show in other namespaces",
                 mount.point.display()
             ),
-            "libvirt makes such mounts slaves of the host's: see `namespaces` in qemu.conf",
+            "set `namespaces = [ \"mount\" ]` in qemu.conf and restart libvirtd: it makes such mounts slaves \
+             of the host's",
         )),
         None => Err(Error::new(
             Class::Mount,
@@ -273,7 +274,10 @@ fn verify_namespace(peer: &Peer) -> Result<()> {
     match other {
         None => Ok(()),
         Some(other) => Err(refused(
-            format!("process {other} is in the mount namespace of process {pid} as well"),
+            format!(
+                "process {other} ({}) is in the mount namespace of process {pid} as well",
+                comm(other)
+            ),
             "QEMU needs one of its own: `namespaces = [ \"mount\" ]` in qemu.conf, which is libvirt's \
              default",
         )),
@@ -294,6 +298,14 @@ fn is_in(pid: i32, namespace: (u64, u64), mounts: &mounts::Table) -> bool {
         // It has ended.
         Err(_) => false,
     }
+}
+
+/// A process's name, which it may have chosen itself.
+fn comm(pid: i32) -> String {
+    let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    String::from_utf8_lossy(name.trim_ascii_end())
+        .escape_debug()
+        .to_string()
 }
 
 /// Device and inode of a namespace by its file in /proc.

@@ -96,22 +96,27 @@ pub(crate) fn disarm(domain: &str) -> Result<bool> {
 ///
 /// Configuration: the records cannot be listed, or are not root's alone.
 pub(crate) fn all() -> Result<Vec<Armed>> {
-    all_of(ARMED)
+    // One that is of no use: nobody attaches by it.
+    all_of(ARMED, |error| {
+        tracing::debug!("{error}");
+        Ok(())
+    })
 }
 
 /// Another domain that is about to start, or runs, as this uid.
 ///
 /// # Errors
 ///
-/// As [`all`].
+/// As [`all`]; a record that cannot be read may be of this uid.
 pub(crate) fn another_of(domain: &str, uid: u32) -> Result<Option<String>> {
-    let mut all = all_of(ARMED)?;
-    all.append(&mut all_of(ATTACHED)?);
+    let mut all = all_of(ARMED, Err)?;
+    all.append(&mut all_of(ATTACHED, Err)?);
     let another = |armed: &Armed| armed.uid == uid && armed.file.domain != domain;
     Ok(all.into_iter().find(another).map(|armed| armed.file.domain))
 }
 
-fn all_of(kind: &str) -> Result<Vec<Armed>> {
+/// `unread` decides about a record that is there and cannot be understood.
+fn all_of(kind: &str, unread: impl Fn(Error) -> Result<()>) -> Result<Vec<Armed>> {
     let directory = Path::new(RUN).join(kind);
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,
@@ -128,8 +133,12 @@ fn all_of(kind: &str) -> Result<Vec<Armed>> {
         {
             match read(&path) {
                 Ok(armed) => found.push(armed),
-                // Disarmed meanwhile, or of no use: nobody attaches by it.
-                Err(error) => tracing::debug!("{error}"),
+                // Disarmed meanwhile.
+                Err(_) if !path.exists() => {}
+                Err(error) => unread(error.cure(format!(
+                    "if its domain does not run, remove {}",
+                    path.display()
+                )))?,
             }
         }
     }
@@ -146,7 +155,8 @@ pub(crate) fn claim(domain: &str) -> Result<()> {
     fs::rename(&from, &to).map_err(|error| {
         if error.kind() == io::ErrorKind::NotFound {
             let what = format!("domain '{domain}' has its views already, or is not about to start");
-            Error::new(Class::Configuration, what, "")
+            let cure = format!("shut it down and start it again (virsh start {domain})");
+            Error::new(Class::Configuration, what, cure)
         } else {
             failed(&from, &error)
         }

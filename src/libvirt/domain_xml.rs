@@ -19,6 +19,8 @@ pub(crate) struct DomainXml {
     pub(crate) label: Label,
     /// Directories that QEMU's own file server shares.
     pub(crate) shares: Vec<Share>,
+    /// libvirt runs qemu-pr-helper for it: `<reservations managed='yes'>`.
+    managed_reservations: bool,
 }
 
 /// As whom QEMU runs by the domain's own word.
@@ -77,7 +79,30 @@ impl DomainXml {
                 .filter(|node| node.has_tag_name("filesystem"))
                 .filter_map(share)
                 .collect(),
+            managed_reservations: devices
+                .into_iter()
+                .flat_map(|devices| devices.descendants())
+                .filter(|node| node.has_tag_name("reservations"))
+                .any(|node| node.attribute("managed") == Some("yes")),
         })
+    }
+
+    /// libvirt starts qemu-pr-helper, as root, in QEMU's mount namespace before QEMU (qemuProcessLaunch
+    /// in its source; not run): it would see the views, and no view is laid where somebody else is.
+    ///
+    /// # Errors
+    ///
+    /// Configuration: the domain has one.
+    pub(crate) fn refuse_managed_reservations(&self) -> Result<()> {
+        if !self.managed_reservations {
+            return Ok(());
+        }
+        Err(Error::new(
+            Class::Configuration,
+            "a disk of it has <reservations managed='yes'>: libvirt runs qemu-pr-helper in QEMU's mount \
+             namespace, where nobody else may be",
+            "run qemu-pr-helper yourself, and name its socket in <reservations managed='no'>",
+        ))
     }
 
     /// Whether QEMU is started by way of our wrapper, whichever link leads to it.
@@ -204,6 +229,26 @@ mod tests {
         );
         let client = web.client().unwrap();
         assert_eq!((client.uid, client.gid), (2_000_001_001, 2_000_001_002));
+    }
+
+    #[test]
+    fn helper_in_qemus_namespace_is_refused() {
+        let disk = |managed: &str| {
+            let disk = format!(
+                "<disk type='block' device='lun'><source dev='/dev/sdx'><reservations \
+                 type='unix' managed='{managed}'/></source><target dev='sda'/></disk></devices>"
+            );
+            DomainXml::parse(&WEB.replace("</devices>", &disk)).unwrap()
+        };
+        assert!(
+            DomainXml::parse(WEB)
+                .unwrap()
+                .refuse_managed_reservations()
+                .is_ok()
+        );
+        assert!(disk("no").refuse_managed_reservations().is_ok());
+        let told = disk("yes").refuse_managed_reservations().unwrap_err();
+        assert!(told.to_string().contains("qemu-pr-helper"), "{told}");
     }
 
     #[test]

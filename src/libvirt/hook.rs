@@ -7,14 +7,17 @@ use std::ffi::OsStr;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket,
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, setsockopt, socket,
+    sockopt,
 };
+use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use crate::error::{Class, Error, Result};
 use crate::libvirt::armed;
-use crate::libvirt::domain_file::{self, DIRECTORY, DomainFile};
+use crate::libvirt::domain_file::{self, DIRECTORY, DomainFile, View};
 use crate::libvirt::domain_xml::DomainXml;
 use crate::libvirt::qemu_conf::QemuConf;
 use crate::plan;
@@ -114,6 +117,7 @@ fn agree(file: &DomainFile, xml: &DomainXml) -> Result<()> {
             "`virtfs-mediator libvirt enable` sets it; without views, remove the file (`... disable`)",
         ));
     }
+    xml.refuse_managed_reservations()?;
     let (wanted, found) = (file.client.ids()?, xml.client()?);
     if (wanted.uid, wanted.gid) != (found.uid, found.gid) {
         return Err(config(
@@ -121,7 +125,7 @@ fn agree(file: &DomainFile, xml: &DomainXml) -> Result<()> {
                 "its DAC label says {}:{}, {path} says {}:{}",
                 found.uid, found.gid, wanted.uid, wanted.gid
             ),
-            "make them the same",
+            enable(file),
         ));
     }
     let unviewed = xml
@@ -135,17 +139,18 @@ fn agree(file: &DomainFile, xml: &DomainXml) -> Result<()> {
                 "its <filesystem> of {} has no view in {path}",
                 share.source.display()
             ),
-            "add a [[view]] with this `export`",
+            enable(file),
         ));
     }
-    let unused = file
-        .views
-        .iter()
-        .find(|view| xml.shares.iter().all(|share| share.source != view.export));
+    let unshared = |view: &&View| {
+        let mut shares = xml.shares.iter().filter(|share| share.passthrough);
+        shares.all(|share| share.source != view.export)
+    };
+    let unused = file.views.iter().find(unshared);
     if let Some(view) = unused {
         return Err(config(
             format!(
-                "view '{}' of {path} is of {}, which no <filesystem> shares",
+                "view '{}' of {path} is of {}, which no <filesystem> with accessmode='passthrough' shares",
                 view.name,
                 view.export.display()
             ),
@@ -153,6 +158,13 @@ fn agree(file: &DomainFile, xml: &DomainXml) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+fn enable(file: &DomainFile) -> String {
+    format!(
+        "virtfs-mediator libvirt enable {}, or make them the same by hand",
+        file.domain
+    )
 }
 
 /// A user of its own is the wall between a domain's QEMU and the others'.
@@ -208,8 +220,19 @@ pub(crate) fn await_service() -> Result<()> {
     };
     let flags = SockFlag::SOCK_CLOEXEC;
     let connection = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
-        .and_then(|fd| connect(fd.as_raw_fd(), &UnixAddr::new(SOCKET)?).map(|()| fd))
-        .map_err(|errno| failed(&errno.desc()))?;
+        .and_then(|fd| {
+            // connect(2) waits as long while others queue before us (unix(7)).
+            let limit = TimeVal::milliseconds(SERVICE_MS.into());
+            setsockopt(&fd, sockopt::SendTimeout, &limit)?;
+            connect(fd.as_raw_fd(), &UnixAddr::new(SOCKET)?).map(|()| fd)
+        })
+        .map_err(|errno| {
+            if errno == Errno::EAGAIN {
+                failed(&"the service does not answer")
+            } else {
+                failed(&errno.desc())
+            }
+        })?;
     send(connection.as_raw_fd(), PING, MsgFlags::MSG_NOSIGNAL)
         .map_err(|errno| failed(&errno.desc()))?;
     let mut fds = [PollFd::new(connection.as_fd(), PollFlags::POLLIN)];

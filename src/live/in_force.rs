@@ -1,6 +1,7 @@
 //! The policy in force, as root recorded it: the mediator is not asked for it.
 
 use std::cell::RefCell;
+use std::fs::File;
 use std::path::Path;
 
 use virtfs_mediator_core::control::Names;
@@ -9,6 +10,7 @@ use virtfs_mediator_core::policy::{Policy, Users};
 use crate::control::rundir::State;
 use crate::error::{Class, Error, Result};
 use crate::files;
+use crate::live::origin::Origin;
 use crate::policies::Host;
 
 /// A policy with its text and the ids of whoever it names.
@@ -19,6 +21,8 @@ pub(crate) struct Text {
     pub(crate) text: String,
     pub(crate) names: Names,
     pub(crate) policy: Policy,
+    /// The file that it was read from, if it was.
+    pub(crate) origin: Option<Origin>,
 }
 
 /// The host's user database, remembering what was found.
@@ -47,14 +51,22 @@ impl Text {
     /// Configuration: it cannot be read, or every mistake in it with line and column.
     pub(crate) fn read(file: &Path) -> Result<Self> {
         let shown = file.display().to_string();
-        let text = files::text(file).map_err(|error| {
+        let read = || {
+            let open = File::open(file).map_err(|error| error.to_string())?;
+            let origin = Origin::of(&shown, &open).map_err(|error| error.to_string())?;
+            Ok((origin, files::text_of(open)?))
+        };
+        let (origin, text) = read().map_err(|why: String| {
             Error::new(
                 Class::Configuration,
-                format!("policy {shown}: {error}"),
+                format!("policy {shown}: {why}"),
                 "name a policy file (`virtfs-mediator policy init readonly >FILE` makes one to start from)",
             )
         })?;
-        Self::of(&shown, text)
+        Ok(Self {
+            origin: Some(origin),
+            ..Self::of(&shown, text)?
+        })
     }
 
     /// Understands a policy's text.
@@ -71,6 +83,7 @@ impl Text {
             text,
             names: asked.0.into_inner(),
             policy,
+            origin: None,
         })
     }
 
@@ -82,6 +95,7 @@ impl Text {
                 text: String::new(),
                 names: Names::default(),
                 policy: Policy::parity(),
+                origin: None,
             });
         };
         let file = match &state.policy {

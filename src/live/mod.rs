@@ -4,6 +4,7 @@
 
 pub(crate) mod in_force;
 pub(crate) mod link;
+pub(crate) mod origin;
 pub(crate) mod record;
 pub(crate) mod reload;
 pub(crate) mod trace;

@@ -10,7 +10,7 @@ use crate::error::{Class, Error, Result};
 use crate::live::in_force::Text;
 use crate::live::link::{Link, failed, printable};
 use crate::output::outln;
-use crate::plan;
+use crate::{mounts, plan};
 
 /// Longer than a mediator waits for requests of the old policy, and time to drop caches.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -78,7 +78,8 @@ pub(crate) struct Loaded {
 ///
 /// # Errors
 ///
-/// Configuration: it speaks of another export, or needs walls that the view does not have. Mount:
+/// Configuration: it speaks of another export, lies where a guest could change it, or needs walls that
+/// the view does not have. Mount:
 /// the mediator does not answer. The old policy stays in force unless the message says otherwise.
 pub(crate) fn put_in_force(
     state: &mut State,
@@ -87,6 +88,14 @@ pub(crate) fn put_in_force(
     dry_run: bool,
 ) -> Result<Loaded> {
     plan::refuse_other_export(&state.export, &text.policy)?;
+    if let Some(origin) = &text.origin {
+        let mut shared = mounts::Table::read()?.places_of(&state.export);
+        shared.push(state.at.clone());
+        origin.refuse_shared(&shared)?;
+        if state.peer.is_some() {
+            origin.refuse_others()?;
+        }
+    }
     plan::warn_of_observing(&state.export, &text.policy);
     let question = Question::Reload {
         policy: text.text.clone(),

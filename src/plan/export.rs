@@ -17,6 +17,11 @@ use crate::plan::{ViewPlan, config};
 use crate::submounts::{Submounts, is_kernels_own, is_view};
 use crate::{mounts, view_name};
 
+/// Root too is refused where it has no capability that goes past mode bits, as in the units that are shipped.
+const NO_WAY: &str = "a directory above it may not be searched by root without a capability: `chmod o+x` \
+                      it (g+x if its group is root's), or give the service one (`systemctl edit`, [Service] \
+                      CapabilityBoundingSet=CAP_DAC_READ_SEARCH)";
+
 /// What is wanted of one export.
 pub(crate) struct Wish<'a> {
     /// Derived from the export if it is not given.
@@ -84,12 +89,12 @@ pub(super) fn view(
         .policy
         .as_ref()
         .map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone()));
-    let (mut policy, policy_text) = match &policy_file {
+    let (mut policy, policy_text, policy_origin) = match &policy_file {
         Some(file) => {
             let read = Text::read(file)?;
-            (read.policy, Some(read.text))
+            (read.policy, Some(read.text), read.origin)
         }
-        None => (Policy::parity(), None),
+        None => (Policy::parity(), None, None),
     };
     if wish.readonly {
         policy.set_readonly();
@@ -123,6 +128,7 @@ pub(super) fn view(
         data: wish.data.into(),
         policy_file,
         policy_text,
+        policy_origin,
         readonly: wish.readonly,
     })
 }
@@ -185,10 +191,11 @@ pub(crate) fn split_policy(export: &OsStr) -> (PathBuf, Option<PathBuf>) {
 pub(crate) fn open_directory(typed: &Path, what: &str) -> Result<(PathBuf, OwnedFd)> {
     let shown = typed.display();
     let failed = |errno: rustix::io::Errno| {
-        config(
-            format!("{what} {shown}: {errno}"),
-            "name a directory that exists",
-        )
+        let cure = match errno {
+            rustix::io::Errno::ACCESS => NO_WAY,
+            _ => "name a directory that exists",
+        };
+        config(format!("{what} {shown}: {errno}"), cure)
     };
     // Opened before it is looked at: what is checked, and whose path is told, is what is used.
     // Without a trailing slash, which would have the kernel follow a link in spite of O_NOFOLLOW.

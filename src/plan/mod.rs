@@ -1,7 +1,9 @@
 //! From what was typed to what is meant: looked up once, early, before any privileged act.
 //!
-//! [`export`] looks at the directories that are to be shared, [`client`] at who is to use them.
+//! [`export`] looks at the directories that are to be shared, [`above`] at those above them, [`client`] at
+//! who is to use them.
 
+mod above;
 pub(crate) mod client;
 mod export;
 
@@ -20,9 +22,11 @@ use crate::launch::inside::Inside;
 use crate::launch::isolate::{self, Bind};
 use crate::launch::peer::Peer;
 use crate::libvirt::domain_file::DomainFile;
+use crate::live::origin::Origin;
 use crate::submounts::Submounts;
 use crate::{mounts, sys};
 
+pub(crate) use above::others_may_rename;
 pub(crate) use client::{ClientCommand, ClientProcess, refuse_inherited_directories};
 pub(crate) use export::{
     Wish, open_directory, refuse_other_export, refuse_unfit_export, refuse_unmapped_root,
@@ -80,6 +84,8 @@ pub(crate) struct ViewPlan {
     pub(crate) policy_file: Option<PathBuf>,
     /// What was in it.
     pub(crate) policy_text: Option<String>,
+    /// Where that file lies, and whose it is.
+    pub(crate) policy_origin: Option<Origin>,
     /// `--readonly`.
     pub(crate) readonly: bool,
 }
@@ -124,6 +130,7 @@ pub(crate) fn plan(
     let isolate = if options.isolate {
         Some(binds(options, &looked.views, &looked.table)?)
     } else {
+        looked.views.iter().for_each(warn_of_renames);
         None
     };
     // Last: a start that is refused for another reason leaves no file behind.
@@ -169,6 +176,11 @@ pub(crate) fn for_peer(
         readonly: view.readonly,
     });
     let looked = look(wishes, &process)?;
+    let mut origins = looked
+        .views
+        .iter()
+        .filter_map(|view| view.policy_origin.as_ref());
+    origins.try_for_each(Origin::refuse_others)?;
     let mediator = mediator(mediator_user, &client)?;
     let audit: Vec<OsString> = domain.audit.iter().map(OsString::from).collect();
     let audit = Sinks::open(&audit, &looked.shared_places())?;
@@ -220,7 +232,26 @@ fn look<'a>(wishes: impl Iterator<Item = Wish<'a>>, process: &ClientProcess) -> 
         client::refuse_inherited_descriptors(&handed_on, &view, &table)?;
         views.push(view);
     }
-    Ok(Looked { views, table })
+    let looked = Looked { views, table };
+    let shared = looked.shared_places();
+    for view in &looked.views {
+        if let Some(origin) = &view.policy_origin {
+            origin.refuse_shared(&shared)?;
+        }
+    }
+    Ok(looked)
+}
+
+/// Without a root of its own, a client looks its view up by a path that is the host's too: one that opens
+/// it after a rename above gets what the path leads to by then, as its own user.
+fn warn_of_renames(view: &ViewPlan) {
+    if let Some(above) = others_may_rename(&view.at) {
+        tracing::warn!(
+            view = %view.at.display(), directory = %above.display(),
+            "others than root may rename what is in this directory, and so lead the client past its \
+             view: use --isolate, or share a directory below directories of root's alone"
+        );
+    }
 }
 
 fn mediator(asked: Option<&str>, client: &Ids) -> Result<Ids> {

@@ -83,7 +83,10 @@ impl Asker {
     ///
     /// Configuration: none, and why.
     pub(crate) fn domain<'a>(&self, armed: &'a [Armed], walls: Walls) -> Result<&'a Armed> {
-        let mut why = refused("no domain with its user is about to start");
+        let mut why = refused("no domain with its user is about to start").cure(
+            "nobody but libvirt starts this program; if it did (`virsh start`), its hook did not run: \
+             virtfs-mediator doctor --libvirt",
+        );
         for domain in armed.iter().filter(|domain| domain.uid == self.uid) {
             match self.verify(domain, walls) {
                 Ok(()) => return Ok(domain),

@@ -3,7 +3,8 @@
 
 use std::fmt;
 use std::os::fd::{AsFd as _, OwnedFd, RawFd};
-use std::time::Duration;
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
@@ -19,8 +20,12 @@ use crate::serve::protocol::{ANSWER_MAX, NO, YES};
 use crate::serve::service::answer;
 use crate::sys;
 
-/// How long a view of the domain's last start may take to end.
+/// How long the views of the domain's last start may take to end, all together: the wrapper waits for
+/// all views of this one no longer than twenty seconds.
 const LAST_START: Duration = Duration::from_secs(5);
+
+/// The most characters of a reason: libvirt shows them.
+const TOLD_MAX: usize = 512;
 
 const NAME: &std::ffi::CStr = c"virtfs-mediator";
 
@@ -60,17 +65,16 @@ pub(crate) fn attach(options: &Options, inside: &'static dyn Inside) -> Result<u
     }
     let domain = &options.domain;
     match views(domain, peer, options.mediator_user.as_deref(), inside) {
-        Ok(armed) => {
-            let emulator = armed.file.emulator.display().to_string();
-            answer(connection.as_fd(), YES, &emulator);
+        Ok(yes) => {
+            answer(connection.as_fd(), YES, &yes);
             Ok(0)
         }
         Err(error) => {
             // A policy's mistakes have lines of their own.
             let text = error.to_string();
             let lines: Vec<&str> = text.lines().map(str::trim).collect();
-            let told: String = lines.join("; ").chars().take(ANSWER_MAX / 8).collect();
-            answer(connection.as_fd(), NO, &told);
+            let told: String = lines.join("; ").chars().take(TOLD_MAX).collect();
+            answer(connection.as_fd(), NO, told.as_bytes());
             Err(Error::new(
                 error.class(),
                 format!("domain '{domain}': {error}"),
@@ -80,19 +84,20 @@ pub(crate) fn attach(options: &Options, inside: &'static dyn Inside) -> Result<u
     }
 }
 
-/// Lays all views of the domain; they are there, and answer, when this returns.
+/// Lays all views of the domain; they are there, and answer, when this returns what the wrapper is told.
 fn views(
     domain: &str,
     pidfd: OwnedFd,
     mediator_user: Option<&str>,
     inside: &'static dyn Inside,
-) -> Result<Armed> {
+) -> Result<Vec<u8>> {
     let armed = armed::claimed(domain)?;
     let pid = pid_of(&pidfd)?;
     let client = armed.ids();
     let peer = Peer::look(pid, pidfd, &client)?;
+    let until = Instant::now() + LAST_START;
     for view in &armed.file.views {
-        await_last(&view.name)?;
+        await_last(&view.name, until)?;
     }
     let plan = plan::for_peer(&armed.file, client, peer, mediator_user, inside)?;
     let shown: Vec<String> = plan.views.iter().map(|view| view.name.clone()).collect();
@@ -107,7 +112,29 @@ fn views(
         "domain '{domain}': {} laid into the mount namespace of process {pid}",
         Views(&shown)
     );
-    Ok(armed)
+    yes(&armed)
+}
+
+/// The emulator, and by which mounts the wrapper knows the views.
+fn yes(armed: &Armed) -> Result<Vec<u8>> {
+    let mut text = armed.file.emulator.as_os_str().as_bytes().to_vec();
+    for view in &armed.file.views {
+        let mount = rundir::load(&view.name)?.mount;
+        let mount = mount.ok_or_else(|| {
+            let what = format!("view '{}' has ended", view.name);
+            Error::new(Class::Mount, what, "its log says why")
+        })?;
+        text.extend(format!("\0{mount} ").bytes());
+        text.extend(view.export.as_os_str().as_bytes());
+    }
+    if YES.len() + text.len() > ANSWER_MAX {
+        return Err(Error::new(
+            Class::Configuration,
+            format!("the paths of its views have more than {ANSWER_MAX} bytes"),
+            "share fewer directories, or such with shorter paths",
+        ));
+    }
+    Ok(text)
 }
 
 /// The peer's number, by its pidfd: -1 once it has been reaped.
@@ -119,7 +146,7 @@ fn pid_of(pidfd: &OwnedFd) -> Result<i32> {
 }
 
 /// The last start's QEMU has ended: its view is about to, and then its name is free.
-fn await_last(view: &str) -> Result<()> {
+fn await_last(view: &str, until: Instant) -> Result<()> {
     let Ok(state) = rundir::load(view) else {
         return Ok(());
     };
@@ -127,7 +154,8 @@ fn await_last(view: &str) -> Result<()> {
         // `rundir::claim` tells that the name is taken.
         return Ok(());
     }
-    let limit = u16::try_from(LAST_START.as_millis()).unwrap_or(u16::MAX);
+    let left = until.saturating_duration_since(Instant::now());
+    let limit = u16::try_from(left.as_millis()).unwrap_or(u16::MAX);
     match rundir::watch(&state.keeper) {
         Some(keeper) if !rundir::await_end(&keeper, limit) => Err(Error::new(
             Class::Mount,
@@ -135,7 +163,7 @@ fn await_last(view: &str) -> Result<()> {
                 "view '{view}' of the last start has not ended: its keeper is process {}",
                 state.keeper.pid
             ),
-            "",
+            format!("virtfs-mediator unmount --force {view}, then start the domain again"),
         )),
         Some(_) | None => Ok(()),
     }

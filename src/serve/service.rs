@@ -265,7 +265,7 @@ impl<'a> Service<'a> {
             Err(_) => &[],
         };
         if heard == PING && who.uid == 0 {
-            answer(connection.as_fd(), YES, "");
+            answer(connection.as_fd(), YES, b"");
             return;
         }
         if heard.is_empty() {
@@ -350,13 +350,13 @@ impl<'a> Service<'a> {
     /// Closes a connection; the log has `why`, the asker is told `told`.
     fn refuse(&mut self, connection: &OwnedFd, who: Asker, why: &str, told: &str) {
         self.refusals.tell(who, why);
-        answer(connection.as_fd(), NO, told);
+        answer(connection.as_fd(), NO, told.as_bytes());
     }
 }
 
 /// Answers a connection, which may be gone or not read: nobody waits for it.
-pub(super) fn answer(connection: BorrowedFd<'_>, word: &[u8], rest: &str) {
-    let message = [word, rest.as_bytes()].concat();
+pub(super) fn answer(connection: BorrowedFd<'_>, word: &[u8], rest: &[u8]) {
+    let message = [word, rest].concat();
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     if let Err(errno) = send(connection.as_raw_fd(), &message, flags) {
         tracing::debug!("an asker did not wait for its answer: {errno}");

@@ -240,6 +240,12 @@ fn reload_of_a_policy_with_mistakes_changes_nothing_and_names_them() {
     let output = ours(["reload", &view.name]);
     assert_eq!(output.status.code(), Some(78), "{output:?}");
     assert!(stderr(&output).contains("set-id"), "{output:?}");
+    // What a guest could change.
+    let inside = site.export.path().join("policy.toml");
+    fs::write(&inside, ALLOW).unwrap();
+    let output = ours(["reload", &view.name, "--policy", &shown(&inside)]);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    assert!(stderr(&output).contains("which is shared"), "{output:?}");
     // Tried only.
     site.set(ALLOW);
     let output = ours(["reload", "--dry-run", &view.name]);

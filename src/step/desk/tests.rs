@@ -31,6 +31,7 @@ fn desk() -> (Desk, UnixStream, crossbeam_channel::Sender<Line>) {
         init: None,
         warden: None,
         registrar: None,
+        mount: None,
         data: String::new(),
         submounts: Vec::new(),
     };

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::attach::lab::{Domain, Lab, UUID, WRAPPER};
-use crate::common::{Export, code, stderr};
+use crate::common::{Export, Lines, code, stderr};
 
 /// A domain that has nothing to do with us.
 const OTHER: &str = "<domain type='qemu'><name>other</name>\
@@ -59,7 +59,17 @@ fn domain_whose_file_and_xml_disagree_is_refused() {
             "accessmode='passthrough'><source dir='/x",
             "has no view",
         ),
-        ("type='mount'", "type='ram'", "which no <filesystem> shares"),
+        ("type='mount'", "type='ram'", "which no <filesystem> with"),
+        (
+            "'passthrough'",
+            "'mapped'",
+            "accessmode='passthrough' shares",
+        ),
+        (
+            "</devices>",
+            "<disk><source dev='/dev/sdx'><reservations managed='yes'/></source></disk></devices>",
+            "qemu-pr-helper",
+        ),
         ("</domain>", "", "the domain's XML:"),
     ] {
         let changed = xml.replace(from, to);
@@ -269,4 +279,41 @@ fn user_of_another_domain_is_refused_whatever_the_files_say() {
     let ended = lab.hook("other", "release", "end", &other.xml());
     assert!(ended.status.success(), "{}", stderr(&ended));
     lab.arm(&web);
+}
+
+/// A record that cannot be read may be of the same user: whoever has that one reaches this one's views.
+#[test]
+fn record_that_cannot_be_read_ends_a_start() {
+    let (lab, export) = (Lab::serving(), Export::new());
+    let web = Domain::new("web", [&export]);
+    lab.arm(&web);
+    let ended = lab.hook("web", "release", "end", &web.xml());
+    assert!(ended.status.success());
+    let record = "/run/virtfs-mediator-libvirt/attached/other.json";
+    fs::write(lab.path(record), "{").unwrap();
+    refused(&lab, "web", &web.xml(), &format!("remove {record}"));
+    fs::remove_file(lab.path(record)).unwrap();
+    lab.arm(&web);
+}
+
+/// A service that takes no connection keeps libvirtd from nothing but this start, and not for ever.
+#[test]
+fn service_that_takes_no_connection_is_not_waited_for_without_end() {
+    let (lab, export) = (Lab::new(), Export::new());
+    let web = Domain::new("web", [&export]);
+    lab.define(&web);
+    let listener = "use Socket; my $at = sockaddr_un('/run/virtfs-mediator-attach.sock');
+socket(my $s, AF_UNIX, SOCK_SEQPACKET, 0); bind($s, $at); listen($s, 0); my @held; $| = 1;
+for (;;) { socket(my $c, AF_UNIX, SOCK_SEQPACKET | Socket::SOCK_NONBLOCK(), 0); connect($c, $at) or last; push @held, $c }
+print qq(ready\n); sleep 60";
+    let mut silent = lab
+        .command("perl")
+        .args(["-e", listener])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    Lines::of(silent.stdout.take().unwrap()).until("ready");
+    refused(&lab, "web", &web.xml(), "the service does not answer");
+    let _may_be_gone = silent.kill();
+    silent.wait().unwrap();
 }

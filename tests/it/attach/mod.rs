@@ -8,4 +8,6 @@ mod hook;
 mod lab;
 mod peers;
 mod refusals;
+mod renamed;
 mod views;
+mod wrapper;

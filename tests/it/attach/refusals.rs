@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use crate::attach::lab::{Domain, Lab, WRAPPER};
+use crate::attach::lab::{Domain, Lab};
 use crate::attach::peers::{BY_HAND, Start};
-use crate::common::{Export, LIMIT, Lines, await_that, shown, stderr, stdout};
+use crate::common::{Export, LIMIT, await_that, shown, stderr, stdout};
 
 /// A peer that is refused: what it was told, and what the log says.
 #[track_caller]
@@ -210,6 +210,16 @@ fn peers_that_are_not_as_libvirt_makes_them_are_refused() {
             "lies on a mount that the client does not see",
         ),
         (
+            "ids of another besides those that it connects with",
+            Start {
+                before: "exec setpriv --ruid=61309 --euid=61301 --regid=61302 --clear-groups \
+                         --inh-caps=-all --no-new-privs -- \"$@\""
+                    .to_owned(),
+                ..Start::of(&domain)
+            },
+            "is not 61301:61302 in all of its ids",
+        ),
+        (
             "capabilities",
             Start {
                 before: "exec setpriv --reuid=61301 --regid=61302 --clear-groups \
@@ -227,7 +237,7 @@ fn peers_that_are_not_as_libvirt_makes_them_are_refused() {
         assert!(!lab.is_armed("odd"), "{what}");
         lab.assert_nothing_left("odd-0");
     }
-    // The ids of the process are not those that it connected with.
+    // And as libvirt makes it:
     lab.arm(&domain);
     Start::of(&domain).spawn(&lab).ready();
 }
@@ -268,137 +278,6 @@ fn words_that_are_none_and_askers_that_are_gone_get_nothing() {
     lab.assert_unseen();
 }
 
-/// Without the service, or without a view over each directory, the wrapper becomes nothing.
-#[test]
-fn wrapper_fails_closed() {
-    let (mut lab, export) = (Lab::new(), Export::new());
-    let domain = Domain::new("closed", [&export]);
-    let run = |lab: &Lab| {
-        let mut peer = Start::of(&domain).spawn(lab);
-        peer.end()
-    };
-    let (status, told) = run(&lab);
-    assert_eq!(status, 78);
-    assert!(
-        told.contains("/run/virtfs-mediator-attach.sock: No such file"),
-        "{told}"
-    );
-
-    // Somebody else listens there.
-    let listener = "use Socket; my $at = '/run/virtfs-mediator-attach.sock';
-socket(my $s, AF_UNIX, SOCK_SEQPACKET, 0); bind($s, sockaddr_un($at)); chmod 0666, $at;
-$( = $) = 61399; $< = $> = 61399; listen($s, 1); $| = 1; print qq(ready\n);
-accept(my $c, $s); recv($c, my $word, 100, 0); send($c, 'ok /bin/true', 0)";
-    let mut impostor = lab
-        .command("perl")
-        .args(["-e", listener])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    Lines::of(impostor.stdout.take().unwrap()).until("ready");
-    let (status, told) = run(&lab);
-    let _may_be_gone = impostor.kill();
-    impostor.wait().unwrap();
-    assert_eq!(status, 78);
-    assert!(told.contains("uid 61399 listens there"), "{told}");
-    fs::remove_file(lab.path("/run/virtfs-mediator-attach.sock")).unwrap();
-
-    // A directory that has no view, besides one that has.
-    lab.serve();
-    lab.arm(&domain);
-    let other = Export::new();
-    let mut start = Start::of(&domain);
-    start.shares.push(shown(other.path()));
-    let mut peer = start.spawn(&lab);
-    let (status, told) = peer.end();
-    assert_eq!(status, 78);
-    assert!(
-        told.contains(&format!("{} has no view", other.path().display())),
-        "{told}"
-    );
-    lab.assert_nothing_left("closed-0");
-}
-
-/// Libvirt asks an emulator what it can do: no share, so the emulator itself, with all that it was
-/// given.
-#[test]
-fn wrapper_without_a_share_becomes_the_emulator_untouched() {
-    let lab = Lab::new();
-    let mut command = lab.command("sh");
-    command.args(["-c", "exec 9</dev/null 7<&- ; A=b exec /run/emulators/env"]);
-    std::os::unix::fs::symlink("virtfs-mediator-qemu", lab.path("/run/emulators/env")).unwrap();
-    let output = command
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .output()
-        .unwrap();
-    let mut environment: Vec<String> = stdout(&output).lines().map(ToOwned::to_owned).collect();
-    environment.sort();
-    assert_eq!(environment, ["A=b", "PATH=/usr/bin:/bin", "PWD=/"]);
-
-    let version = lab.command(WRAPPER).arg("--version").output().unwrap();
-    assert!(String::from_utf8_lossy(&version.stdout).starts_with("QEMU emulator"));
-
-    // Descriptors: those that were open, and no more.
-    std::os::unix::fs::symlink("virtfs-mediator-qemu", lab.path("/run/emulators/ls")).unwrap();
-    let listed = |program: &str| {
-        let script = format!("exec 9</dev/null; exec {program} /proc/self/fd");
-        stdout(&lab.command("sh").args(["-c", &script]).output().unwrap())
-    };
-    let plain = listed("/usr/bin/ls");
-    assert!(plain.lines().any(|fd| fd == "9"), "{plain}");
-    assert_eq!(listed("/run/emulators/ls"), plain);
-
-    let named = lab
-        .command("/run/emulators/virtfs-mediator-qemu")
-        .output()
-        .unwrap();
-    assert_eq!(named.status.code(), Some(78));
-    assert!(String::from_utf8_lossy(&named.stderr).contains("call it by a link"));
-}
-
-/// What the emulator is given over exec by way of an attach.
-#[test]
-fn wrapper_with_a_share_hands_on_descriptors_and_words() {
-    let (lab, export) = (Lab::serving(), Export::new());
-    let mut domain = Domain::new("words2", [&export]);
-    domain.emulator = "/run/emulators/show";
-    fs::write(
-        lab.path(domain.emulator),
-        "#!/bin/sh\nfor word; do echo \"word $word\"; done\necho /proc/$$/fd/*\n",
-    )
-    .unwrap();
-    fs::set_permissions(
-        lab.path(domain.emulator),
-        std::os::unix::fs::PermissionsExt::from_mode(0o755),
-    )
-    .unwrap();
-    let share = format!(
-        "local,security_model=passthrough,path={}",
-        shown(export.path())
-    );
-    let told = |program: &str| {
-        lab.arm(&domain);
-        let mut command = Start::of(&domain).command(&lab);
-        command.args([program, "-a", "b c", "", "-fsdev", &share, "*"]);
-        let output = command.output().unwrap();
-        assert_eq!(stderr(&output), "");
-        stdout(&output)
-    };
-    let plain = told(domain.emulator);
-    let words = format!("word -a\nword b c\nword \nword -fsdev\nword {share}\nword *\n");
-    assert!(plain.starts_with(&words), "{plain}");
-    // But for the shell's own number, which is in the paths.
-    let numbers = |told: &str| -> Vec<String> {
-        let last = told.lines().last().unwrap().split(' ');
-        last.map(|path| path.rsplit('/').next().unwrap().to_owned())
-            .collect()
-    };
-    let attached = told(WRAPPER);
-    assert!(attached.starts_with(&words), "{attached}");
-    assert_eq!(numbers(&attached), numbers(&plain));
-}
-
 /// Whoever may rename a directory above the export could otherwise have the whole host shared: another
 /// domain's guest, if it shares that directory, or a local user.
 #[test]
@@ -435,4 +314,77 @@ fn export_below_a_directory_that_became_a_link_is_refused() {
     armed();
     let told = format!("{below} is {}", shown(&at("elsewhere/share")));
     refused(&lab, &start, &told, &told);
+}
+
+/// The unit gives the service no capability that goes past mode bits: what is below somebody's closed
+/// directory is out of its reach, and that is what is said.
+#[test]
+fn export_that_the_service_has_no_way_to_is_told_with_its_cure() {
+    let (mut lab, export) = (Lab::new(), Export::new());
+    lab.serve_by(|_| "exec setpriv --bounding-set=-dac_override,-dac_read_search -- \"$@\"");
+    let home = export.path().parent().unwrap();
+    std::os::unix::fs::chown(home, Some(61_301), None).unwrap();
+    let mode = |mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(home, mode).unwrap();
+    };
+    mode(0o700);
+    let domain = Domain::new("home", [&export]);
+    lab.arm(&domain);
+    let told = "chmod o+x";
+    refused(&lab, &Start::of(&domain), told, told);
+    lab.arm(&domain);
+    let told = "CapabilityBoundingSet=CAP_DAC_READ_SEARCH";
+    refused(&lab, &Start::of(&domain), told, told);
+    // Root's group is root's own: the directory's.
+    mode(0o711);
+    lab.arm(&domain);
+    Start::of(&domain).spawn(&lab).ready();
+}
+
+/// A policy that the guest could write, or another user, would be theirs from the next start on.
+#[test]
+fn policy_that_is_not_roots_alone_is_refused() {
+    let (lab, export) = (Lab::serving(), Export::new());
+    let domain = Domain::new("policy", [&export]);
+    let start = |policy: &std::path::Path| {
+        let file = format!("{}policy = \"{}\"\n", domain.file(), shown(policy));
+        fs::write(lab.path("/etc/virtfs-mediator/libvirt/policy.toml"), file).unwrap();
+        let armed = lab.hook("policy", "prepare", "begin", &domain.xml());
+        assert!(armed.status.success(), "{}", stderr(&armed));
+        Start::of(&domain)
+    };
+    let write = |path: &std::path::Path| fs::write(path, "default = \"allow\"\n").unwrap();
+    let (inside, beside) = (
+        export.path().join("policy.toml"),
+        export.beside("policy.toml"),
+    );
+    // By a link from outside too.
+    let link = export.beside("link.toml");
+    std::os::unix::fs::symlink(&inside, &link).unwrap();
+    write(&inside);
+    for path in [&inside, &link] {
+        // Root's alone, so that it is for its place that it is refused.
+        fs::set_permissions(
+            export.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
+        refused(&lab, &start(path), "which is shared", "which is shared");
+    }
+    write(&beside);
+    std::os::unix::fs::chown(&beside, Some(domain.uid), None).unwrap();
+    let others = "others than root may write";
+    refused(&lab, &start(&beside), others, others);
+    std::os::unix::fs::chown(&beside, Some(0), None).unwrap();
+    start(&beside).spawn(&lab).ready();
+
+    // Nor does `run` take one from inside.
+    let (share, inside) = (shown(export.path()), shown(&inside));
+    let client = "61301:61302";
+    let run = lab.ours(&[
+        "run", "--client", client, "--policy", &inside, &share, "--", "true",
+    ]);
+    assert_eq!(run.status.code(), Some(78));
+    assert!(stderr(&run).contains("which is shared"), "{}", stderr(&run));
 }

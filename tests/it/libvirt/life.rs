@@ -58,6 +58,31 @@ fn seen_by_qemu_alone(domain: &Domain<'_>, export: &Export) {
     assert_eq!(domain.lab.who_sees_view_at(export.path()).len(), 1);
 }
 
+/// QEMU's share is its view's mount by a descriptor that it inherited: no path is looked up again.
+#[track_caller]
+fn given_by_descriptor(domain: &Domain<'_>, export: &Export) {
+    let (lab, qemu) = (domain.lab, domain.qemu());
+    let read = |file: &str| fs::read_to_string(lab.proc(qemu, file)).unwrap();
+    let words = read("cmdline");
+    let share = words
+        .split('\0')
+        .find(|word| word.starts_with("local,"))
+        .unwrap();
+    let (before, fd) = share.rsplit_once("path=/proc/self/fd/").unwrap();
+    assert!(before.contains("security_model=passthrough,"), "{share}");
+    let info = read(&format!("fdinfo/{fd}"));
+    let mount = info
+        .lines()
+        .find_map(|line| line.strip_prefix("mnt_id:"))
+        .unwrap();
+    let mounts = read("mountinfo");
+    let line = mounts
+        .lines()
+        .find(|line| line.starts_with(&format!("{} ", mount.trim())))
+        .unwrap();
+    assert!(is_view_at(line, &path(export)), "{line}");
+}
+
 /// Nothing of a domain that has ended is left; libvirtd and the service run on.
 #[track_caller]
 pub(super) fn nothing_left(domain: &Domain<'_>, export: &Export) {
@@ -96,6 +121,7 @@ fn view_is_in_qemus_namespace_alone_and_its_owners_are_the_hosts() {
     let program = fs::read_link(lab.proc(domain.qemu(), "exe")).unwrap();
     assert_eq!(program, Path::new(super::lab::QEMU));
     seen_by_qemu_alone(&domain, &export);
+    given_by_descriptor(&domain, &export);
     owns_files(&machine, &export, "file");
     assert!(lab.ours_ok(&["list"]).contains(&domain.view()));
     let told = lab.ours_ok(&["libvirt", "status", &domain.name]);
