@@ -200,6 +200,8 @@ problems! {
     Folding: "export.case-folding", Warn, Provoked;
     /// Other mounts show the export.
     OtherMounts: "export.other-mounts", Warn, Provoked;
+    /// Others than root may rename directories above the export.
+    Movable: "export.above", Warn, Provoked;
     /// The client cannot get to the export's path.
     NoWay: "export.way", Warn, Provoked;
     /// The mediator, in its sandbox, cannot list the export.
@@ -268,6 +270,10 @@ problems! {
     NoAccount: "libvirt.account", Warn, Provoked;
     /// A domain's user cannot reach what its QEMU opens.
     Closed: "libvirt.search", Fail, Provoked;
+    /// The service cannot reach a domain's export.
+    ServiceClosed: "libvirt.service-search", Fail, Provoked;
+    /// Others than root may rename directories above a domain's export.
+    ExportMovable: "libvirt.above", Note, Provoked;
     /// Domains whose guests cannot give files owners.
     NotEnabled: "libvirt.enabled", Note, Provoked;
 }

@@ -1,6 +1,6 @@
 //! `libvirt disable`: puts back what `enable` changed, by its record, and nothing else.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -8,10 +8,11 @@ use crate::error::{Class, Error, Result};
 use crate::libvirt::definition::Definition;
 use crate::libvirt::domain_file::{self, DomainFile};
 use crate::libvirt::domain_xml::is_wrapper;
+use crate::libvirt::search::Allowance;
 use crate::libvirt::show::{self, Consent};
 use crate::libvirt::undo::Undo;
 use crate::libvirt::virsh::Domain;
-use crate::libvirt::{lock, search, user, virsh};
+use crate::libvirt::{lock, user, virsh};
 use crate::output::outln;
 use crate::plan;
 
@@ -81,6 +82,12 @@ pub(crate) fn disable(options: &Options) -> Result<u8> {
         show::diff(&definition.text, after, &title);
     }
     show_host(name, undo.as_ref())?;
+    if let Some(kept) = changed_file(name, undo.as_ref())? {
+        notes.push(format!(
+            "the domain's file was changed since `enable`: it is kept as {}",
+            kept.display()
+        ));
+    }
     show::notes(&notes);
     if !options
         .consent
@@ -88,12 +95,17 @@ pub(crate) fn disable(options: &Options) -> Result<u8> {
     {
         return Ok(0);
     }
+    if let (Some(domain), Some(definition)) = (&known, &definition) {
+        // The question may have taken long.
+        refuse_running(domain, name, undo.as_ref())?;
+        domain.refuse_changed(definition)?;
+    }
     if let (Some(definition), Some(after)) = (&definition, &after)
         && *after != definition.text
     {
         virsh::define(after)?;
     }
-    clean(name, undo.as_ref())?;
+    show::notes(&clean(name, undo.as_ref())?);
     outln!("domain '{name}' is disabled");
     Ok(0)
 }
@@ -180,18 +192,34 @@ fn show_host(name: &str, undo: Option<&Undo>) -> Result<()> {
     if let Some((user, id)) = &undo.user {
         outln!("remove system user {user} (uid and gid {id})");
     }
-    for (directory, uid) in &undo.searchable {
+    for Allowance { uid, directory, .. } in &undo.searchable {
         outln!(
-            "remove the ACL entry of uid {uid} on {}",
+            "the ACL entry of uid {uid} on {} as it was",
             directory.display()
         );
     }
     Ok(())
 }
 
-/// All of it, whatever fails; the record last, so that a second try knows what is left.
-fn clean(name: &str, undo: Option<&Undo>) -> Result<()> {
-    let mut failed: Vec<Error> = Vec::new();
+/// Where the domain's file goes if somebody has changed it since `enable` wrote it.
+fn changed_file(name: &str, undo: Option<&Undo>) -> Result<Option<PathBuf>> {
+    let path = domain_file::path_of(name)?;
+    let written = undo.and_then(|undo| undo.written.as_ref());
+    let (Some(written), Ok(now)) = (written, std::fs::read(&path)) else {
+        return Ok(None);
+    };
+    Ok((now != written.as_bytes()).then(|| path.with_extension("toml.old")))
+}
+
+/// All of it, whatever fails; the record last, so that a second try knows what is left. Told is what
+/// others have changed, and stays.
+fn clean(name: &str, undo: Option<&Undo>) -> Result<Vec<String>> {
+    let (mut failed, mut notes) = (Vec::<Error>::new(), Vec::new());
+    if let Some(kept) = changed_file(name, undo)? {
+        let path = domain_file::path_of(name)?;
+        std::fs::rename(&path, &kept)
+            .map_err(|error| Error::step(Class::Configuration, kept.display(), error))?;
+    }
     match undo.and_then(|undo| undo.file.as_ref()) {
         Some(text) => {
             let path = domain_file::path_of(name)?;
@@ -202,14 +230,19 @@ fn clean(name: &str, undo: Option<&Undo>) -> Result<()> {
         None => failed.extend(DomainFile::remove(name).err()),
     }
     if let Some(undo) = undo {
-        let allowed = undo.searchable.iter();
-        failed.extend(allowed.filter_map(|(path, uid)| search::take_back(path, *uid).err()));
+        // The last first: each knows what was before it.
+        for allowance in undo.searchable.iter().rev() {
+            match allowance.take_back() {
+                Ok(left) => notes.extend(left),
+                Err(error) => failed.push(error),
+            }
+        }
         if let Some((user, id)) = &undo.user {
             failed.extend(user::remove(user, *id).err());
         }
     }
     match failed.into_iter().next() {
         Some(error) => Err(error),
-        None => Undo::remove(name),
+        None => Undo::remove(name).map(|()| notes),
     }
 }

@@ -4,12 +4,12 @@ use crate::libvirt::definition::Definition;
 use crate::libvirt::domain_file::DomainFile;
 use crate::libvirt::domain_xml::is_wrapper;
 
-/// A sentence for each difference; none: they agree. All but the first of them would end a start.
+/// A sentence for each difference; none: they agree. With any of them the hook ends a start.
 pub(crate) fn between(file: &DomainFile, definition: &Definition) -> Vec<String> {
     let mut found = Vec::new();
     if !is_wrapper(&definition.emulator) {
         found.push(format!(
-            "its emulator is {}: it starts without views",
+            "its emulator is {}, not the wrapper: it would have no views, and does not start",
             definition.emulator.display()
         ));
     }

@@ -2,7 +2,7 @@
 //! see to it.
 //!
 //! * [`enable`], [`disable`], [`status`]: an administrator's, through [`virsh`].
-//! * [`definition`], [`qemu_conf`]: what libvirt's own files say.
+//! * [`definition`], [`qemu_conf`] ([`settings`]): what libvirt's own files say.
 //! * [`user`], [`search`]: the user that a domain's QEMU runs as, and what that may reach.
 //! * [`undo`]: what was changed, to be put back.
 //! * [`hook`]: libvirt's own call, as a domain starts: whether its XML ([`domain_xml`]) agrees with its file.
@@ -20,6 +20,7 @@ mod enable;
 pub(crate) mod hook;
 pub(crate) mod qemu_conf;
 pub(crate) mod search;
+mod settings;
 pub(crate) mod show;
 mod status;
 mod undo;
@@ -52,7 +53,9 @@ pub(crate) fn run(command: LibvirtCommand) -> Result<u8> {
     }
 }
 
-/// One `enable` or `disable` at a time: two would choose one uid. Held until it is dropped.
+/// One `enable` or `disable` at a time: two would choose one uid. Held until it is dropped, over the
+/// question too: what is shown is what is done.
+#[allow(clippy::print_stderr, reason = "why the command waits")]
 fn lock() -> Result<OwnedFd> {
     const PLACE: &str = "/etc/libvirt";
     let failed = |errno: rustix::io::Errno| {
@@ -64,6 +67,15 @@ fn lock() -> Result<OwnedFd> {
     };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(CWD, PLACE, flags, Mode::empty()).map_err(failed)?;
-    rustix::fs::flock(&fd, FlockOperation::LockExclusive).map_err(failed)?;
+    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            eprintln!(
+                "virtfs-mediator: another `libvirt enable` or `libvirt disable` runs, or asks its question: \
+                 waiting for its end"
+            );
+            rustix::fs::flock(&fd, FlockOperation::LockExclusive).map_err(failed)?;
+        }
+        other => other.map_err(failed)?,
+    }
     Ok(fd)
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Class, Error, Result};
+use crate::libvirt::settings::{Settings, Value};
 
 /// Where libvirt reads it.
 pub(crate) const FILE: &str = "/etc/libvirt/qemu.conf";
@@ -36,23 +37,21 @@ impl QemuConf {
         }
     }
 
-    /// What libvirt calls its own format is TOML as far as anybody writes it: `key = value`,
-    /// strings, numbers, lists, `#`.
     fn parse(text: &str) -> Result<Self> {
-        let table: toml::Table = text.parse().map_err(|error| wrong(&error))?;
-        let flag = |key: &str, default: bool| match table.get(key) {
-            Some(toml::Value::Integer(number)) => *number != 0,
-            Some(toml::Value::Boolean(flag)) => *flag,
+        let settings = Settings::parse(text)
+            .map_err(|line| wrong(&format!("line {line} is not what libvirt understands")))?;
+        let flag = |key: &str, default: bool| match settings.get(key) {
+            Some(Value::Number(number)) => !number.trim_start_matches(['+', '-', '0']).is_empty(),
             Some(_) | None => default,
         };
-        let word = |key: &str| match table.get(key) {
-            Some(toml::Value::String(text)) => Some(text.clone()),
-            Some(toml::Value::Integer(number)) => Some(number.to_string()),
+        let word = |key: &str| match settings.get(key) {
+            Some(Value::Text(text)) => Some(text.clone()),
+            Some(Value::Number(number)) => Some(number.clone()),
             Some(_) | None => None,
         };
-        let is_mount = |value: &toml::Value| value.as_str() == Some("mount");
-        let namespaces = match table.get("namespaces") {
-            Some(toml::Value::Array(list)) => list.iter().any(is_mount),
+        let is_mount = |value: &Value| matches!(value, Value::Text(text) if text == "mount");
+        let namespaces = match settings.get("namespaces") {
+            Some(Value::List(list)) => list.iter().any(is_mount),
             Some(other) => is_mount(other),
             None => true,
         };
@@ -148,9 +147,16 @@ mod tests {
 
     #[test]
     fn mistake_is_told_with_its_line() {
-        let error = QemuConf::parse("user = \"x\"\n= 1\n")
+        let error = QemuConf::parse("user = \"x\"\nspice_password = \"secret\n")
             .unwrap_err()
             .to_string();
         assert!(error.contains(FILE) && error.contains("line 2"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn line_that_is_appended_does_not_count_as_for_libvirt() {
+        let conf = QemuConf::parse("user = \"one\"\nuser = \"two\"\n").unwrap();
+        assert_eq!(conf.user.as_deref(), Some("one"));
     }
 }

@@ -2,13 +2,17 @@
 //! ACL for that user alone, as virt-manager does it for the user that all domains share.
 //!
 //! The entry gives search (`x`), never read or write: what lies in the directory is named by who
-//! knows its name, as before. Nobody else gains anything, a later chmod(1) of the directory (a
-//! package's upgrade) does not take it away, and taking it back leaves what was.
+//! knows its name, as before. Nobody else gains anything: where an ACL's mask would have to be raised for
+//! others too, it is refused. Taking it back leaves what was, as far as nobody has changed it since. A later
+//! chmod(1) of the directory (a package's upgrade) sets the mask by its group bits, and may take the
+//! search away: `doctor --libvirt` tells.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, XattrFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::doctor::child;
 use crate::error::{Class, Error, Result};
@@ -27,6 +31,8 @@ mod tag {
     pub(super) const USER_OBJ: u16 = 0x01;
     pub(super) const USER: u16 = 0x02;
     pub(super) const GROUP_OBJ: u16 = 0x04;
+    #[cfg(test)]
+    pub(super) const GROUP: u16 = 0x08;
     pub(super) const MASK: u16 = 0x10;
     pub(super) const OTHER: u16 = 0x20;
 }
@@ -40,6 +46,49 @@ const SEARCH: u16 = 1;
 ///
 /// Confinement: it cannot be tried.
 pub(crate) fn closed_to(ids: &Ids, paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    closed(paths, || child::become_user(ids))
+}
+
+/// The directories that root may not search without a capability that goes past mode bits, to reach what
+/// `paths` name: as the service is, which lays the views.
+///
+/// # Errors
+///
+/// Confinement: it cannot be tried.
+pub(crate) fn closed_to_the_service(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let root = Ids {
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+    };
+    closed(paths, || {
+        child::become_user(&root)?;
+        caps::clear(None, caps::CapSet::Effective)
+            .map_err(|error| Error::step(Class::Confinement, "capset", error))
+    })
+}
+
+/// What that means, of the first such directory.
+pub(crate) fn closed_to_the_service_says(first: &Path) -> String {
+    format!(
+        "the service that lays views is root without power over mode bits, and may not search {}: the \
+         domain does not start",
+        first.display()
+    )
+}
+
+/// What to do about it.
+pub(crate) fn closed_to_the_service_cure(first: &Path) -> String {
+    let of_roots_group = rustix::fs::stat(first).is_ok_and(|stat| stat.st_gid == 0);
+    format!(
+        "chmod {}+x {}, or give the service CAP_DAC_READ_SEARCH (virtfs-mediator(8), LIBVIRT)",
+        if of_roots_group { 'g' } else { 'o' },
+        first.display()
+    )
+}
+
+/// As whom `become_them` makes this process.
+fn closed(paths: &[PathBuf], become_them: impl FnOnce() -> Result<()>) -> Result<Vec<PathBuf>> {
     let mut directories: Vec<PathBuf> = paths
         .iter()
         .filter_map(|path| {
@@ -69,7 +118,7 @@ pub(crate) fn closed_to(ids: &Ids, paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         })
         .collect();
     child::run(0, |_| {
-        child::become_user(ids)?;
+        become_them()?;
         let closed = opened.into_iter().filter(|(_, fd)| {
             rustix::fs::statat(fd, ".", AtFlags::empty()).err() == Some(Errno::ACCESS)
         });
@@ -78,24 +127,110 @@ pub(crate) fn closed_to(ids: &Ids, paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     .result()
 }
 
-/// Lets a user search a directory.
-///
-/// # Errors
-///
-/// Configuration: the file system keeps no ACLs, or the directory is not there.
-pub(crate) fn allow(directory: &Path, uid: u32) -> Result<()> {
-    change(directory, |acl| acl.allow(uid)).map_err(|errno| failed(directory, uid, errno))
+/// A directory that a user is let search, and what its ACL said of that before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Allowance {
+    pub(crate) directory: PathBuf,
+    pub(crate) uid: u32,
+    before: Before,
 }
 
-/// Takes that back; a directory that is gone, or an entry that is, is none of our business.
-///
-/// # Errors
-///
-/// Configuration: the kernel refuses it.
-pub(crate) fn take_back(directory: &Path, uid: u32) -> Result<()> {
-    match change(directory, |acl| acl.remove(uid)) {
-        Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::OPNOTSUPP) => Ok(()),
-        Err(errno) => Err(failed(directory, uid, errno)),
+/// What an ACL said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Before {
+    /// The permissions of the user's own entry; `None`: it had none.
+    entry: Option<u16>,
+    mask: Option<u16>,
+    /// Some user or group was named.
+    named: bool,
+}
+
+impl Allowance {
+    /// Looks at a directory; nothing is changed yet.
+    ///
+    /// # Errors
+    ///
+    /// Configuration: the file system keeps no ACLs, the directory is not there, or others would gain by it.
+    pub(crate) fn plan(directory: &Path, uid: u32) -> Result<Self> {
+        let failed = |errno| failed(directory, uid, errno);
+        let acl = read(&open(directory).map_err(failed)?).map_err(failed)?;
+        if let Some(other) = acl.limited(uid) {
+            let shown = directory.display();
+            return Err(Error::new(
+                Class::Configuration,
+                format!(
+                    "uid {uid} may not search {shown}: an entry of its ACL would let it, but the ACL's mask \
+                     keeps search from others, who would get it too ({other})"
+                ),
+                format!("if they may have it: {}", acl.setfacl(directory, uid)),
+            ));
+        }
+        Ok(Self {
+            directory: directory.to_owned(),
+            uid,
+            before: acl.before(uid),
+        })
+    }
+
+    /// Lets the user search it.
+    ///
+    /// # Errors
+    ///
+    /// Configuration: it has been changed since it was looked at, or the kernel refuses.
+    pub(crate) fn allow(&self) -> Result<()> {
+        let failed = |errno| failed(&self.directory, self.uid, errno);
+        let fd = open(&self.directory).map_err(failed)?;
+        let mut acl = read(&fd).map_err(failed)?;
+        if acl.before(self.uid) != self.before {
+            return Err(Error::new(
+                Class::Configuration,
+                format!(
+                    "the ACL of {} was changed meanwhile",
+                    self.directory.display()
+                ),
+                "look at it again, and say `enable` again",
+            ));
+        }
+        acl.allow(self.uid);
+        write(&fd, &acl).map_err(failed)
+    }
+
+    /// Puts back what was, as far as nobody has changed it since; tells what is left. A directory that is
+    /// gone, or to which the path leads no more, is none of our business.
+    ///
+    /// # Errors
+    ///
+    /// Configuration: the kernel refuses it.
+    pub(crate) fn take_back(&self) -> Result<Option<String>> {
+        let act = || {
+            let fd = open(&self.directory)?;
+            let before = read(&fd)?;
+            let mut acl = before.clone();
+            let left = acl.put_back(self.uid, self.before);
+            if acl != before {
+                write(&fd, &acl)?;
+            }
+            Ok(left)
+        };
+        match act() {
+            Ok(true) => Ok(Some(format!(
+                "the ACL entry of uid {} on {} was changed since, and stays",
+                self.uid,
+                self.directory.display()
+            ))),
+            Ok(false) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::OPNOTSUPP) => {
+                Ok(None)
+            }
+            Err(errno) => Err(failed(&self.directory, self.uid, errno)),
+        }
+    }
+}
+
+/// The command that lets a user search a directory, and takes nothing from it.
+pub(crate) fn setfacl(directory: &Path, uid: u32) -> String {
+    match open(directory).and_then(|fd| read(&fd)) {
+        Ok(acl) => acl.setfacl(directory, uid),
+        Err(_) => Acl(Vec::new()).setfacl(directory, uid),
     }
 }
 
@@ -106,6 +241,30 @@ fn failed(directory: &Path, uid: u32, errno: Errno) -> Error {
         format!("an ACL on {shown} for uid {uid}: {errno}"),
         format!("let others search it (`chmod o+x {shown}`), or put the files elsewhere"),
     )
+}
+
+/// By the path that was shown, which was canonical: a link in it, however late, is somebody's who would
+/// have another directory opened.
+fn open(directory: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(CWD, directory, flags, Mode::empty(), resolve)
+}
+
+fn read(fd: &OwnedFd) -> rustix::io::Result<Acl> {
+    let mut value = vec![0; 64 * 1024];
+    match rustix::fs::fgetxattr(fd, NAME, value.as_mut_slice()) {
+        Ok(length) => {
+            value.truncate(length);
+            Acl::parse(&value).ok_or(Errno::INVAL)
+        }
+        Err(Errno::NODATA) => Ok(Acl::of_mode(rustix::fs::fstat(fd)?.st_mode)),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn write(fd: &OwnedFd, acl: &Acl) -> rustix::io::Result<()> {
+    rustix::fs::fsetxattr(fd, NAME, &acl.bytes(), XattrFlags::empty())
 }
 
 /// One entry: tag, permissions, id.
@@ -119,26 +278,6 @@ struct Entry {
 /// An access ACL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Acl(Vec<Entry>);
-
-fn change(directory: &Path, act: impl FnOnce(&mut Acl)) -> std::result::Result<(), Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(CWD, directory, flags, Mode::empty())?;
-    let mut value = vec![0; 64 * 1024];
-    let before = match rustix::fs::fgetxattr(&fd, NAME, value.as_mut_slice()) {
-        Ok(length) => {
-            value.truncate(length);
-            Acl::parse(&value).ok_or(Errno::INVAL)?
-        }
-        Err(Errno::NODATA) => Acl::of_mode(rustix::fs::fstat(&fd)?.st_mode),
-        Err(errno) => return Err(errno),
-    };
-    let mut acl = before.clone();
-    act(&mut acl);
-    if acl == before {
-        return Ok(());
-    }
-    rustix::fs::fsetxattr(&fd, NAME, &acl.bytes(), XattrFlags::empty())
-}
 
 impl Acl {
     /// The three entries that every file has.
@@ -187,6 +326,52 @@ impl Acl {
         self.0.iter_mut().find(|entry| entry.tag == tag)
     }
 
+    fn permissions(&self, wanted: impl Fn(&Entry) -> bool) -> Option<u16> {
+        let entry = self.0.iter().find(|entry| wanted(entry));
+        entry.map(|entry| entry.permissions)
+    }
+
+    fn of_user(&self, uid: u32) -> Option<u16> {
+        self.permissions(|entry| entry.tag == tag::USER && entry.id == uid)
+    }
+
+    fn mask(&self) -> Option<u16> {
+        self.permissions(|entry| entry.tag == tag::MASK)
+    }
+
+    fn before(&self, uid: u32) -> Before {
+        Before {
+            entry: self.of_user(uid),
+            mask: self.mask(),
+            named: self.0.iter().any(Entry::is_named),
+        }
+    }
+
+    /// An entry of somebody else that would let search, did the mask not keep it from that.
+    fn limited(&self, uid: u32) -> Option<String> {
+        let mask = self.mask()?;
+        let other = |entry: &&Entry| {
+            let own = entry.tag == tag::USER && entry.id == uid;
+            let masked = entry.tag == tag::GROUP_OBJ || entry.is_named();
+            masked && !own && entry.permissions & SEARCH != 0
+        };
+        let other = self.0.iter().find(other).filter(|_| mask & SEARCH == 0)?;
+        Some(match other.tag {
+            tag::USER => format!("uid {}", other.id),
+            tag::GROUP_OBJ => "the group that it belongs to".to_owned(),
+            _ => format!("gid {}", other.id),
+        })
+    }
+
+    fn setfacl(&self, directory: &Path, uid: u32) -> String {
+        let permissions = self.of_user(uid).unwrap_or_default() | SEARCH;
+        let letters: String = [(4, 'r'), (2, 'w'), (SEARCH, 'x')]
+            .into_iter()
+            .filter_map(|(bit, letter)| (permissions & bit != 0).then_some(letter))
+            .collect();
+        format!("setfacl -m u:{uid}:{letters} {}", directory.display())
+    }
+
     fn allow(&mut self, uid: u32) {
         let of_user = |entry: &&mut Entry| entry.tag == tag::USER && entry.id == uid;
         match self.0.iter_mut().find(of_user) {
@@ -198,6 +383,7 @@ impl Acl {
             }),
         }
         match self.find(tag::MASK) {
+            // Nobody else gains: `limited`.
             Some(mask) => mask.permissions |= SEARCH,
             None => {
                 // Of the group it takes nothing away, and gives it nothing.
@@ -213,67 +399,60 @@ impl Acl {
         self.0.sort_by_key(|entry| (entry.tag, entry.id));
     }
 
-    fn remove(&mut self, uid: u32) {
-        self.0
-            .retain(|entry| entry.tag != tag::USER || entry.id != uid);
-        let named = |entry: &Entry| {
-            let plain = [tag::USER_OBJ, tag::GROUP_OBJ, tag::MASK, tag::OTHER];
-            !plain.contains(&entry.tag)
+    /// What [`Acl::allow`] changed; tells whether the user's entry stays, since somebody has changed it.
+    fn put_back(&mut self, uid: u32, before: Before) -> bool {
+        let Some(now) = self.of_user(uid) else {
+            return false;
         };
-        if !self.0.iter().any(named) {
-            // Nobody is named any more: the mode says it all, as before the first entry.
-            self.0.retain(|entry| entry.tag != tag::MASK);
+        if now != before.entry.unwrap_or_default() | SEARCH {
+            return true;
         }
+        match before.entry {
+            None => self
+                .0
+                .retain(|entry| entry.tag != tag::USER || entry.id != uid),
+            Some(permissions) => {
+                for entry in &mut self.0 {
+                    if entry.tag == tag::USER && entry.id == uid {
+                        entry.permissions = permissions;
+                    }
+                }
+            }
+        }
+        self.put_mask_back(before);
+        false
+    }
+
+    fn put_mask_back(&mut self, before: Before) {
+        let named = self.0.iter().any(Entry::is_named);
+        let masked = |entry: &Entry| entry.tag == tag::GROUP_OBJ || entry.is_named();
+        let searched = |entry: &Entry| masked(entry) && entry.permissions & SEARCH != 0;
+        let Some(now) = self.mask() else { return };
+        if !named && (before.mask.is_none() || before.named) {
+            // Nobody is named any more: the mode says it all, as before the first entry. A chmod(1) since
+            // has set the mask, and counts.
+            if let Some(group) = self.find(tag::GROUP_OBJ) {
+                group.permissions &= now;
+            }
+            self.0.retain(|entry| entry.tag != tag::MASK);
+        } else if let Some(mask) = before.mask
+            && now == mask | SEARCH
+            // Another domain's user may need it by now.
+            && !self.0.iter().any(searched)
+            && let Some(entry) = self.find(tag::MASK)
+        {
+            entry.permissions = mask;
+        }
+    }
+}
+
+impl Entry {
+    /// Of a user or group by its id.
+    fn is_named(&self) -> bool {
+        let plain = [tag::USER_OBJ, tag::GROUP_OBJ, tag::MASK, tag::OTHER];
+        !plain.contains(&self.tag)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
-
-    fn mode(path: &Path) -> u32 {
-        path.metadata().unwrap().permissions().mode() & 0o7777
-    }
-
-    #[test]
-    fn allowed_and_taken_back_leaves_what_was() {
-        for before in [0o750, 0o700, 0o2711] {
-            let directory = tempfile::tempdir().unwrap();
-            let path = directory.path();
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(before)).unwrap();
-            allow(path, 61_234).unwrap();
-            allow(path, 61_235).unwrap();
-            allow(path, 61_234).unwrap();
-            assert_eq!(mode(path) & 0o707, before & 0o707, "nobody else gains");
-            take_back(path, 61_234).unwrap();
-            take_back(path, 61_235).unwrap();
-            take_back(path, 61_235).unwrap();
-            assert_eq!(mode(path), before);
-            let mut value = [0; 64];
-            let rest = rustix::fs::getxattr(path, NAME, value.as_mut_slice());
-            assert_eq!(rest, Err(Errno::NODATA));
-        }
-        take_back(Path::new("/no/such/directory"), 61_234).unwrap();
-    }
-
-    #[test]
-    fn entries_of_others_stay() {
-        let mut acl = Acl::of_mode(0o750);
-        acl.allow(7);
-        let before = acl.clone();
-        acl.allow(5);
-        assert_eq!(Acl::parse(&acl.bytes()).unwrap(), acl);
-        assert!(acl.0.is_sorted());
-        acl.remove(5);
-        assert_eq!(acl, before);
-    }
-
-    #[test]
-    fn what_is_no_acl_is_refused() {
-        assert_eq!(Acl::parse(&[]), None);
-        assert_eq!(Acl::parse(&[1, 0, 0, 0]), None);
-        assert_eq!(Acl::parse(&[2, 0, 0, 0, 1]), None);
-        assert_eq!(Acl::parse(&[2, 0, 0, 0]), Some(Acl(vec![])));
-    }
-}
+mod tests;

@@ -95,7 +95,13 @@ fn all() -> Result<Vec<Told>> {
     let mut found = Vec::new();
     let mut names = DomainFile::names()?;
     for domain in virsh::all()? {
-        let definition = Definition::parse(domain.definition()?)?;
+        let definition = match domain.definition().and_then(Definition::parse) {
+            Ok(definition) => definition,
+            Err(error) => {
+                tracing::warn!("domain {} is passed over: {}", domain.uuid, error.what());
+                continue;
+            }
+        };
         let has_file = names.contains(&definition.name);
         if has_file || is_wrapper(&definition.emulator) {
             names.retain(|name| *name != definition.name);

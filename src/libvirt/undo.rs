@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Class, Error, Result};
 use crate::libvirt::domain_file::checked_name;
+use crate::libvirt::search::Allowance;
 
 /// Where the records lie.
 const DIRECTORY: &str = "/var/lib/virtfs-mediator/libvirt";
@@ -29,10 +30,13 @@ pub(crate) struct Undo {
     pub(crate) added: Vec<(PathBuf, String)>,
     /// The user that was made, and its id.
     pub(crate) user: Option<(String, u32)>,
-    /// Directories that the domain's user was let search, and that user.
-    pub(crate) searchable: Vec<(PathBuf, u32)>,
+    /// Directories that the domain's user was let search.
+    pub(crate) searchable: Vec<Allowance>,
     /// The domain's file of an administrator's own making.
     pub(crate) file: Option<String>,
+    /// The text of the file in its place.
+    #[serde(default)]
+    pub(crate) written: Option<String>,
 }
 
 impl Undo {

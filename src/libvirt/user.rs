@@ -27,6 +27,7 @@ use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::doctor::ids::{holder, processes_of};
 use crate::error::{Class, Error, Result};
+use crate::identity;
 use crate::libvirt::virsh::command;
 
 /// The first uid and gid of domains' users.
@@ -92,7 +93,10 @@ fn free_name(domain: &str, id: u32) -> String {
     let plain = domain.to_ascii_lowercase().replace('.', "-");
     let name = format!("virtfs-{plain}");
     let known = |name: &str| {
-        !matches!(User::from_name(name), Ok(None)) || !matches!(Group::from_name(name), Ok(None))
+        // A host without that user takes a fixed number for the mediators until somebody has the name.
+        name == identity::MEDIATOR_USER
+            || !matches!(User::from_name(name), Ok(None))
+            || !matches!(Group::from_name(name), Ok(None))
     };
     if name.len() <= LONGEST_NAME && !known(&name) {
         name
@@ -213,5 +217,7 @@ mod tests {
     fn name_is_one_that_useradd_takes() {
         assert_eq!(free_name("Web.1", 7), "virtfs-web-1");
         assert_eq!(free_name(&"x".repeat(60), 7), "virtfs-7");
+        // Of the mediators', whether it exists or not.
+        assert_eq!(free_name("mediator", 7), "virtfs-7");
     }
 }

@@ -110,6 +110,21 @@ impl Domain {
         ask(&["dumpxml", "--domain", &self.uuid, flags[0], flags[1]])
     }
 
+    /// What was read is what is changed: another's `virsh edit` meanwhile is not overwritten.
+    ///
+    /// # Errors
+    ///
+    /// Configuration: it is another definition by now.
+    pub(crate) fn refuse_changed(&self, read: &Definition) -> Result<()> {
+        if self.definition()? == read.text {
+            return Ok(());
+        }
+        Err(config(
+            format!("domain '{}' was changed meanwhile", read.name),
+            "look at it again, and say this again",
+        ))
+    }
+
     /// The definition of the domain as it runs; `None` if it does not.
     ///
     /// # Errors

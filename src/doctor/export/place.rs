@@ -6,6 +6,7 @@ use crate::doctor::catalogue::Problem;
 use crate::doctor::export::Export;
 use crate::doctor::findings::Findings;
 use crate::mounts::Table;
+use crate::plan::others_may_rename;
 
 /// Their server, or whoever mounted them, decides about access and owners.
 const NETWORK: [&str; 8] = [
@@ -25,6 +26,7 @@ pub(super) fn check(findings: &mut Findings, table: &Table, export: &Export<'_>)
     folding(findings, export);
     flags(findings, export);
     other_mounts(findings, table, export);
+    above(findings, export);
     acl(findings, export);
 }
 
@@ -163,6 +165,23 @@ fn other_mounts(findings: &mut Findings, table: &Table, export: &Export<'_>) {
         export.says(format!("also seen at {}", places.join(", "))),
         "the client sees there what its user may see: start it with --isolate, or unmount these",
     );
+}
+
+fn above(findings: &mut Findings, export: &Export<'_>) {
+    match others_may_rename(export.path) {
+        None => findings.ok(
+            Problem::Movable,
+            export.says("only root may rename directories above it"),
+        ),
+        Some(above) => findings.tell(
+            Problem::Movable,
+            export.says(format!(
+                "others than root may rename what is in {}, and so lead a client past its view as it starts",
+                above.display()
+            )),
+            "start the client with --isolate, or share a directory below directories of root's alone",
+        ),
+    }
 }
 
 /// Only the root's: a look at each file would take long, and the answer is the same.

@@ -12,6 +12,7 @@ use crate::libvirt::domain_file::DomainFile;
 use crate::libvirt::domain_xml::is_wrapper;
 use crate::libvirt::qemu_conf::QemuConf;
 use crate::libvirt::{drift, search, virsh};
+use crate::plan::others_may_rename;
 
 /// Where libvirt keeps what it makes for each domain.
 const STATE: &str = "/var/lib/libvirt/qemu/domain";
@@ -155,10 +156,62 @@ fn domain(
                     ids.uid,
                     first.display()
                 ),
-                format!("setfacl -m u:{}:x {}", ids.uid, first.display()),
+                search::setfacl(first, ids.uid),
             );
         }
         Err(error) => findings.untried(Problem::Closed, &format!("{name}: {}", error.what())),
+    }
+    way_of_the_service(findings, file);
+    way_in_the_hands_of_others(findings, file);
+}
+
+fn exports(file: &DomainFile) -> Vec<PathBuf> {
+    file.views.iter().map(|view| view.export.clone()).collect()
+}
+
+/// The service that lays views is root without power over mode bits.
+fn way_of_the_service(findings: &mut Findings, file: &DomainFile) {
+    let name = &file.domain;
+    match search::closed_to_the_service(&exports(file)) {
+        Ok(closed) => match closed.first() {
+            None => findings.ok(
+                Problem::ServiceClosed,
+                format!("{name}: the service may search all directories above its exports"),
+            ),
+            Some(first) => findings.tell(
+                Problem::ServiceClosed,
+                format!("{name}: {}", search::closed_to_the_service_says(first)),
+                search::closed_to_the_service_cure(first),
+            ),
+        },
+        Err(error) => {
+            findings.untried(Problem::ServiceClosed, &format!("{name}: {}", error.what()))
+        }
+    }
+}
+
+/// Who may rename above an export decides what the domain shares at its next start.
+fn way_in_the_hands_of_others(findings: &mut Findings, file: &DomainFile) {
+    let name = &file.domain;
+    let exports = exports(file);
+    let found = exports
+        .iter()
+        .find_map(|export| Some((export, others_may_rename(export)?)));
+    match found {
+        None => findings.ok(
+            Problem::ExportMovable,
+            format!("{name}: only root may rename directories above its exports"),
+        ),
+        Some((export, above)) => findings.tell(
+            Problem::ExportMovable,
+            format!(
+                "{name}: others than root may rename what is in {}, above {}: among their own directories, \
+                 they choose what it shares at its next start",
+                above.display(),
+                export.display()
+            ),
+            "share a directory below directories of root's alone, if they are not to",
+        ),
     }
 }
 

@@ -12,14 +12,12 @@ use crate::libvirt::domain_file::{EMULATORS, WRAPPER};
 use crate::libvirt::hook::await_service;
 use crate::libvirt::qemu_conf::{self, QemuConf};
 use crate::libvirt::show::HOOK;
-use crate::serve::protocol::SOCKET;
+use crate::serve::protocol::{EMULATOR_HOMES, SOCKET};
 
 /// Pid files of what runs QEMU: the one daemon, or the one of its parts.
 const DAEMONS: [&str; 2] = ["/run/libvirtd.pid", "/run/virtqemud.pid"];
 /// How exactly it is known when libvirtd started and when a file was changed.
 const TICKS: Duration = Duration::from_millis(20);
-/// Where the wrapper looks for emulators.
-const HOMES: [&str; 3] = ["/usr/bin", "/usr/libexec", "/usr/local/bin"];
 /// libvirt's AppArmor rules for QEMU have this included, and it is ours to install.
 const APPARMOR: &str = "/etc/apparmor.d/local/abstractions/libvirt-qemu";
 /// Where SELinux policies are, each with its modules.
@@ -168,7 +166,7 @@ fn wrapper(findings: &mut Findings) {
     let newer = good.iter().find_map(|link| {
         let wrapper = std::fs::metadata(link).ok()?;
         let name = link.file_name()?;
-        let emulator = HOMES.iter().map(|home| Path::new(home).join(name));
+        let emulator = EMULATOR_HOMES.iter().map(|home| Path::new(home).join(name));
         let emulator = emulator.into_iter().find(|path| path.exists())?;
         let meta = std::fs::metadata(&emulator).ok()?;
         let time = |meta: &std::fs::Metadata| (meta.ctime(), meta.ctime_nsec());

@@ -1,11 +1,9 @@
 //! What `enable` changes, shown, and made: all of it or none.
 
-use std::path::PathBuf;
-
-use crate::error::{Class, Error, Result};
+use crate::error::{Error, Result};
 use crate::libvirt::definition::Definition;
 use crate::libvirt::domain_file::{self, DomainFile};
-use crate::libvirt::search;
+use crate::libvirt::search::Allowance;
 use crate::libvirt::show;
 use crate::libvirt::undo::Undo;
 use crate::libvirt::user::{self, NewUser};
@@ -25,8 +23,7 @@ pub(super) struct Changes {
     pub(super) undo_before: Option<Undo>,
     pub(super) user: Option<NewUser>,
     /// Directories that it is let search.
-    pub(super) search: Vec<PathBuf>,
-    pub(super) uid: u32,
+    pub(super) search: Vec<Allowance>,
 }
 
 impl Changes {
@@ -71,10 +68,9 @@ impl Changes {
                 user.id
             );
         }
-        for directory in &self.search {
+        for Allowance { uid, directory, .. } in &self.search {
             outln!(
-                "uid {} may search {} (an ACL entry)",
-                self.uid,
+                "uid {uid} may search {} (an ACL entry)",
                 directory.display()
             );
         }
@@ -115,20 +111,14 @@ impl Changes {
         if let Some(user) = &self.user {
             user.make()?;
         }
-        for directory in &self.search {
-            search::allow(directory, self.uid)?;
+        for allowance in &self.search {
+            allowance.allow()?;
         }
         self.file.write()?;
         if self.after == self.definition.text {
             return Ok(());
         }
-        if self.domain.definition()? != self.definition.text {
-            return Err(Error::new(
-                Class::Configuration,
-                format!("domain '{}' was changed meanwhile", self.definition.name),
-                "look at it again, and say `enable` again",
-            ));
-        }
+        self.domain.refuse_changed(&self.definition)?;
         virsh::define(&self.after)
     }
 
@@ -138,8 +128,9 @@ impl Changes {
             Some(file) => file.write().map(drop)?,
             None => DomainFile::remove(name).map(drop)?,
         }
-        for directory in &self.search {
-            search::take_back(directory, self.uid)?;
+        for allowance in &self.search {
+            // Of what a step did a moment ago nothing is anybody else's.
+            allowance.take_back().map(drop)?;
         }
         if let Some(user) = &self.user {
             user::remove(&user.name, user.id)?;

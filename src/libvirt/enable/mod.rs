@@ -17,21 +17,21 @@ use clap::Args;
 
 use crate::error::{Class, Error, Result};
 use crate::libvirt::definition::Definition;
-use crate::libvirt::domain_file::{self, Client, DomainFile, EMULATORS, Id, WRAPPER};
-use crate::libvirt::domain_xml::is_wrapper;
+use crate::libvirt::domain_file::{self, Client, DomainFile, EMULATORS, Id, View, WRAPPER};
+use crate::libvirt::domain_xml::{DomainXml, is_wrapper};
 use crate::libvirt::qemu_conf::QemuConf;
+use crate::libvirt::search::{self, Allowance};
 use crate::libvirt::show::{self, Consent};
 use crate::libvirt::undo::Undo;
-use crate::libvirt::{lock, search, virsh};
+use crate::libvirt::{lock, virsh};
 use crate::output::outln;
 use crate::plan;
+use crate::serve::protocol::EMULATOR_HOMES;
 use apply::Changes;
 use who::Who;
 
 /// Where libvirt keeps what it makes for each domain: QEMU reads its master key there.
 const STATE: &str = "/var/lib/libvirt/qemu";
-/// Where the wrapper looks for the emulator whose name it was called by, in this order.
-const EMULATOR_HOMES: [&str; 3] = ["/usr/bin", "/usr/libexec", "/usr/local/bin"];
 
 /// The command line of `libvirt enable`.
 #[derive(Debug, Args)]
@@ -67,6 +67,7 @@ pub(crate) fn enable(options: &Options) -> Result<u8> {
     show::refuse_number(&options.domain, &definition)?;
     domain_file::checked_name(&definition.name)?;
     domain.refuse_uneditable(&definition.name)?;
+    DomainXml::parse(&definition.text)?.refuse_managed_reservations()?;
     let conf = QemuConf::read()?;
     conf.refuse_without_namespaces()?;
 
@@ -89,6 +90,11 @@ pub(crate) fn enable(options: &Options) -> Result<u8> {
     reached.extend(definition.files.iter().cloned());
     reached.extend(views.views.iter().map(|view| view.export.clone()));
     let closed = search::closed_to(&ids, &reached)?;
+    let search = closed
+        .iter()
+        .map(|directory| Allowance::plan(directory, ids.uid))
+        .collect::<Result<Vec<_>>>()?;
+    note_ways(&views.views, &mut notes)?;
     show::note_what_is_missing(&mut notes);
 
     let mut edit = definition.edit();
@@ -114,6 +120,7 @@ pub(crate) fn enable(options: &Options) -> Result<u8> {
         added: Vec::new(),
         user: None,
         searchable: Vec::new(),
+        written: None,
         file: file_text(&definition.name, file_before.is_some())?,
     });
     if !matches!(who, Who::Kept(_)) {
@@ -127,30 +134,32 @@ pub(crate) fn enable(options: &Options) -> Result<u8> {
     let added = views.added.iter();
     undo.added
         .extend(added.map(|share| (share.directory.clone(), share.tag.clone())));
-    undo.searchable
-        .extend(closed.iter().map(|directory| (directory.clone(), ids.uid)));
+    undo.searchable.extend(search.iter().cloned());
     if let Who::New(user) = &who {
         undo.user = Some((user.name.clone(), user.id));
     }
 
     let base = file_before.clone();
+    let file = DomainFile {
+        domain: definition.name.clone(),
+        uuid: definition.uuid.clone(),
+        emulator,
+        audit: base
+            .as_ref()
+            .map(|file| file.audit.clone())
+            .unwrap_or_default(),
+        require_confinement: base.is_some_and(|file| file.require_confinement),
+        client: Client {
+            user: Id::Number(ids.uid),
+            group: Id::Number(ids.gid),
+        },
+        views: views.views,
+    };
+    file.check()?;
+    undo.written = Some(file.text()?);
     let changes = Changes {
         after: edit.text(),
-        file: DomainFile {
-            domain: definition.name.clone(),
-            uuid: definition.uuid.clone(),
-            emulator,
-            audit: base
-                .as_ref()
-                .map(|file| file.audit.clone())
-                .unwrap_or_default(),
-            require_confinement: base.is_some_and(|file| file.require_confinement),
-            client: Client {
-                user: Id::Number(ids.uid),
-                group: Id::Number(ids.gid),
-            },
-            views: views.views,
-        },
+        file,
         file_before,
         undo,
         undo_before,
@@ -158,13 +167,35 @@ pub(crate) fn enable(options: &Options) -> Result<u8> {
             Who::New(user) => Some(user),
             Who::Kept(_) | Who::Ours(_) => None,
         },
-        search: closed,
-        uid: ids.uid,
+        search,
         domain,
         definition,
     };
-    changes.file.check()?;
     finish(&changes, &options.consent, &notes)
+}
+
+/// What the exports' places mean for starts to come.
+fn note_ways(views: &[View], notes: &mut Vec<String>) -> Result<()> {
+    let exports: Vec<PathBuf> = views.iter().map(|view| view.export.clone()).collect();
+    if let Some(first) = search::closed_to_the_service(&exports)?.first() {
+        notes.push(format!(
+            "{}; {}",
+            search::closed_to_the_service_says(first),
+            search::closed_to_the_service_cure(first)
+        ));
+    }
+    let movable = exports
+        .iter()
+        .filter_map(|export| Some((export, plan::others_may_rename(export)?)));
+    notes.extend(movable.map(|(export, above)| {
+        format!(
+            "others than root may rename what is in {}, above {}: among their own directories, they choose \
+             what the domain shares at its next start",
+            above.display(),
+            export.display()
+        )
+    }));
+    Ok(())
 }
 
 /// A domain of the same name was there before, and was undefined without `disable`.

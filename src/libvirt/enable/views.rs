@@ -8,7 +8,9 @@ use crate::cli::CacheOption;
 use crate::error::{Class, Error, Result};
 use crate::libvirt::definition::{Definition, Filesystem, Service};
 use crate::libvirt::domain_file::{DomainFile, View};
-use crate::{mounts, plan, policies, view_name};
+use crate::live::in_force::Text;
+use crate::live::origin::Origin;
+use crate::{mounts, plan, view_name};
 
 /// The longest mount tag that QEMU takes (hw/9pfs/virtio-9p.h: `MAX_TAG_LEN`, with a NUL).
 const LONGEST_TAG: usize = 31;
@@ -90,6 +92,7 @@ pub(super) fn plan(
         .iter()
         .flat_map(|file| file.views.iter().map(|view| view.name.clone()))
         .collect();
+    let mut origins = Vec::new();
     for filesystem in &definition.filesystems {
         let tag = &filesystem.tag;
         match filesystem.service {
@@ -117,7 +120,7 @@ pub(super) fn plan(
             readonly: filesystem.readonly,
             policy: typed.or_else(|| policy.clone()),
         };
-        let view = view(definition, file, &wanted, &table, &mut taken)?;
+        let view = view(definition, file, &wanted, &table, &mut taken, &mut origins)?;
         if let Some(share) = share
             && plan::open_directory(&share.directory, "--share")?.0 != view.export
         {
@@ -155,7 +158,7 @@ pub(super) fn plan(
                 .map(absolute)
                 .or_else(|| policy.clone()),
         };
-        let view = view(definition, file, &wanted, &table, &mut taken)?;
+        let view = view(definition, file, &wanted, &table, &mut taken, &mut origins)?;
         found.added.push(Share {
             directory: view.export.clone(),
             ..share.clone()
@@ -171,6 +174,14 @@ pub(super) fn plan(
             "name a directory to share with --share DIR:TAG",
         ));
     }
+    let shared: Vec<PathBuf> = found
+        .views
+        .iter()
+        .flat_map(|view| table.places_of(&view.export))
+        .collect();
+    origins
+        .iter()
+        .try_for_each(|origin| origin.refuse_shared(&shared))?;
     note_shared_exports(&found.views, &others, notes);
     Ok(found)
 }
@@ -190,6 +201,7 @@ fn view(
     wanted: &Wanted<'_>,
     table: &mounts::Table,
     taken: &mut Vec<String>,
+    origins: &mut Vec<Origin>,
 ) -> Result<View> {
     let (export, fd) = plan::open_directory(wanted.source, "export")?;
     plan::refuse_unfit_export(&export, table)?;
@@ -211,7 +223,14 @@ fn view(
     };
     taken.push(view.name.clone());
     let policy = match &view.policy {
-        Some(file) => policies::load(file)?,
+        Some(file) => {
+            let read = Text::read(file)?;
+            if let Some(origin) = read.origin {
+                origin.refuse_others()?;
+                origins.push(origin);
+            }
+            read.policy
+        }
         None => Policy::parity(),
     };
     plan::refuse_other_export(&export, &policy)?;

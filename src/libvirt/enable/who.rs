@@ -158,9 +158,13 @@ fn fixed(uuid: &str) -> Result<Vec<(String, u32, u32)>> {
         let Ok(text) = other.definition() else {
             continue;
         };
-        let other = Definition::parse(text)?;
-        if let Some((uid, gid)) = other.static_ids() {
-            found.push((other.name, uid, gid));
+        // Which domains libvirt takes is not for one of them to decide: its file, if it has one, counts.
+        match Definition::parse(text) {
+            Ok(other) => {
+                let ids = other.static_ids();
+                found.extend(ids.map(|(uid, gid)| (other.name, uid, gid)));
+            }
+            Err(error) => tracing::warn!("domain {} is passed over: {}", other.uuid, error.what()),
         }
     }
     for name in DomainFile::names()? {

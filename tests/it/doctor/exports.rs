@@ -32,6 +32,7 @@ provoke! {
     set_id_honoured => [SetId];
     bind_mount_elsewhere => [OtherMounts];
     parent_closed_to_the_client => [NoWay];
+    parent_that_a_user_owns => [Movable];
     chown_refused => [Owners];
     no_user_attributes => [NoXattr];
     acl_on_the_root => [Acl];
@@ -295,6 +296,17 @@ fn bind_mount_elsewhere() -> Seen {
     seen.changed
         .says(Problem::OtherMounts, &[&shown(&other), "--isolate"]);
     seen
+}
+
+fn parent_that_a_user_owns() -> Seen {
+    let export = Export::new();
+    let control = on(export.path()).run();
+    control.ok(Problem::Movable);
+    let parent = export.path().parent().unwrap();
+    std::os::unix::fs::chown(parent, Some(61_399), None).unwrap();
+    let changed = on(export.path()).run();
+    changed.says(Problem::Movable, &[&shown(parent), "--isolate"]);
+    Seen { control, changed }
 }
 
 fn parent_closed_to_the_client() -> Seen {

@@ -26,6 +26,8 @@ provoke! {
     another_process_of_the_domains_user => [SharedUid];
     user_without_an_account => [NoAccount];
     directory_that_was_closed => [Closed];
+    way_that_is_closed_to_the_service => [ServiceClosed];
+    way_that_others_may_rename => [ExportMovable];
     domain_that_is_not_enabled => [NotEnabled];
 }
 
@@ -79,6 +81,9 @@ fn libvirtd_that_does_not_run() -> Seen {
 fn settings_that_are_no_settings() -> Seen {
     let host = Host::new();
     let control = host.doctor();
+    host.lab
+        .write("/etc/libvirt/qemu.conf", "user = \"x\"\nuser = \"y\"\n");
+    host.doctor().ok(Problem::BadQemuConf);
     host.lab
         .write("/etc/libvirt/qemu.conf", "user = \"x\"\n= 1\n");
     let changed = host.doctor();
@@ -208,7 +213,7 @@ fn definition_that_left_its_file() -> Seen {
     control.ok_saying(Problem::Drift, &[&domain.name, "agree"]);
     domain.redefine(|xml| xml.replace(LINK, QEMU));
     let changed = host.doctor();
-    changed.says(Problem::Drift, &["without views", "libvirt enable"]);
+    changed.says(Problem::Drift, &["does not start", "libvirt enable"]);
     domain.redefine(|xml| xml.replace(QEMU, LINK));
     host.lab.write(&domain.file(), "domain = 1\n");
     host.doctor()
@@ -277,6 +282,38 @@ fn directory_that_was_closed() -> Seen {
         .ok(["setfacl", "-m", &cure, "/var/lib/libvirt/qemu"]);
     host.doctor().ok(Problem::Closed);
     domain.start();
+    Seen { control, changed }
+}
+
+fn way_that_is_closed_to_the_service() -> Seen {
+    let host = Host::new();
+    let domain = host.domain();
+    let control = host.doctor();
+    control.ok_saying(Problem::ServiceClosed, &[&domain.name]);
+    let home = host.export.path().parent().unwrap();
+    let (uid, home) = (domain.ids().uid, home.to_str().unwrap());
+    // Open to the domain's user, so that it is root alone who has no way.
+    host.lab.ok(["chown", &uid.to_string(), home]);
+    host.lab.ok(["chmod", "700", home]);
+    let changed = host.doctor();
+    changed.says(Problem::ServiceClosed, &[home, "CAP_DAC_READ_SEARCH"]);
+    changed.ok(Problem::Closed);
+    let told = host
+        .lab
+        .ours_ok(&["libvirt", "enable", "--dry-run", &domain.name]);
+    assert!(told.contains("CAP_DAC_READ_SEARCH"), "{told}");
+    Seen { control, changed }
+}
+
+fn way_that_others_may_rename() -> Seen {
+    let host = Host::new();
+    let domain = host.domain();
+    let control = host.doctor();
+    control.ok_saying(Problem::ExportMovable, &[&domain.name]);
+    let above = host.export.path().parent().unwrap().to_str().unwrap();
+    host.lab.ok(["chmod", "777", above]);
+    let changed = host.doctor();
+    changed.says(Problem::ExportMovable, &[above, "next start"]);
     Seen { control, changed }
 }
 

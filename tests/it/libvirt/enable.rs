@@ -275,7 +275,7 @@ fn status_tells_each_difference() {
     domain.destroy();
 
     for (from, to, word) in [
-        (LINK.to_owned(), QEMU.to_owned(), "without views"),
+        (LINK.to_owned(), QEMU.to_owned(), "does not start"),
         (format!("+{}:", ids.uid), "+61234:".to_owned(), "DAC label"),
         (path(&export), path(&other), "has no view"),
         (
@@ -289,6 +289,8 @@ fn status_tells_each_difference() {
         assert_eq!(told["enabled"], false);
         let drift = told["drift"].to_string();
         assert!(drift.contains(word), "{drift}");
+        // And so it is.
+        domain.start_fails();
     }
     // Said again, `enable` makes it so again.
     lab.define(&good.replace(LINK, QEMU));
