@@ -147,11 +147,18 @@ build_fuse_examples() { # OUT
   return "$code"
 }
 
+# Whether they are there, as this file would build them.
+have_fuse_examples() { # OUT
+  [ "$1/passthrough_hp" -nt tools/lib.sh ] && [ "$1/passthrough_ll" -nt tools/lib.sh ]
+}
+
 compile_fuse_examples() { # SOURCES OUT
-  local fuse_flags
+  # What libfuse's own build finds in glibc: without it they set no times and have no attributes.
+  local fuse_flags flags=(-O2 -pthread -D_GNU_SOURCE -DHAVE_UTIMENSAT -DHAVE_POSIX_FALLOCATE
+    -DHAVE_FALLOCATE -DHAVE_SETXATTR -DHAVE_COPY_FILE_RANGE)
   read -ra fuse_flags < <(pkg-config --cflags --libs fuse3)
   mkdir -p "$2" &&
-    g++ -O2 -std=c++17 -pthread "$1/passthrough_hp.cc" -o "$2/passthrough_hp.new" "${fuse_flags[@]}" &&
-    gcc -O2 -w -D_GNU_SOURCE -pthread "$1/passthrough_ll.c" -o "$2/passthrough_ll.new" "${fuse_flags[@]}" &&
+    g++ -std=c++17 "${flags[@]}" "$1/passthrough_hp.cc" -o "$2/passthrough_hp.new" "${fuse_flags[@]}" &&
+    gcc -w "${flags[@]}" "$1/passthrough_ll.c" -o "$2/passthrough_ll.new" "${fuse_flags[@]}" &&
     mv "$2/passthrough_hp.new" "$2/passthrough_hp" && mv "$2/passthrough_ll.new" "$2/passthrough_ll"
 }

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use globset::{Glob, GlobSet, GlobSetBuilder};
@@ -37,6 +37,9 @@ pub(crate) struct Cli {
     /// Where it has put the other mirrors.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     bench: PathBuf,
+    /// Where it has put the guest.
+    #[arg(long, value_name = "DIR", default_value = "target/guest/suites")]
+    guest: PathBuf,
     /// The differences that are known.
     #[arg(
         long,
@@ -52,9 +55,20 @@ pub(crate) struct Tools {
     pub(crate) mediator: PathBuf,
     tools: PathBuf,
     bench: PathBuf,
+    guest: PathBuf,
 }
 
 impl Tools {
+    /// Where `tools/suites/run` has put the suites.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.tools
+    }
+
+    /// A file of the guest's.
+    pub(crate) fn in_guest(&self, file: &str) -> PathBuf {
+        self.guest.join(file)
+    }
+
     /// A file that `tools/suites/run` has put there.
     pub(crate) fn at(&self, path: &str) -> String {
         self.tools.join(path).to_string_lossy().into_owned()
@@ -67,7 +81,7 @@ impl Tools {
 }
 
 impl Cli {
-    pub(crate) fn tools(&self) -> Result<Tools> {
+    pub(crate) fn tools(&self, places: &[Place]) -> Result<Tools> {
         let absolute = |path: &PathBuf| {
             path.canonicalize().map_err(|error| {
                 Error::Usage(format!(
@@ -86,6 +100,12 @@ impl Cli {
             mediator: absolute(&mediator)?,
             tools: absolute(&self.tools)?,
             bench: absolute(&self.bench)?,
+            // Only a full run makes one.
+            guest: if places.iter().any(|place| place.is_guests()) {
+                absolute(&self.guest)?
+            } else {
+                self.guest.clone()
+            },
         })
     }
 

@@ -34,6 +34,9 @@ struct Text {
     /// The place that is no view of ours where the same case comes to the same; none if the difference
     /// is chosen.
     shown_on: Option<String>,
+    /// Whether its cases are about device nodes.
+    #[serde(default)]
+    device_nodes: bool,
     reason: String,
 }
 
@@ -45,6 +48,7 @@ pub(crate) struct Difference {
     outcome: String,
     /// None where it is no rule of the kernel's but a choice.
     pub(crate) shown_on: Option<Place>,
+    device_nodes: bool,
     /// How it is told of: its globs.
     pub(crate) title: String,
 }
@@ -64,6 +68,13 @@ impl Difference {
     pub(crate) fn varies(&self) -> bool {
         self.outcome == VARIES
     }
+}
+
+/// Whether a case is about device nodes, which no view makes, wherever it is run.
+pub(crate) fn is_of_device_nodes(expected: &[Difference], case: &str) -> bool {
+    expected
+        .iter()
+        .any(|entry| entry.device_nodes && entry.cases.is_match(case))
 }
 
 /// Every entry of the file.
@@ -94,7 +105,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Difference>> {
                     .ok_or_else(|| wrong("shown_on names no place, or a view"))?,
             ),
         };
-        let everywhere = ["shared:*".to_owned(), "client:*".to_owned()];
+        let everywhere = ["shared:*", "client:*", "guest:*"].map(str::to_owned);
         let places = if entry.place.is_empty() {
             globs(&everywhere)?
         } else {
@@ -105,6 +116,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Difference>> {
             places,
             outcome: entry.outcome,
             shown_on,
+            device_nodes: entry.device_nodes,
             title,
         })
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::expected::Difference;
+use crate::expected::{Difference, is_of_device_nodes};
 use crate::outcome::{Case, Outcome};
 use crate::place::Place;
 
@@ -84,6 +84,9 @@ pub(crate) fn judge(outcomes: &Outcomes, expected: &[Difference], complete: bool
             }
         }
     }
+    verdict
+        .failures
+        .extend(passed_by_mirrors_alone(outcomes, expected));
     if complete {
         let unused = expected.iter().zip(used).filter(|(_, used)| !used);
         let lines = unused
@@ -91,6 +94,37 @@ pub(crate) fn judge(outcomes: &Outcomes, expected: &[Difference], complete: bool
         verdict.failures.extend(lines);
     }
     verdict
+}
+
+/// A line for each case that another mirror passes and a shared view does not, listed or not; device
+/// nodes are none of a view's.
+fn passed_by_mirrors_alone(outcomes: &Outcomes, expected: &[Difference]) -> Vec<String> {
+    let passed = |place: &Place| -> BTreeMap<&str, Place> {
+        outcomes
+            .iter()
+            .filter(|(mirror, _)| mirror.is_matched_by(*place))
+            .flat_map(|(mirror, cases)| cases.iter().map(move |case| (case, *mirror)))
+            .filter(|(case, _)| case.outcome == Outcome::Passed)
+            .map(|(case, mirror)| (case.name.as_str(), mirror))
+            .collect()
+    };
+    let mut alone = Vec::new();
+    for (place, cases) in outcomes {
+        let by_mirrors = passed(place);
+        for Case { name, outcome } in cases {
+            if let Some(mirror) = by_mirrors.get(name.as_str())
+                && *outcome != Outcome::Passed
+                && !is_of_device_nodes(expected, name)
+            {
+                alone.push(format!(
+                    "{place} {name}: {}, and {mirror} passes it: {}",
+                    outcome.word(),
+                    outcome.why()
+                ));
+            }
+        }
+    }
+    alone
 }
 
 /// None if the place that is to show the rule does so.
@@ -182,6 +216,33 @@ reason = 'r'
         assert!(verdict.failures[0].contains("does not show"), "{verdict:?}");
         let all = found("known", &[(Place::Ext4, Outcome::Passed), (VIEW, failed())]);
         assert_eq!(judge(&all, &expected(), true).failures.len(), 1);
+    }
+
+    #[test]
+    fn what_another_mirror_passes_a_shared_view_must_pass_but_for_device_nodes() {
+        let text = |devices: bool| {
+            format!(
+                "[[difference]]\ncase = ['s/known']\noutcome = 'failed'\ndevice_nodes = {devices}\n\
+                 shown_on = 'plain'\nreason = 'r'\n"
+            )
+        };
+        for (mirror, devices, failures) in [
+            (Outcome::Passed, false, 1),
+            (Outcome::Passed, true, 0),
+            (failed(), false, 0),
+        ] {
+            let all = found(
+                "known",
+                &[
+                    (Place::Ext4, Outcome::Passed),
+                    (VIEW, failed()),
+                    (Place::Bindfs, mirror),
+                ],
+            );
+            let expected = crate::expected::parse(&text(devices)).unwrap();
+            let verdict = judge(&all, &expected, false);
+            assert_eq!(verdict.failures.len(), failures, "{verdict:?}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod cli;
 mod error;
 mod expected;
 mod ground;
+mod guest;
 mod judge;
 mod outcome;
 mod place;
@@ -22,6 +23,7 @@ use clap::Parser as _;
 
 use crate::cli::{Cli, Tools};
 use crate::error::{Error, Result, at, step};
+use crate::expected::Difference;
 use crate::ground::Ground;
 use crate::judge::{Outcomes, Verdict};
 use crate::outcome::{Case, Outcome};
@@ -33,9 +35,18 @@ use crate::suites::{Extent, Suite};
 const AT_ONCE: usize = 2;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|word| word == tree::WORD) {
-        return walk(arguments.next().unwrap_or_default().as_ref());
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    match arguments.first() {
+        Some(word) if word == tree::WORD => {
+            return walk(arguments.get(1).map_or("".as_ref(), AsRef::as_ref));
+        }
+        Some(word) if word == guest::WORD => {
+            return guest::errand(&arguments[1..]).unwrap_or_else(|error| {
+                tell(&error.to_string());
+                ExitCode::FAILURE
+            });
+        }
+        _ => {}
     }
     match check(&Cli::parse()) {
         Ok(true) => ExitCode::SUCCESS,
@@ -75,7 +86,8 @@ fn walk(root: &std::path::Path) -> ExitCode {
 
 /// Whether there is no difference that is not listed.
 fn check(cli: &Cli) -> Result<bool> {
-    let (tools, places) = (cli.tools()?, cli.places()?);
+    let places = cli.places()?;
+    let tools = cli.tools(&places)?;
     let expected = expected::read(&cli.expected)?;
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::Usage(
@@ -87,7 +99,7 @@ fn check(cli: &Cli) -> Result<bool> {
     let outcomes = run(cli, &places, &ground, &tools, &interrupted)?;
     let complete = cli.full && cli.only.is_empty() && cli.places.is_empty();
     let verdict = judge::judge(&outcomes, &expected, complete);
-    tell_all(&outcomes, &verdict);
+    tell_all(&outcomes, &expected, &verdict);
     if let Some(path) = &cli.json {
         let text = report::json(&outcomes, &verdict).map_err(step("writing JSON"))?;
         std::fs::write(path, text + "\n").map_err(at("writing", path))?;
@@ -106,8 +118,8 @@ fn interruption() -> Result<Arc<AtomicBool>> {
     Ok(interrupted)
 }
 
-fn tell_all(outcomes: &Outcomes, verdict: &Verdict) {
-    print(&report::table(outcomes));
+fn tell_all(outcomes: &Outcomes, expected: &[Difference], verdict: &Verdict) {
+    print(&report::table(outcomes, expected));
     print("");
     for failure in &verdict.failures {
         print(failure);
@@ -172,6 +184,12 @@ fn all_in(
     interrupted: &AtomicBool,
 ) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
+    // Emulated, and there to see what a guest makes of it: length is tried on the host.
+    let extent = if seat.place().is_guests() {
+        Extent::Short
+    } else {
+        extent
+    };
     for suite in wanted {
         let start = Instant::now();
         let found = (suite.run)(&seat, extent);

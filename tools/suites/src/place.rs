@@ -27,6 +27,13 @@ pub(crate) enum Place {
     Plain,
     /// The same, as a plain user.
     PlainUser,
+    /// A guest's 9p share of the directory itself, from a QEMU that is root: what a guest sees of a view
+    /// is compared with it.
+    GuestRaw,
+    /// A guest's 9p share of a client's own view, from a QEMU that is the client.
+    GuestView,
+    /// A guest's 9p share of the mount that [`Place::Plain`] is, from a QEMU that is a plain user.
+    GuestPlain,
 }
 
 /// A view's options.
@@ -75,12 +82,23 @@ impl Place {
                 .map(Self::Client),
         );
         all.push(Self::PlainUser);
+        all.extend([Self::GuestRaw, Self::GuestView, Self::GuestPlain]);
         all
     }
 
     /// Whether it is a view, which has to be like its reference.
     pub(crate) fn is_view(self) -> bool {
-        matches!(self, Self::Shared(_) | Self::Client(_))
+        matches!(self, Self::Shared(_) | Self::Client(_) | Self::GuestView)
+    }
+
+    /// Whether suites run there inside of a guest, as its root.
+    pub(crate) fn is_guests(self) -> bool {
+        matches!(self, Self::GuestRaw | Self::GuestView | Self::GuestPlain)
+    }
+
+    /// Whether it is another mirror, and that a view which has to pass all that it passes.
+    pub(crate) fn is_matched_by(self, view: Self) -> bool {
+        matches!(self, Self::Bindfs | Self::PassthroughHp) && matches!(view, Self::Shared(_))
     }
 
     /// Whether suites run there as a plain user.
@@ -90,14 +108,16 @@ impl Place {
 
     /// What it has to be like.
     pub(crate) fn reference(self) -> Self {
-        if self.is_users() {
+        if self.is_guests() {
+            Self::GuestRaw
+        } else if self.is_users() {
             Self::Ext4User
         } else {
             Self::Ext4
         }
     }
 
-    /// The mode of a view.
+    /// The mode of a view on the host.
     pub(crate) fn mode(self) -> Option<Mode> {
         match self {
             Self::Shared(mode) | Self::Client(mode) => Some(mode),
@@ -106,7 +126,10 @@ impl Place {
             | Self::Bindfs
             | Self::PassthroughHp
             | Self::Plain
-            | Self::PlainUser => None,
+            | Self::PlainUser
+            | Self::GuestRaw
+            | Self::GuestView
+            | Self::GuestPlain => None,
         }
     }
 }
@@ -119,6 +142,9 @@ impl fmt::Display for Place {
             Self::Shared(mode) => write!(f, "shared:{}/{}", mode.cache, mode.data),
             Self::Client(mode) => write!(f, "client:{}/{}", mode.cache, mode.data),
             Self::Bindfs => f.write_str("bindfs"),
+            Self::GuestRaw => f.write_str("guest/raw"),
+            Self::GuestView => f.write_str("guest:view"),
+            Self::GuestPlain => f.write_str("guest/plain"),
             Self::PassthroughHp => f.write_str("passthrough_hp"),
             Self::Plain => f.write_str("plain"),
             Self::PlainUser => f.write_str("plain/user"),
@@ -140,7 +166,11 @@ mod tests {
         for place in all {
             assert!(!place.reference().is_view());
             assert_eq!(place.is_users(), place.reference().is_users());
-            assert_eq!(place.is_view(), place.mode().is_some());
+            assert_eq!(place.is_guests(), place.reference().is_guests());
+            assert_eq!(
+                place.is_view() && !place.is_guests(),
+                place.mode().is_some()
+            );
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::expected::{Difference, is_of_device_nodes};
 use crate::judge::{Outcomes, Verdict};
 use crate::outcome::{Case, Outcome};
 
@@ -25,25 +26,33 @@ impl Count {
     }
 }
 
-/// A row a place, a column a suite: `passed/failed/skipped`.
-pub(crate) fn table(outcomes: &Outcomes) -> String {
-    let mut suites: Vec<&str> = Vec::new();
+/// A row a place, a column a suite, of device nodes one besides: `passed/failed/skipped`.
+pub(crate) fn table(outcomes: &Outcomes, expected: &[Difference]) -> String {
+    let column = |case: &Case| {
+        if is_of_device_nodes(expected, &case.name) {
+            format!("{}, device nodes", case.suite())
+        } else {
+            case.suite().to_owned()
+        }
+    };
+    let mut suites: Vec<String> = Vec::new();
     for case in outcomes.iter().flat_map(|(_, cases)| cases) {
-        if !suites.contains(&case.suite()) {
-            suites.push(case.suite());
+        let suite = column(case);
+        if !suites.contains(&suite) {
+            suites.push(suite);
         }
     }
     let mut rows = vec![
         std::iter::once("passed/failed/skipped".to_owned())
-            .chain(suites.iter().map(|&suite| suite.to_owned()))
+            .chain(suites.iter().cloned())
             .collect::<Vec<_>>(),
     ];
     for (place, cases) in outcomes {
-        let mut counts: BTreeMap<&str, Count> = BTreeMap::new();
+        let mut counts: BTreeMap<String, Count> = BTreeMap::new();
         for case in cases {
-            counts.entry(case.suite()).or_default().add(&case.outcome);
+            counts.entry(column(case)).or_default().add(&case.outcome);
         }
-        let cell = |suite: &&str| match counts.get(suite) {
+        let cell = |suite: &String| match counts.get(suite) {
             Some(count) => format!("{}/{}/{}", count.passed, count.failed, count.skipped),
             None => "-".to_owned(),
         };

@@ -1,6 +1,7 @@
 //! A place made ready: the directory, whoever serves it, and commands that run in it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -8,15 +9,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::cli::Tools;
 use crate::error::{Error, Result, at, step};
 use crate::ground::{Ground, mount_disk, run, set_mode};
+use crate::guest::Guest;
 use crate::place::{Mode, Place};
 
 /// The plain user: ids that no user of the host should have.
-const USER: (u32, u32) = (61_238, 61_239);
+pub(crate) const USER: (u32, u32) = (61_238, 61_239);
 
 /// How long a server may take to start or to end.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -27,10 +29,13 @@ pub(crate) struct Seat<'a> {
     tools: &'a Tools,
     export: PathBuf,
     shown: PathBuf,
+    aside: PathBuf,
     elsewhere: PathBuf,
     walker: PathBuf,
+    program: PathBuf,
     path: String,
     server: Server,
+    guest: Option<Guest>,
 }
 
 enum Server {
@@ -68,25 +73,42 @@ impl<'a> Seat<'a> {
             Place::Shared(mode) => view(mode, true, number, &export, &shown, tools)?,
             Place::Client(mode) => view(mode, false, number, &export, &shown, tools)?,
             Place::Bindfs => other(place, &["bindfs", "-f"], &export, &shown)?,
-            Place::PassthroughHp => {
-                let program = tools.in_bench("passthrough_hp");
-                let words = [program.as_str(), "--foreground"];
-                other(place, &words, &export, &shown)?
-            }
-            Place::Plain | Place::PlainUser => {
+            Place::PassthroughHp => passthrough_hp(place, tools, &export, &shown)?,
+            // Behind QEMU.
+            Place::GuestRaw | Place::GuestView => Server::None,
+            Place::Plain | Place::PlainUser | Place::GuestPlain => {
                 let program = tools.in_bench("passthrough_ll");
                 let options = format!("allow_other,xattr,cache=never,source={}", export.display());
                 let words = ["--bounding-set=-mknod", &program, "-f", "-o", &options];
                 other(place, &words, Path::new(""), &shown)?
             }
         };
+        let mut aside = base.clone();
+        let (mut elsewhere, mut walker) = (ground.elsewhere().to_owned(), ground.walker());
+        let mut guest = None;
+        if place.is_guests() {
+            aside.push("aside");
+            fs::create_dir(&aside).map_err(at("making", &aside))?;
+            set_mode(&aside, 0o777)?;
+            walker = aside.join("walker");
+            fs::copy(ground.walker(), &walker).map_err(at("making", &walker))?;
+            elsewhere.clone_from(&aside);
+            let share = match place {
+                Place::GuestPlain => &shown,
+                _ => &export,
+            };
+            guest = Some(Guest::boot(place, share, &shown, &aside, tools)?);
+        }
         Ok(Self {
             place,
             tools,
             export,
             shown,
-            elsewhere: ground.elsewhere().to_owned(),
-            walker: ground.walker(),
+            aside,
+            elsewhere,
+            walker,
+            program: ground.walker(),
+            guest,
             path: format!(
                 "{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                 ground.programs().display()
@@ -115,7 +137,7 @@ impl<'a> Seat<'a> {
 
     /// A file that the place does not show.
     pub(crate) fn beside(&self, name: &str) -> PathBuf {
-        self.shown.with_file_name(name)
+        self.aside.join(name)
     }
 
     /// A directory on another file system.
@@ -134,6 +156,9 @@ impl<'a> Seat<'a> {
         if let Server::View { init, .. } = &self.server {
             words.extend(["nsenter", "--mount", "--pid"].map(str::to_owned));
             words.extend([format!("--target={init}"), "--".to_owned()]);
+        }
+        if let Some(guest) = &self.guest {
+            words = guest.errand(&self.program, seconds);
         }
         if self.place.is_users() {
             words.push("setpriv".to_owned());
@@ -172,6 +197,12 @@ impl<'a> Seat<'a> {
     }
 
     fn end(&mut self) -> Result<()> {
+        let guest = self.guest.take().map_or(Ok(()), |mut guest| guest.end());
+        let server = self.end_server();
+        guest.and(server)
+    }
+
+    fn end_server(&mut self) -> Result<()> {
         match std::mem::replace(&mut self.server, Server::None) {
             Server::None => Ok(()),
             Server::Disk => {
@@ -244,6 +275,49 @@ fn view(
     Ok(Server::View { name, init })
 }
 
+/// libfuse's example has no option that lets others in, and its mounts let root in alone. It serves a
+/// mount that is handed to it, as any libfuse does: one as bindfs makes it.
+fn passthrough_hp(place: Place, tools: &Tools, export: &Path, shown: &Path) -> Result<Server> {
+    let device = Path::new("/dev/fuse");
+    let device = File::options()
+        .read(true)
+        .write(true)
+        .open(device)
+        .map_err(at("opening", device))?;
+    let options = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions",
+        device.as_raw_fd()
+    );
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(
+        Some("hpps"),
+        shown,
+        Some("fuse"),
+        flags,
+        Some(options.as_str()),
+    )
+    .map_err(at("mounting", shown))?;
+    let mut process = Command::new("setpriv")
+        .args(["--pdeathsig", "TERM"])
+        .arg(tools.in_bench("passthrough_hp"))
+        .arg("--foreground")
+        .arg(export)
+        .arg("/dev/fd/0")
+        .current_dir("/")
+        .stdin(device)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(step(format!("starting {place}")))?;
+    // Waits for the server's first answer; fails if there is no server.
+    if let Err(error) = fs::metadata(shown) {
+        let _gone = process.kill();
+        let _status = process.wait();
+        return Err(at("looking at", shown)(error));
+    }
+    Ok(Server::Other(process))
+}
+
 /// Starts a server that ends with this process, whatever happens to it, and waits for its mount.
 fn other(place: Place, words: &[&str], export: &Path, shown: &Path) -> Result<Server> {
     let device = || fs::metadata(shown).map(|metadata| metadata.dev());
@@ -276,7 +350,7 @@ fn other(place: Place, words: &[&str], export: &Path, shown: &Path) -> Result<Se
 }
 
 /// Whether a child ends in time.
-fn wait(child: &mut Child, limit: Duration) -> bool {
+pub(crate) fn wait(child: &mut Child, limit: Duration) -> bool {
     let start = Instant::now();
     loop {
         match child.try_wait() {

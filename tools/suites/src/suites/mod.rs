@@ -93,6 +93,10 @@ pub(crate) const ALL: [Suite; 9] = [
 impl Suite {
     /// Whether it is run there, where these are all places.
     pub(crate) fn goes_to(&self, place: Place, extent: Extent, places: &[Place]) -> bool {
+        if place.is_guests() {
+            // Its compilers are emulated.
+            return self.name != "build";
+        }
         let Some(mode) = place.mode() else {
             // What is compared with no view there is left out there.
             return extent == Extent::Full
