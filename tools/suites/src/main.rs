@@ -184,12 +184,7 @@ fn all_in(
     interrupted: &AtomicBool,
 ) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
-    // Emulated, and there to see what a guest makes of it: length is tried on the host.
-    let extent = if seat.place().is_guests() {
-        Extent::Short
-    } else {
-        extent
-    };
+    let extent = extent.at(seat.place());
     for suite in wanted {
         let start = Instant::now();
         let found = (suite.run)(&seat, extent);

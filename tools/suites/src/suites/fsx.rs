@@ -4,7 +4,6 @@ use std::fs;
 
 use crate::error::{Result, at, step};
 use crate::outcome::{Case, Outcome};
-use crate::place::{Mode, Place};
 use crate::seat::Seat;
 use crate::suites::{Extent, last_words};
 
@@ -32,23 +31,13 @@ posix_fadvise = 1
 copy_file_range = 3
 ";
 
-/// The whole length where nothing is said of a view's mode, and on what that is compared with.
-fn operations(place: Place, extent: Extent) -> &'static str {
-    let whole = match place.mode() {
-        Some(mode) => mode == Mode::DEFAULT,
-        None => place == place.reference(),
-    };
-    match (extent, whole) {
-        (Extent::Short, _) => "2000",
-        (Extent::Full, false) => "10000",
-        (Extent::Full, true) => "100000",
-    }
-}
-
 pub(crate) fn run(seat: &Seat<'_>, extent: Extent) -> Result<Vec<Case>> {
     let configuration = seat.beside("fsx.toml");
     fs::write(&configuration, CONFIGURATION).map_err(at("writing", &configuration))?;
-    let operations = operations(seat.place(), extent);
+    let operations = match extent {
+        Extent::Short => "2000",
+        Extent::Full => "100000",
+    };
     let program = seat.tools().at("bin/fsx");
     let mut cases = Vec::new();
     for seed in ["1", "2", "3"] {

@@ -24,6 +24,18 @@ pub(crate) enum Extent {
     Full,
 }
 
+impl Extent {
+    /// Of a run of this length, what is done in one place: the whole of it is for views of which nothing
+    /// is said. Other modes, other mirrors and what they are compared with have the short form, as
+    /// guests, which are emulated: a view that fails for its length alone is told all the same.
+    pub(crate) fn at(self, place: Place) -> Self {
+        match (self, place.mode()) {
+            (Self::Full, Some(Mode::DEFAULT)) => Self::Full,
+            _ => Self::Short,
+        }
+    }
+}
+
 /// One suite.
 pub(crate) struct Suite {
     /// What its cases' names begin with.
@@ -39,6 +51,8 @@ enum Modes {
     Every,
     /// With each cache and each way of data at least once, but not with all that are slow.
     Telling,
+    /// In none: it takes minutes, and does what others do.
+    None,
 }
 
 /// All of them, in the order in which they run; the last compares what the others left.
@@ -71,7 +85,7 @@ pub(crate) const ALL: [Suite; 9] = [
     Suite {
         name: "build",
         run: projects::run,
-        modes: Modes::Telling,
+        modes: Modes::None,
     },
     Suite {
         name: "sqlite",
@@ -93,9 +107,20 @@ pub(crate) const ALL: [Suite; 9] = [
 impl Suite {
     /// Whether it is run there, where these are all places.
     pub(crate) fn goes_to(&self, place: Place, extent: Extent, places: &[Place]) -> bool {
-        if place.is_guests() {
+        match place {
             // Its compilers are emulated.
-            return self.name != "build";
+            Place::GuestRaw | Place::GuestView => return self.name != "build",
+            // They show the rules that differences are listed with.
+            Place::GuestPlain => return self.name == "pjdfstest",
+            Place::Plain | Place::PlainUser => {
+                return ["pjdfstest", "stress-ng"].contains(&self.name);
+            }
+            Place::Ext4
+            | Place::Ext4User
+            | Place::Shared(_)
+            | Place::Client(_)
+            | Place::Bindfs
+            | Place::PassthroughHp => {}
         }
         let Some(mode) = place.mode() else {
             // What is compared with no view there is left out there.
@@ -109,7 +134,8 @@ impl Suite {
         match (extent, self.modes) {
             (_, Modes::Every) => true,
             (Extent::Full, Modes::Telling) => mode.is_telling(),
-            (Extent::Short, Modes::Telling) => {
+            (Extent::Full, Modes::None) => mode == Mode::DEFAULT,
+            (Extent::Short, Modes::Telling | Modes::None) => {
                 place == Place::Shared(Mode::DEFAULT)
                     || (place == Place::Client(Mode::DEFAULT) && self.name == "sqlite")
             }

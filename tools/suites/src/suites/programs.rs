@@ -13,7 +13,7 @@ const SUITE: &str = "programs";
 pub(crate) fn run(seat: &Seat<'_>, extent: Extent) -> Result<Vec<Case>> {
     let (seconds, transactions, small, pace) = match extent {
         Extent::Short => ("2", 1000, "1", "fast"),
-        Extent::Full => ("20", 20_000, "4", "all"),
+        Extent::Full => ("10", 20_000, "4", "all"),
     };
     Ok(vec![
         // It tells of a wrong answer, and goes on, unless told to end.

@@ -10,7 +10,7 @@ const SUITE: &str = "sqlite";
 pub(crate) fn run(seat: &Seat<'_>, extent: Extent) -> Result<Vec<Case>> {
     let transactions = match extent {
         Extent::Short => "100",
-        Extent::Full => "2000",
+        Extent::Full => "500",
     };
     let mut cases = Vec::new();
     for (mode, mapped) in [
