@@ -22,9 +22,12 @@ pub(crate) struct Cli {
     /// Only these places (globs: `shared:*`); what they are compared with comes along.
     #[arg(long, value_name = "PLACE", value_delimiter = ',')]
     pub(crate) places: Vec<String>,
-    /// Write every outcome as JSON.
+    /// Write every outcome as JSON; of an interrupted run, those of the places that are done.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Run nothing, and judge by the list of differences what an earlier run with --json has found.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "only", "places"])]
+    pub(crate) judge: Option<PathBuf>,
     /// Where the scratch disk is mounted; every user must be able to search it.
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     pub(crate) dir: PathBuf,

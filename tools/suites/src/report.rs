@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::expected::{Difference, is_of_device_nodes};
 use crate::judge::{Outcomes, Verdict};
 use crate::outcome::{Case, Outcome};
+use crate::place::Place;
 
 /// How many of a suite's cases came to what.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,6 +80,21 @@ struct Json<'a> {
     passed: usize,
     failures: &'a [String],
     places: BTreeMap<String, &'a [Case]>,
+}
+
+/// What is read of it again.
+#[derive(Deserialize)]
+struct Found {
+    places: BTreeMap<String, Vec<Case>>,
+}
+
+/// The outcomes that [`json`] has written, in the order of the table.
+pub(crate) fn outcomes(text: &str) -> serde_json::Result<Outcomes> {
+    let mut found: Found = serde_json::from_str(text)?;
+    let all = Place::all().into_iter();
+    Ok(all
+        .filter_map(|place| Some((place, found.places.remove(&place.to_string())?)))
+        .collect())
 }
 
 /// Everything that was found.

@@ -93,9 +93,10 @@ impl<'a> Seat<'a> {
             walker = aside.join("walker");
             fs::copy(ground.walker(), &walker).map_err(at("making", &walker))?;
             elsewhere.clone_from(&aside);
-            let share = match place {
-                Place::GuestPlain => &shown,
-                _ => &export,
+            let share = if place == Place::GuestPlain {
+                &shown
+            } else {
+                &export
             };
             guest = Some(Guest::boot(place, share, &shown, &aside, tools)?);
         }
