@@ -13,7 +13,7 @@ use crate::place::{Mode, Place};
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Cli {
-    /// Every suite at its full length, every mode, and the other mirrors: more than an hour.
+    /// Every mode, the default views at full length, the other mirrors, and inside of a guest.
     #[arg(long)]
     pub(crate) full: bool,
     /// Only these suites, by the beginning of their names.

@@ -23,6 +23,9 @@ pub(crate) const USER: (u32, u32) = (61_238, 61_239);
 /// How long a server may take to start or to end.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// How many times as long as on the host something may take in a guest.
+const EMULATED: u64 = 5;
+
 /// Ends what serves it when dropped; what was written stays for the comparison, until the ground goes.
 pub(crate) struct Seat<'a> {
     place: Place,
@@ -158,8 +161,10 @@ impl<'a> Seat<'a> {
             words.extend(["nsenter", "--mount", "--pid"].map(str::to_owned));
             words.extend([format!("--target={init}"), "--".to_owned()]);
         }
+        let mut slower = 1;
         if let Some(guest) = &self.guest {
-            words = guest.errand(&self.program, seconds);
+            slower = EMULATED;
+            words = guest.errand(&self.program, seconds * slower);
         }
         if self.place.is_users() {
             words.push("setpriv".to_owned());
@@ -169,7 +174,7 @@ impl<'a> Seat<'a> {
         }
         // The directory is changed behind both: before, this process may not be let in.
         let shown = self.shown.to_string_lossy();
-        let limit = format!("{seconds}s");
+        let limit = format!("{}s", seconds * slower);
         words.extend(
             ["env", "-C", &shown, "timeout", "-k", "5", &limit, program].map(str::to_owned),
         );
