@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
@@ -22,6 +23,9 @@ pub(crate) struct Cli {
     /// Only these places (globs: `shared:*`); what they are compared with comes along.
     #[arg(long, value_name = "PLACE", value_delimiter = ',')]
     pub(crate) places: Vec<String>,
+    /// How many places are at work at once.
+    #[arg(long, value_name = "N", default_value = "2")]
+    pub(crate) at_once: NonZeroUsize,
     /// Write every outcome as JSON; of an interrupted run, those of the places that are done.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

@@ -31,9 +31,6 @@ use crate::place::Place;
 use crate::seat::Seat;
 use crate::suites::{Extent, Suite};
 
-/// How many places are at work at once.
-const AT_ONCE: usize = 2;
-
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     match arguments.first() {
@@ -176,7 +173,7 @@ fn run(
         }
     };
     thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..cli.at_once.get() {
             scope.spawn(work);
         }
     });

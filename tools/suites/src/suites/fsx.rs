@@ -1,8 +1,9 @@
 //! The crate `fsx`: one file, random operations of every kind that ext4 can do, each read compared.
 
 use std::fs;
+use std::thread;
 
-use crate::error::{Result, at, step};
+use crate::error::{Error, Result, at, step};
 use crate::outcome::{Case, Outcome};
 use crate::seat::Seat;
 use crate::suites::{Extent, last_words};
@@ -43,22 +44,34 @@ pub(crate) fn run(seat: &Seat<'_>, extent: Extent) -> Result<Vec<Case>> {
         Extent::Short => "2000",
         Extent::Full => "100000",
     };
-    let program = seat.tools().at("bin/fsx");
-    let mut cases = Vec::new();
-    for seed in ["1", "2", "3"] {
-        let file = seat.shown().join(format!("fsx-{seed}"));
-        let output = seat
-            .command(&program, 3600)
-            .args(["-N", operations, "-S", seed, "-f"])
-            .arg(&configuration)
-            .arg("-P")
-            .arg(seat.shown())
-            .arg(&file)
-            .output()
-            .map_err(step("running fsx"))?;
-        let passed = output.status.success();
-        let outcome = Outcome::of(passed, || last_words(&output));
-        cases.push(Case::new(SUITE, &format!("seed-{seed}"), outcome));
-    }
-    Ok(cases)
+    // At once: they wait for the disk most of the time.
+    thread::scope(|scope| {
+        let running: Vec<_> = ["1", "2", "3"]
+            .into_iter()
+            .map(|seed| (seed, scope.spawn(|| one(seat, operations, seed))))
+            .collect();
+        let cases = running.into_iter().map(|(seed, run)| {
+            let outcome = run.join().unwrap_or_else(|_| {
+                Err(Error::Other {
+                    who: format!("fsx {seed}"),
+                    what: "its thread panicked".to_owned(),
+                })
+            });
+            Ok(Case::new(SUITE, &format!("seed-{seed}"), outcome?))
+        });
+        cases.collect()
+    })
+}
+
+fn one(seat: &Seat<'_>, operations: &str, seed: &str) -> Result<Outcome> {
+    let output = seat
+        .command(&seat.tools().at("bin/fsx"), 3600)
+        .args(["-N", operations, "-S", seed, "-f"])
+        .arg(seat.beside("fsx.toml"))
+        .arg("-P")
+        .arg(seat.shown())
+        .arg(seat.shown().join(format!("fsx-{seed}")))
+        .output()
+        .map_err(step("running fsx"))?;
+    Ok(Outcome::of(output.status.success(), || last_words(&output)))
 }
