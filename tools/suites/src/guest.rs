@@ -281,3 +281,18 @@ fn await_code(path: &Path, qemu: &str, limit: Duration) -> Result<u8> {
         thread::sleep(GLANCE);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_reach_the_guest_as_they_are() {
+        let words = ["echo", "a b", "it's", "$HOME"].map(OsString::from);
+        let told = Command::new("sh")
+            .args(["-c", &script(&words)])
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&told.stdout), "a b it's $HOME\n");
+    }
+}
