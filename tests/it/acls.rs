@@ -381,3 +381,45 @@ fn policy_stays_in_charge_of_acls_and_is_never_milder_than_one() {
         assert_eq!(getfacl(&named) != before, sets, "{text}");
     }
 }
+
+#[test]
+fn rule_on_a_new_mode_is_not_dodged_by_an_acl() {
+    let export = Export::new();
+    for name in ["f", "s"] {
+        fs::write(export.path().join(name), "x").unwrap();
+        std::os::unix::fs::chown(export.path().join(name), Some(OWNER), Some(GROUP)).unwrap();
+    }
+    let set_gid = std::os::unix::fs::PermissionsExt::from_mode(0o2640);
+    fs::set_permissions(export.path().join("s"), set_gid).unwrap();
+    let file = policy(
+        &export,
+        "set_id = \"allow\"\n[[rule]]\ndo = \"mode\"\naction = \"deny\"\nwhen = { new_mode = { any = \"0002\" } }\n\
+         [[rule]]\npath = \"/s\"\ndo = \"setattr\"\naction = \"deny\"\nwhen = { new_mode = { none = \"2000\" } }\n",
+    );
+    let view = Start::new(&export).option("--shared").option(file).mount();
+    let path = shown(&export.path().join("f"));
+    let as_owner = |words: &[&str]| within_as(&view.name, OWNER, OWNER, words);
+    for (words, allowed) in [
+        (["chmod", "666"].as_slice(), false),
+        (&["setfacl", "-m", "o::rw"], false),
+        (&["setfacl", "-m", "u:5:rw,m::rwx,o::-w-"], false),
+        (&["setfacl", "-m", "u:5:rw,o::r"], true),
+        (&["setfacl", "-b"], true),
+        (&["chmod", "664"], true),
+    ] {
+        let output = as_owner(&[words, &[path.as_str()]].concat());
+        assert_eq!(
+            output.status.success(),
+            allowed,
+            "{words:?}: {}",
+            stderr(&output)
+        );
+        let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&path).unwrap());
+        assert_eq!(mode & 0o002, 0, "{words:?}");
+    }
+    // What takes set-group-id along is refused: then the ACL is not set either.
+    let path = shown(&export.path().join("s"));
+    let output = as_owner(&["setfacl", "-m", "u:5:r", &path]);
+    assert!(!output.status.success());
+    assert!(!getfacl(Path::new(&path)).contains("user:5"));
+}

@@ -120,3 +120,29 @@ fn mount_that_the_host_makes_later_is_not_shown() {
         assert_eq!(stdout(&listed), "below", "{}", stderr(&listed));
     });
 }
+
+/// Nothing tells the client's kernel of it.
+#[test]
+fn change_in_place_that_keeps_the_times_is_not_seen_by_who_has_read_it() {
+    let export = prepared();
+    let file = export.path().join("file");
+    let at = shown(export.path());
+    let script = format!(
+        "cd {at}; exec 3<file; read_it() {{ perl -e 'sysseek(STDIN, 0, 0); sysread(STDIN, $b, 7); print \"$b\\n\"' <&3; }}
+         read_it; echo ready; until [ -e go ]; do sleep 0.02; done; read_it; exec 3<file; read_it"
+    );
+    let start = Start::new(&export).option("--cache=none");
+    let mut running = start.shell(&script);
+    let before = running.stdout.until("ready");
+    assert_eq!(before, ["initial"]);
+    running.look();
+    let meta = fs::metadata(&file).unwrap();
+    let mut times = fs::FileTimes::new();
+    times = times.set_modified(meta.modified().unwrap());
+    let open = fs::File::options().write(true).open(&file).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&open, b"changed", 0).unwrap();
+    open.set_times(times).unwrap();
+    fs::write(export.path().join("go"), "").unwrap();
+    let ended = running.end();
+    assert_eq!(ended.stdout, ["initial", "changed"], "{:?}", ended.stderr);
+}

@@ -211,6 +211,48 @@ fn hard_links_agree_at_once_whichever_name_is_changed() {
     }
 }
 
+#[test]
+fn removed_files_that_are_held_stop_nobody_else() {
+    let export = Export::new();
+    let told = perl(
+        &export,
+        "auto",
+        "my @held; my $why;
+         for my $i (0..700) { make(\"$V/f$i\", 'x'); push @held, hold(\"$V/f$i\"); unlink(\"$V/f$i\") or do { $why = \"$!\"; last } }
+         print \"$why\\n\"; my $last = $#held;
+         print -e \"$V/f$last\" ? 'there' : 'gone', ' ', -e \"$V/missing\" ? 'there' : \"$!\", \"\\n\";
+         crowd(); host('true'); opendir(my $d, $V) or die $!; my $n = grep { /^crowd/ } readdir($d); print \"listed $n\\n\";
+         make(\"$V/more\", 'more'); print text(\"$V/more\"), \"\\n\";
+         my $wrong = grep { my @st = stat($_); !@st || $st[3] != 0 } @held[0..$last - 1]; print \"wrong $wrong\\n\";
+         @held = (); stat($V); unlink(\"$V/f$last\") or select(undef, undef, undef, 0.5), unlink(\"$V/f$last\") or die $!; print \"removed\\n\";",
+    );
+    assert_eq!(
+        told,
+        "Too many open files in system\nthere No such file or directory\nlisted 1\nmore\nwrong 0\nremoved"
+    );
+}
+
+/// As a backup that is made of links to the one before.
+#[test]
+fn tree_of_further_links_is_removed_whole() {
+    let export = Export::new();
+    let (old, new) = (export.path().join("old"), export.path().join("new"));
+    fs::create_dir(&old).unwrap();
+    fs::create_dir(&new).unwrap();
+    for file in 0..3000 {
+        fs::write(old.join(file.to_string()), file.to_string()).unwrap();
+        fs::hard_link(old.join(file.to_string()), new.join(file.to_string())).unwrap();
+    }
+    let view = mount(&export, &["--shared"]);
+    let at = shown(export.path());
+    let script =
+        format!("cd {at} && rm -r new && ls && cat old/* | wc -c && find old -links 1 | wc -l");
+    let output = within(&view.name, ["sh", "-c", &script]);
+    assert_eq!(stderr(&output), "");
+    assert_eq!(stdout(&output), "old\n10890\n3000");
+    stayed_within_its_descriptors(&view);
+}
+
 /// A tree of so many files in directories of 100, each with its own number in it.
 fn grow(export: &Export, files: usize) {
     for directory in 0..files / 100 {

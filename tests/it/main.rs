@@ -7,6 +7,7 @@
 )]
 
 mod acls;
+mod append;
 mod attach;
 mod audit;
 mod common;

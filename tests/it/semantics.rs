@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use crate::common::{Export, Start, shown, stderr, stdout};
-use crate::twin::{Twin, same_in_namespace};
+use crate::common::{Export, Start, shown, stderr, stdout, within};
+use crate::twin::{Twin, in_namespace, same_in_namespace};
 
 /// Raw getdents64(2) and lseek(2) on a directory of 100,000 names, while others come and go.
 const LISTER: &str = r#"
@@ -262,6 +262,26 @@ fn failed_write_to_the_disk_is_told_by_fsync() {
 }
 
 #[test]
+fn read_that_fails_in_the_middle_of_a_file_is_no_end_of_it() {
+    // The disk ends a third of the way into the file.
+    let setup = "mkdir ../disk; mount -t tmpfs none ../disk; truncate -s 64M ../disk/image
+        mkfs.ext4 -q -b 4096 ../disk/image; mkdir ../m; mount -o loop ../disk/image ../m; head -c 48K /dev/zero | tr '\\0' x >../m/there
+        sync; at=$(filefrag -v -b4096 ../m/there | awk '$1 == \"0:\" { sub(/\\.\\./, \"\", $4); print $4 }')
+        umount ../m; mount -o loop,ro ../disk/image .
+        cd \"$PWD\"; truncate -s $((at * 4096 + 16384)) ../disk/image";
+    let script = "cat there >/dev/null 2>&1; echo $?; stat -c %s there
+        (cat there | wc -c; head -c 16384 there | tr -d x | wc -c; dd if=there bs=4096 2>&1 >/dev/null | grep -o 'Input/output error\\|^4+0 records in'
+        dd if=there bs=64k 2>&1 >/dev/null | grep -o 'Input/output error') 2>/dev/null";
+    for data in ["--data=auto", "--data=mediated", "--data=passthrough"] {
+        let told = same_in_namespace(setup, &[data], script);
+        assert!(
+            told.contains("1\n49152\n16384\n0\nInput/output error"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
 fn failed_read_of_the_disk_is_told() {
     // The end of the disk is gone while it is in use.
     let setup = "mkdir ../disk; mount -t tmpfs none ../disk; truncate -s 96M ../disk/image
@@ -274,4 +294,112 @@ fn failed_read_of_the_disk_is_told() {
         let told = same_in_namespace(setup, &[data], script);
         assert!(told.contains("Input/output error\n"), "{told}");
     }
+}
+
+#[test]
+fn removal_of_file_capabilities_is_taken_for_a_write() {
+    // CAP_NET_RAW, permitted and effective (linux/capability.h, VFS_CAP_REVISION_2).
+    let capability = "0x0100000200200000000000000000000000000000";
+    let setup = format!(
+        "for f in f g; do echo > $f; chmod 4755 $f; setfattr -n security.capability -v {capability} $f; done"
+    );
+    let policy = tempfile::NamedTempFile::new().unwrap();
+    fs::write(
+        policy.path(),
+        "default = \"allow\"\nset_id = \"allow\"\n[[rule]]\npath = \"/g\"\ndo = \"write\"\naction = \"deny\"\n\
+         [[xattr]]\nmatch = \"security.*\"\naction = \"deny\"\n",
+    )
+    .unwrap();
+    let option = format!("--policy={}", shown(policy.path()));
+    let twin = Twin::new(&[option.as_str()], &setup);
+    let remove = |file: &str| {
+        let script = format!("setfattr -x security.capability {file} 2>&1; stat -c %a {file}");
+        twin.both(0, &[0], &script)
+    };
+    let (view, raw) = remove("f");
+    assert_eq!((view.1.as_str(), raw.1.as_str()), ("755", "4755"));
+    let (view, _raw) = remove("g");
+    assert!(
+        view.1.contains("Permission denied") && view.1.ends_with("4755"),
+        "{view:?}"
+    );
+    let host = std::process::Command::new("getfattr")
+        .args(["-h", "-d", "-m", "security.capability", "f", "g"])
+        .current_dir(twin.export.path())
+        .output()
+        .unwrap();
+    assert!(!stdout(&host).contains("file: f") && stdout(&host).contains("file: g"));
+}
+
+#[test]
+fn what_no_view_does_is_told() {
+    let setup = "mkdir ../disk; truncate -s 64M ../disk/image; mkfs.ext4 -q ../disk/image; mount -o loop ../disk/image .
+        cd \"$PWD\"; head -c 64K /dev/zero > f; chmod 666 f; chmod 777 .";
+    let script =
+        "for how in -c -i; do fallocate $how -o 4096 -l 4096 f 2>&1 | grep -o 'not supported'; done
+        lsattr f >/dev/null 2>&1 || echo none; chattr +A f 2>/dev/null || echo none
+        perl -e 'sysopen(F, \".\", 020200002, 0600) or print \"$!\\n\"'; stat -c %s f";
+    let export = Export::new();
+    let script_there = format!("cd {}\n{script}", shown(export.path()));
+    let told = in_namespace(setup, &Start::new(&export), &script_there)
+        .output()
+        .unwrap();
+    assert_eq!(
+        stdout(&told),
+        "not supported\nnot supported\nnone\nnone\nOperation not supported\n65536",
+        "{}",
+        stderr(&told)
+    );
+    // The file system itself can all of it.
+    let raw = Export::new();
+    let plain = format!("cd \"$1\"; {setup}\n{script}");
+    let told = std::process::Command::new("unshare")
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "bash",
+            "-c",
+            &plain,
+            "sh",
+        ])
+        .arg(raw.path())
+        .output()
+        .unwrap();
+    assert_eq!(stdout(&told), "65536", "{}", stderr(&told));
+}
+
+#[test]
+fn sync_of_a_view_asks_nothing_of_the_host() {
+    let export = Export::new();
+    let view = Start::new(&export).mount();
+    let at = shown(export.path());
+    let asked = |operation: &str| {
+        let found = crate::common::metrics(&view.name);
+        let row = format!("operation=\"{operation}\"");
+        found
+            .iter()
+            .filter(|(name, _)| name.starts_with("virtfs_requests_total") && name.contains(&row))
+            .map(|(_, value)| value)
+            .sum::<f64>()
+    };
+    let run = |script: String| {
+        let output = within(
+            &view.name,
+            [
+                "setpriv",
+                "--reuid=61234",
+                "--regid=61235",
+                "--clear-groups",
+                "sh",
+                "-c",
+                &script,
+            ],
+        );
+        assert!(output.status.success(), "{}", stderr(&output));
+    };
+    run(format!("echo text > {at}/f; sync -f {at}/f"));
+    assert_eq!(asked("fsync"), 0.0);
+    run(format!("sync {at}/f"));
+    assert_eq!(asked("fsync"), 1.0);
 }

@@ -120,7 +120,9 @@ fn data(at: &Path) -> std::io::Result<()> {
     rustix::fs::ftruncate(&file, 10)?;
     drop(file);
     rustix::fs::access(at.join("file"), rustix::fs::Access::READ_OK)?;
-    drop(fs::OpenOptions::new().append(true).open(at.join("file"))?);
+    let mut appending = fs::OpenOptions::new().append(true).open(at.join("file"))?;
+    appending.write_all(b"more")?;
+    drop(appending);
     drop(fs::File::create(at.join("file"))?);
     let directory = fs::File::open(at)?;
     Ok(rustix::fs::fsync(&directory)?)

@@ -67,7 +67,7 @@ pub enum Wish {
     Passthrough,
     /// Past this process if the inode is already, else not.
     Either,
-    /// Through this process, since somebody watches.
+    /// Through this process, since somebody watches, or the file is opened to append.
     Watched,
     /// Through this process, since the policy judges each read and write.
     Judged,

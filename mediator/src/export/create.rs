@@ -15,21 +15,20 @@ use rustix::io::Errno;
 use super::attr::Seen;
 use super::fault::Call;
 use super::handle::{Handle, Kind};
-use super::{Child, Entry, Export, Fault, Pin};
-use crate::ids::{FileKind, HandleId, Mode};
+use super::{Entry, Export, Fault, Pin};
+use crate::ids::{FileKind, HandleId, Mode, NodeId};
 use crate::name::Name;
 use crate::op::{Birth, OpenAs, rows};
 use crate::policy::Permit;
 use crate::sys::{self, FdName};
 
 impl Export {
-    /// Makes a regular file and opens it; without `exclusive`, opens the regular file that is
-    /// there.
+    /// Makes a regular file and opens it.
     ///
     /// # Errors
     ///
-    /// EEXIST with `exclusive`; EISDIR, ELOOP, ENXIO for a directory, a symbolic link, a special
-    /// file that is there; EINVAL unless a regular file is granted.
+    /// EEXIST; ENFILE when the budget of descriptors is spent on handles; EINVAL unless a regular
+    /// file is granted.
     pub fn create(
         &self,
         permit: Permit<rows::Create>,
@@ -41,22 +40,21 @@ impl Export {
             return Err((Errno::INVAL, "openat").into());
         }
         let group = self.group(parent, &birth)?;
-        // A name that comes and goes between the two attempts: the host is at work. Not forever.
-        for _attempt in 0..8 {
-            match self.make_file(parent, name, &birth, group) {
-                Ok(fd) => return self.enter_new_file(parent, name, fd, birth.open),
-                Err(fault) if fault.errno != Errno::EXIST || birth.open.exclusive => {
-                    return Err(fault);
-                }
-                Err(_exists) => {}
-            }
-            match self.child(parent, name) {
-                Ok(child) => return self.open_child(parent, name, child, birth.open),
-                Err(fault) if fault.errno == Errno::NOENT => {}
-                Err(fault) => return Err(fault),
-            }
-        }
-        Err((Errno::STALE, "openat").into())
+        // Before there is a file to take away again, which others see come and go.
+        self.with(|table| table.room_for_handle()).call("open")?;
+        let fd = Arc::new(self.make_file(parent, name, &birth, group)?);
+        let entry = self.enter_made(parent, name, &fd)?;
+        let handle = Handle {
+            fd: Arc::clone(&fd),
+            node: entry.node,
+            open: Kind::File(birth.open),
+            append_only: permit.append_only(),
+        };
+        let handle = self.keep(handle).inspect_err(|_fault| {
+            self.take_back(parent, name, fd.as_fd(), AtFlags::empty());
+            self.forget(entry.node, 1);
+        })?;
+        Ok((entry, handle))
     }
 
     /// The group that a new inode must be given; `None` if it has its parent's (set-group-id).
@@ -164,26 +162,24 @@ impl Export {
         }
     }
 
-    fn enter_new_file(
-        &self,
-        parent: &Pin,
-        name: &Name,
-        fd: OwnedFd,
-        open: OpenAs,
-    ) -> Result<(Entry, HandleId), Fault> {
+    /// A file that was made, by its descriptor: its name may be another's by now.
+    fn enter_made(&self, parent: &Pin, name: &Name, fd: &OwnedFd) -> Result<Entry, Fault> {
         let seen = Seen::new(&sys::stat(fd.as_fd()).call("statx")?).call("statx")?;
         let submount = seen.identity.mount != self.mount;
-        let entry = self.enter_seen(parent, name, &seen, submount, None)?;
-        self.mark_birth(&entry);
-        let handle = Handle {
-            fd: Arc::new(fd),
-            node: entry.node,
-            open: Kind::File(open),
-        };
-        let handle = self.keep(handle).inspect_err(|_fault| {
-            self.forget(entry.node, 1);
+        let entry = self.enter_seen(parent, name, &seen, submount, None);
+        let entry = entry.inspect_err(|_fault| {
+            self.take_back(parent, name, fd.as_fd(), AtFlags::empty());
         })?;
-        Ok((entry, handle))
+        self.mark_birth(&entry);
+        Ok(entry)
+    }
+
+    /// Takes away a file whose creation cannot be finished, and its lookup.
+    pub fn unmake(&self, parent: &Pin, name: &Name, node: NodeId) {
+        if let Ok(pin) = self.pin(node) {
+            self.take_back(parent, name, pin.fd(), AtFlags::empty());
+        }
+        self.forget(node, 1);
     }
 
     fn mark_birth(&self, entry: &Entry) {
@@ -192,33 +188,6 @@ impl Export {
                 table.nodes.set_birth(slot);
             }
         });
-    }
-
-    fn open_child(
-        &self,
-        parent: &Pin,
-        name: &Name,
-        child: Child,
-        open: OpenAs,
-    ) -> Result<(Entry, HandleId), Fault> {
-        match child.seen.attr.kind {
-            FileKind::Regular => {}
-            FileKind::Directory => return Err((Errno::ISDIR, "openat").into()),
-            FileKind::Symlink => return Err((Errno::LOOP, "openat").into()),
-            FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice => {
-                return Err((Errno::NXIO, "openat").into());
-            }
-        }
-        let mut entry = self.enter(parent, name, child)?;
-        let opened = self.pin(entry.node).and_then(|pin| {
-            let handle = self.open_node(&pin, open)?;
-            if open.truncate {
-                entry.attr = self.stat(&pin)?;
-            }
-            Ok(handle)
-        });
-        let handle = opened.inspect_err(|_fault| self.forget(entry.node, 1))?;
-        Ok((entry, handle))
     }
 
     /// Makes a directory.
@@ -258,11 +227,7 @@ impl Export {
         let kind = match birth.kind {
             FileKind::Regular => {
                 let fd = self.make_file(parent, name, &birth, group)?;
-                drop(fd);
-                let child = self.child(parent, name)?;
-                let entry = self.enter(parent, name, child)?;
-                self.mark_birth(&entry);
-                return Ok(entry);
+                return self.enter_made(parent, name, &fd);
             }
             FileKind::Fifo => FileType::Fifo,
             FileKind::Socket => FileType::Socket,
@@ -328,8 +293,9 @@ impl Export {
         let seen = given.inspect_err(|_fault| {
             self.take_back(parent, name, child.fd.as_fd(), flags);
         })?;
-        let child = Child { seen, ..child };
-        let entry = self.enter(parent, name, child)?;
+        let fd = Arc::new(child.fd);
+        let entry = self.enter_seen(parent, name, &seen, child.submount, Some(Arc::clone(&fd)));
+        let entry = entry.inspect_err(|_fault| self.take_back(parent, name, fd.as_fd(), flags))?;
         self.mark_birth(&entry);
         Ok(entry)
     }
@@ -340,10 +306,11 @@ fn raw(mode: Mode) -> RawMode {
 }
 
 /// What of a client's wishes reaches the backing file, beside access mode and truncation.
-/// `O_DIRECT` never does: alignment rules of the host's file system would show through.
+/// `O_DIRECT` never does: alignment rules of the host's file system would show through. `O_APPEND` is
+/// each write's own matter.
 pub(super) fn extra_flags(open: OpenAs) -> OFlags {
     let mut flags = OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-    flags.set(OFlags::APPEND, open.append);
     flags.set(OFlags::SYNC, open.sync);
+    flags.set(OFlags::NOATIME, open.no_atime);
     flags
 }

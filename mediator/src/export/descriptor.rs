@@ -2,7 +2,9 @@
 //!
 //! What is evicted can be had again by name. So a node whose name is gone keeps its descriptor,
 //! and one with several names, whose known name may go while another stays, is evicted only when
-//! nothing better is near the hand.
+//! nothing better is near the hand. Last of all goes one whose file has a name, but none that was
+//! seen: who holds such files open to nothing (`O_PATH`) and removes the names that he knows them by would
+//! use up the budget.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -12,6 +14,8 @@ pub(super) const NONE: u32 = u32::MAX;
 
 /// How far the hand looks for something cheap before it takes a node with several names.
 const REACH: usize = 64;
+/// The same before it takes one that is found again only if its file is.
+const FAR: usize = 4 * REACH;
 
 /// How dear a node's descriptor is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub(super) enum Worth {
     Plain,
     /// It has several names.
     Linked,
+    /// No name that is known leads back to it, though it has one.
+    Stray,
     /// No name leads back to it.
     Last,
 }
@@ -86,7 +92,7 @@ impl Descriptors {
 
     /// Takes out the descriptor that is missed least; `None` if every one is some node's last.
     pub(super) fn evict(&mut self, worth: impl Fn(u32) -> Worth) -> Option<Gone> {
-        let mut linked = None;
+        let (mut linked, mut stray) = (None, None);
         for step in 0..self.ring.len().saturating_mul(2) {
             if self.hand >= self.ring.len() {
                 self.hand = 0;
@@ -96,14 +102,16 @@ impl Descriptors {
             match worth(entry.slot) {
                 Worth::Plain if !entry.used => return self.remove(u32::try_from(at).ok()?),
                 Worth::Linked if !entry.used => linked = linked.or(Some(at)),
-                Worth::Plain | Worth::Linked => entry.used = false,
+                Worth::Stray if !entry.used => stray = stray.or(Some(at)),
+                Worth::Plain | Worth::Linked | Worth::Stray => entry.used = false,
                 Worth::Last => {}
             }
             self.hand += 1;
-            if let Some(at) = linked.filter(|_| step >= REACH) {
+            let dear = linked.filter(|_| step >= REACH);
+            if let Some(at) = dear.or(stray.filter(|_| step >= FAR)) {
                 return self.remove(u32::try_from(at).ok()?);
             }
         }
-        self.remove(u32::try_from(linked?).ok()?)
+        self.remove(u32::try_from(linked.or(stray)?).ok()?)
     }
 }

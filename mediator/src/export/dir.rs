@@ -33,7 +33,7 @@ pub struct DirEntry<'a> {
     pub name: &'a [u8],
     /// The inode number as the view shows it.
     pub ino: u64,
-    /// Type, where the file system tells.
+    /// Type; unknown only of a name that is gone meanwhile.
     pub kind: Option<FileKind>,
     /// Where to go on after this entry; opaque.
     pub cookie: u64,
@@ -95,6 +95,7 @@ impl Export {
             fd,
             node: pin.node,
             open: Kind::Directory(Mutex::new(listing)),
+            append_only: false,
         })
     }
 
@@ -192,9 +193,17 @@ impl Export {
             seek(dir, cookie)?;
             listing.clear(cookie);
         }
+        let mut any = false;
         loop {
-            if listing.next == listing.entries.len() && !listing.fill(dir)? {
-                return Ok(Reached::End);
+            if listing.next == listing.entries.len() {
+                match listing.fill(dir) {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(Reached::End),
+                    // What was taken is told, or its lookups would never be given back: the error
+                    // comes again for who goes on.
+                    Err(_later) if any => return Ok(Reached::Full),
+                    Err(fault) => return Err(fault),
+                }
             }
             while let Some(kept) = listing.entries.get(listing.next) {
                 let name = listing.names.get(kept.start..kept.end).unwrap_or_default();
@@ -202,12 +211,15 @@ impl Export {
                 let entry = DirEntry {
                     name,
                     ino: kept.ino,
-                    kind: kept.kind,
+                    kind: kept.kind.or_else(|| kind_at(dir, name)),
                     cookie: kept.cookie,
                 };
                 let handed = if hidden { Handed::LeftOut } else { each(entry) };
                 match handed {
-                    Handed::Taken => listing.position = kept.cookie,
+                    Handed::Taken => {
+                        listing.position = kept.cookie;
+                        any = true;
+                    }
                     Handed::LeftOut => {}
                     Handed::Full => return Ok(Reached::Full),
                 }
@@ -231,6 +243,14 @@ impl Export {
         };
         sys::stat_at(dir, &name, AtFlags::empty()).is_ok_and(|st| st.stx_mnt_id != self.mount)
     }
+}
+
+/// The type of a name where the file system keeps none in its directories: neither the protocol's
+/// library nor an entry that is not looked up can leave it open. `None` if it is gone.
+fn kind_at(dir: BorrowedFd<'_>, name: &[u8]) -> Option<FileKind> {
+    let name = std::ffi::CString::new(name).ok()?;
+    let st = sys::stat_at(dir, &name, AtFlags::empty()).ok()?;
+    FileKind::from_mode(u32::from(st.stx_mode))
 }
 
 fn seek(dir: BorrowedFd<'_>, cookie: u64) -> Result<(), Fault> {

@@ -15,6 +15,8 @@ pub(super) struct Handle {
     pub(super) fd: Arc<OwnedFd>,
     pub(super) node: NodeId,
     pub(super) open: Kind,
+    /// It was opened because it appends: its writes do, whatever the client says of each.
+    pub(super) append_only: bool,
 }
 
 /// What is open.
@@ -38,11 +40,6 @@ impl Handle {
             Kind::File(_) => Err(Errno::BADF),
             Kind::Directory(_) => Err(Errno::ISDIR),
         }
-    }
-
-    /// Whether every write goes to the file's end.
-    pub(super) fn appends(&self) -> bool {
-        matches!(&self.open, Kind::File(open) if open.append)
     }
 
     /// The file behind it, if it may be written.

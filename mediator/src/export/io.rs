@@ -1,18 +1,19 @@
 //! Data of open files. What a handle may be used for is checked here, since the descriptor behind
 //! it may allow more.
 
+use std::io::IoSlice;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, Mode as RawMode, OFlags, SeekFrom};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::create::extra_flags;
 use super::fault::Call;
 use super::handle::{Handle, Kind};
 use super::{Export, Fault, Pin};
 use crate::ids::{FileKind, HandleId};
-use crate::op::{OpenAs, rows};
+use crate::op::{OpenAs, WriteAs, rows};
 use crate::policy::Permit;
 use crate::sys::{self, FdName};
 use crate::weak;
@@ -25,10 +26,21 @@ impl Export {
     /// EISDIR, ELOOP, ENXIO for a directory, a symbolic link, a special file: those are never
     /// opened; ENFILE when the budget of descriptors is spent on handles.
     pub fn open_file(&self, permit: Permit<rows::Open>, pin: &Pin) -> Result<HandleId, Fault> {
-        self.open_node(pin, permit.grant())
+        let open = permit.grant();
+        let (fd, refused) = self.open_as(pin, open)?;
+        self.keep(Handle {
+            fd: Arc::new(fd),
+            node: pin.node,
+            open: Kind::File(open),
+            append_only: permit.append_only() || refused,
+        })
     }
 
-    pub(super) fn open_node(&self, pin: &Pin, open: OpenAs) -> Result<HandleId, Fault> {
+    /// Without `O_APPEND`, which would hold for a mapping's pages too, and after the client took the
+    /// flag back. Where the kernel refuses that (EPERM) for the file's own attribute (chattr(1), `a`),
+    /// with it, which is told. It also refuses `O_NOATIME` on a file whose owner is not mapped here
+    /// (open(2)).
+    fn open_as(&self, pin: &Pin, open: OpenAs) -> Result<(OwnedFd, bool), Fault> {
         let mut flags = match (open.read, open.write) {
             (true, true) => OFlags::RDWR,
             (false, true) => OFlags::WRONLY,
@@ -36,12 +48,16 @@ impl Export {
         };
         flags |= extra_flags(open);
         flags.set(OFlags::TRUNC, open.truncate);
-        let fd = self.open_regular(pin, flags)?;
-        self.keep(Handle {
-            fd: Arc::new(fd),
-            node: pin.node,
-            open: Kind::File(open),
-        })
+        let mut tried = self.open_regular(pin, flags);
+        let is_refused = |tried: &Result<OwnedFd, Fault>| matches!(tried, Err(fault) if fault.errno == Errno::PERM);
+        if open.no_atime && is_refused(&tried) {
+            flags -= OFlags::NOATIME;
+            tried = self.open_regular(pin, flags);
+        }
+        if open.append && is_refused(&tried) {
+            return Ok((self.open_regular(pin, flags | OFlags::APPEND)?, true));
+        }
+        Ok((tried?, false))
     }
 
     /// Opens the inode that a descriptor names, by the descriptor's name in `/proc/self/fd`. The
@@ -123,32 +139,49 @@ impl Export {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(Errno::INTR) => {}
-                Err(_later) if done > 0 => break,
+                // Also behind what was read: the kernel then asks page by page, and tells what it
+                // got and where it failed.
                 Err(errno) => return Err((errno, "pread").into()),
             }
         }
         Ok(done)
     }
 
-    /// Writes at an offset in bytes; at the end, whatever the offset, if opened to append.
+    /// Writes at an offset in bytes; at the end, whatever the offset, if the client or the handle
+    /// appends.
     ///
     /// # Errors
     ///
     /// EBADF for a forged handle or one not open for writing; EINVAL for an offset, EFBIG for an
-    /// end beyond 2^63; ENOSPC, EDQUOT and the like from pwrite(2).
+    /// end beyond 2^63; EPERM for a mapping's data if every open file may only append; ENOSPC, EDQUOT
+    /// and the like from pwrite(2).
     pub fn write(
         &self,
         _permit: Permit<rows::Write>,
         handle: HandleId,
-        offset: u64,
+        (offset, how): (u64, WriteAs),
         data: &[u8],
     ) -> Result<usize, Fault> {
-        let handle = self.handle(handle)?;
+        let mut handle = self.handle(handle)?;
+        if how == WriteAs::Mapped && handle.append_only {
+            // Whose mapping it is, is not told. None is such a handle's: it is opened so that the
+            // kernel makes no shared one.
+            let other = self.with(|table| table.other_writer(&handle));
+            handle = other.ok_or((Errno::PERM, "pwrite"))?;
+        }
         let fd = handle.writable().call("pwrite")?;
         range(offset, data.len() as u64).call("pwrite")?;
+        let write = || match how {
+            WriteAs::Placed | WriteAs::Mapped if !handle.append_only => {
+                rustix::io::pwrite(fd, data, offset)
+            }
+            WriteAs::Appended | WriteAs::Placed | WriteAs::Mapped => {
+                let all = [IoSlice::new(data)];
+                rustix::io::pwritev2(fd, &all, offset, ReadWriteFlags::APPEND)
+            }
+        };
         loop {
-            // pwrite(2), BUGS: on a descriptor with O_APPEND, Linux appends.
-            match self.with_room(|| rustix::io::pwrite(fd, data, offset)) {
+            match self.with_room(write) {
                 Err(Errno::INTR) => {}
                 result => return result.call("pwrite"),
             }
@@ -217,6 +250,10 @@ impl Export {
         len: u64,
     ) -> Result<usize, Fault> {
         let (source, target) = (self.handle(from.0)?, self.handle(to.0)?);
+        // copy_file_range(2): EBADF for a target that appends.
+        if target.append_only {
+            return Err((Errno::BADF, "copy_file_range").into());
+        }
         let source = source.readable().call("copy_file_range")?;
         let target = target.writable().call("copy_file_range")?;
         let len = len.min(1 << 30);

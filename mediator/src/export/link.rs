@@ -1,6 +1,6 @@
 //! Names: links, removal, renames, link targets.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, RenameFlags};
@@ -91,26 +91,46 @@ impl Export {
     fn remove(&self, parent: &Pin, name: &Name, flags: AtFlags) -> Result<(), Fault> {
         // Opened before: afterwards no name leads to it.
         let before = Before::of(self.child(parent, name)?);
+        self.may_be_lost(&before).call("unlinkat")?;
         rustix::fs::unlinkat(parent.fd(), name.as_c_str(), flags).call("unlinkat")?;
         self.lost(parent, name, &before);
         Ok(())
     }
 
+    /// ENFILE if the kernel knows a file that would have no name, and too many such are known.
+    fn may_be_lost(&self, before: &Before) -> Result<(), Errno> {
+        if before.nlink > 1 && !before.is_directory {
+            return Ok(());
+        }
+        self.with(|table| table.room_for_nameless(&before.identity))
+    }
+
+    /// How many names are left of what lost one.
+    fn links_left(before: &Before) -> u32 {
+        if before.nlink <= 1 || before.is_directory {
+            return 0;
+        }
+        // Another may have gone at the same time.
+        let now = sys::stat(before.fd.as_fd());
+        now.map_or(before.nlink - 1, |st| st.stx_nlink)
+    }
+
     /// The table learns that an inode lost a name. Its descriptor is kept: it may be the last way.
     fn lost(&self, parent: &Pin, name: &Name, before: &Before) {
+        let left = Self::links_left(before);
         let node = self.with(|table| {
             let slot = table.nodes.find(&before.identity)?;
             if let Ok(parent) = table.slot(parent.node) {
                 table.nodes.drop_name(slot, parent, name.as_bytes());
             }
-            table.nodes.set_linked(slot, before.nlink.saturating_sub(1));
+            table.nodes.set_linked(slot, left);
             table.hold(slot, before.fd.clone());
             // A removed directory is not kept from being freed.
             let node = table.nodes.id(slot);
             table.close_streams(node);
             Some(node)
         });
-        if let Some(node) = node.filter(|_| before.nlink <= 1 || before.is_directory) {
+        if let Some(node) = node.filter(|_| left == 0) {
             self.leaves(node);
         }
     }
@@ -139,6 +159,9 @@ impl Export {
             RenameHow::NoReplace => RenameFlags::NOREPLACE,
             RenameHow::Exchange => RenameFlags::EXCHANGE,
         };
+        if let Some(target) = target.as_ref().filter(|_| how == RenameHow::Replace) {
+            self.may_be_lost(target).call("renameat2")?;
+        }
         let rename = || {
             let (from_name, to_name) = (from.1.as_c_str(), to.1.as_c_str());
             rustix::fs::renameat_with(from.0.fd(), from_name, to.0.fd(), to_name, flags)

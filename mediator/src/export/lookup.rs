@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Statx};
+use rustix::fs::{AtFlags, Statx, StatxAttributes};
 use rustix::io::Errno;
 
 use super::attr::{Inode, Seen};
@@ -212,14 +212,14 @@ impl Export {
         Ok(seen.identity.is_file_of(&inode.0))
     }
 
-    /// Whether every write through the handle goes to the file's end.
+    /// Whether every write through the handle goes to the file's end, whatever is said of it.
     ///
     /// # Errors
     ///
     /// EBADF if the handle is forged or stale.
-    pub fn appends(&self, handle: HandleId) -> Result<bool, Fault> {
+    pub fn is_append_only(&self, handle: HandleId) -> Result<bool, Fault> {
         let handle = self.with(|table| table.handle(handle)).call("handle")?;
-        Ok(handle.appends())
+        Ok(handle.append_only)
     }
 
     /// The descriptor, and the size of what it names.
@@ -349,6 +349,16 @@ impl Export {
         sys::has_direct_io(pin.fd()).call("statx")
     }
 
+    /// Whether the file's own attribute lets nobody do more than append (chattr(1), `a`).
+    ///
+    /// # Errors
+    ///
+    /// What statx(2) says.
+    pub fn is_append_only_file(&self, pin: &Pin) -> Result<bool, Fault> {
+        let st = sys::stat(pin.fd()).call("statx")?;
+        Ok(st.stx_attributes.contains(StatxAttributes::APPEND))
+    }
+
     /// Whether the file was made through this view and not yet given both owner and mode.
     #[must_use]
     pub fn is_birth(&self, pin: &Pin) -> bool {
@@ -450,12 +460,7 @@ impl Export {
         }
     }
 
-    /// Enters a child; the lookup count goes up by one.
-    pub(super) fn enter(&self, parent: &Pin, name: &Name, child: Child) -> Result<Entry, Fault> {
-        let fd = Some(Arc::new(child.fd));
-        self.enter_seen(parent, name, &child.seen, child.submount, fd)
-    }
-
+    /// Enters what a name leads to; the lookup count goes up by one.
     pub(super) fn enter_seen(
         &self,
         parent: &Pin,

@@ -9,8 +9,8 @@ use super::node::{Further, GONE, INLINE, LINKED, Nodes, ROOT};
 
 impl Nodes {
     pub(super) fn store_name(&mut self, slot: u32, name: &[u8]) {
+        self.set_gone(slot, false);
         let record = self.at_mut(slot);
-        record.flags &= !GONE;
         if name.len() <= INLINE {
             record.name[..name.len()].copy_from_slice(name);
             record.name_len = u8::try_from(name.len()).unwrap_or(0);
@@ -55,7 +55,7 @@ impl Nodes {
         }
         let flags = self.at(slot).flags;
         if self.is_named(slot, parent, name) {
-            self.at_mut(slot).flags &= !GONE;
+            self.set_gone(slot, false);
         } else if flags & LINKED != 0 && flags & GONE == 0 {
             let further = self.further.entry(slot).or_default();
             if !further.iter().any(named(parent, name)) {
@@ -108,7 +108,7 @@ impl Nodes {
                     self.leave(parent);
                 }
             }
-            None => self.at_mut(slot).flags |= GONE,
+            None => self.set_gone(slot, true),
         }
     }
 
@@ -117,13 +117,13 @@ impl Nodes {
     pub(super) fn move_name(&mut self, slot: u32, from: (u32, &[u8]), to: (u32, &[u8])) {
         if self.is_named(slot, from.0, from.1) {
             if self.rename(slot, to.0, to.1).is_err() {
-                self.at_mut(slot).flags |= GONE;
+                self.set_gone(slot, true);
             }
             return;
         }
         self.drop_name(slot, from.0, from.1);
         if self.name_again(slot, to.0, to.1).is_err() {
-            self.at_mut(slot).flags |= GONE;
+            self.set_gone(slot, true);
         }
     }
 

@@ -39,6 +39,8 @@ const SUBMOUNT: u8 = 4;
 const BIRTH: u8 = 8;
 const BIRTH_OWNED: u8 = 16;
 const BIRTH_MODED: u8 = 32;
+/// [`GONE`], and the file has a name all the same.
+const ELSEWHERE: u8 = 64;
 
 /// One known inode.
 #[derive(Clone, Copy)]
@@ -61,6 +63,23 @@ pub(super) struct Record {
     kind: u8,
     pub(super) name_len: u8,
     pub(super) name: [u8; INLINE],
+}
+
+impl Record {
+    fn worth(&self) -> Worth {
+        let is = |flag| self.flags & flag != 0;
+        if is(GONE) && self.handles > 0 {
+            Worth::Plain
+        } else if is(ELSEWHERE) {
+            Worth::Stray
+        } else if is(GONE) {
+            Worth::Last
+        } else if is(LINKED) {
+            Worth::Linked
+        } else {
+            Worth::Plain
+        }
+    }
 }
 
 /// A further name: parent and component.
@@ -86,6 +105,8 @@ pub(super) struct Nodes {
     moved: u64,
     /// Slots that a name left: they may be needed by nobody now.
     left: Vec<u32>,
+    /// How many records are [`Worth::Last`].
+    nameless: usize,
 }
 
 impl Nodes {
@@ -101,6 +122,7 @@ impl Nodes {
             clock: 0,
             moved: 0,
             left: Vec::new(),
+            nameless: 0,
         };
         let slot = nodes.push(Record {
             id: NodeId::ROOT.0,
@@ -194,22 +216,46 @@ impl Nodes {
     }
 
     pub(super) fn count_handle(&mut self, slot: u32, opened: bool) {
-        let record = self.at_mut(slot);
-        record.handles = if opened {
-            record.handles.saturating_add(1)
-        } else {
-            record.handles.saturating_sub(1)
-        };
+        self.change(slot, |record| {
+            record.handles = if opened {
+                record.handles.saturating_add(1)
+            } else {
+                record.handles.saturating_sub(1)
+            };
+        });
     }
 
+    /// How dear its descriptor is; an open handle serves as well as any.
     pub(super) fn worth(&self, slot: u32) -> Worth {
-        let flags = self.at(slot).flags;
-        if flags & GONE != 0 {
-            Worth::Last
-        } else if flags & LINKED != 0 {
-            Worth::Linked
-        } else {
-            Worth::Plain
+        self.at(slot).worth()
+    }
+
+    /// How many have neither a name nor an open handle.
+    pub(super) fn nameless(&self) -> usize {
+        self.nameless
+    }
+
+    /// The names that lead to the node are gone, or there is one again.
+    pub(super) fn set_gone(&mut self, slot: u32, gone: bool) {
+        self.change(slot, |record| {
+            record.flags &= !(GONE | ELSEWHERE);
+            if gone {
+                record.flags |= GONE;
+            }
+        });
+    }
+
+    /// Changes what [`Record::worth`] follows from.
+    fn change(&mut self, slot: u32, change: impl FnOnce(&mut Record)) {
+        let record = self.slab.at_mut(slot);
+        let before = record.worth();
+        change(record);
+        let after = record.worth();
+        if before == Worth::Last {
+            self.nameless -= 1;
+        }
+        if after == Worth::Last {
+            self.nameless += 1;
         }
     }
 
@@ -283,13 +329,20 @@ impl Nodes {
     }
 
     pub(super) fn set_linked(&mut self, slot: u32, nlink: u32) {
-        let linked = nlink > 1 && self.kind(slot) != FileKind::Directory;
-        let flags = &mut self.at_mut(slot).flags;
-        *flags = if linked {
-            *flags | LINKED
+        let nlink = if self.kind(slot) == FileKind::Directory {
+            0
         } else {
-            *flags & !LINKED
+            nlink
         };
+        self.change(slot, |record| {
+            record.flags &= !(LINKED | ELSEWHERE);
+            if nlink > 1 {
+                record.flags |= LINKED;
+            }
+            if nlink > 0 && record.flags & GONE != 0 {
+                record.flags |= ELSEWHERE;
+            }
+        });
     }
 
     /// The node id that follows from an identity; `None` if none does.
@@ -444,6 +497,9 @@ impl Nodes {
         );
         for parent in &parents {
             self.at_mut(*parent).children -= 1;
+        }
+        if record.worth() == Worth::Last {
+            self.nameless -= 1;
         }
         self.long.remove(&slot);
         self.index.remove(&record.id);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::attr::{Identity, Seen};
-use super::descriptor::{Descriptors, Gone, NONE};
+use super::descriptor::{Descriptors, Gone, NONE, Worth};
 use super::handle::{Handle, Handles};
 use super::node::{Nodes, ROOT};
 use super::stream::{Stream, Streams, Ticket};
@@ -266,11 +266,34 @@ impl Table {
         self.keep(handle).inspect_err(|_refused| self.dead.push(fd))
     }
 
-    fn keep(&mut self, handle: Handle) -> Result<HandleId, Errno> {
-        let slot = self.slot(handle.node)?;
-        if self.handles.len() + FOR_NODES >= self.limit {
+    /// ENFILE when one more handle would leave too little for nodes.
+    pub(super) fn room_for_handle(&self) -> Result<(), Errno> {
+        let kept = self.handles.len() + self.nodes.nameless();
+        if kept + FOR_NODES >= self.limit {
             return Err(Errno::NFILE);
         }
+        Ok(())
+    }
+
+    /// ENFILE when the file that a node is may not lose its last name: the descriptor of one that is
+    /// known cannot be had again, so these may not take more than half, nor what is left to names.
+    pub(super) fn room_for_nameless(&self, identity: &Identity) -> Result<(), Errno> {
+        let Some(slot) = self.nodes.find(identity) else {
+            return Ok(());
+        };
+        let nameless = self.nodes.nameless();
+        let full = nameless >= self.limit / 2
+            || self.handles.len() + nameless + FOR_NODES / 2 >= self.limit;
+        // An open handle is such a descriptor, and is counted.
+        if full && self.nodes.names(slot) == 1 && !self.open.contains_key(&slot) {
+            return Err(Errno::NFILE);
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, handle: Handle) -> Result<HandleId, Errno> {
+        let slot = self.slot(handle.node)?;
+        self.room_for_handle()?;
         let handle = Arc::new(handle);
         let id = self.handles.insert(handle.clone())?;
         self.open.entry(slot).or_default().push(handle);
@@ -281,6 +304,14 @@ impl Table {
 
     pub(super) fn handle(&self, id: HandleId) -> Result<Arc<Handle>, Errno> {
         self.handles.get(id).cloned()
+    }
+
+    /// Another open file of the same node that may be written anywhere.
+    pub(super) fn other_writer(&self, handle: &Handle) -> Option<Arc<Handle>> {
+        let slot = self.nodes.slot(handle.node)?;
+        let mut others = self.open.get(&slot)?.iter();
+        let other = others.find(|other| !other.append_only && other.writable().is_ok());
+        other.cloned()
     }
 
     /// A released handle is returned to be closed without the lock.
@@ -296,6 +327,11 @@ impl Table {
         }
         self.nodes.count_handle(slot, false);
         self.collect(slot);
+        // It may have been the last that leads to a file without a name.
+        let known = self.nodes.slot(handle.node) == Some(slot);
+        if known && self.nodes.worth(slot) == Worth::Last {
+            self.hold(slot, handle.fd.clone());
+        }
         Some(handle)
     }
 }

@@ -19,7 +19,7 @@ use fuser::{
 use rustix::io::Errno;
 
 use super::convert::{
-    attr, bare_attr, entry_attr, errno, file_type, node, requester, set_time, unseen_attr,
+    attr, bare_attr, entry_attr, errno, file_type, node, requester, set_time, unseen_attr, write_as,
 };
 use super::init::{Lifetimes, negotiate, offer_passthrough};
 use super::listings::Listings;
@@ -486,14 +486,15 @@ impl Filesystem for Adapter {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
+        write_flags: WriteFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let (who, fh) = (requester(req), handle(fh));
+        let place = (offset, write_as(write_flags, flags));
         self.serve(data, move |to, data| {
-            written(to.mediator.write(who, fh, offset, data), reply);
+            written(to.mediator.write(who, fh, place, data), reply);
         });
     }
 
@@ -562,8 +563,7 @@ impl Filesystem for Adapter {
         self.serve(&(), move |to, ()| {
             let directory = directory(ino, fh);
             let result = to.mediator.readdir(who, directory, offset, &mut |entry| {
-                // The kernel takes an unknown type for a hint (DT_UNKNOWN); fuser cannot say it,
-                // and a wrong hint that claims a regular file is corrected by the first lookup.
+                // Unknown is what is gone meanwhile; fuser cannot say so (DT_UNKNOWN).
                 let kind = file_type(entry.kind.unwrap_or(FileKind::Regular));
                 let name = OsStr::from_bytes(entry.name);
                 !reply.add(INodeNo(entry.ino), entry.cookie, kind, name)

@@ -73,7 +73,13 @@ impl Inner {
     }
 
     fn flags(&self, opened: Opened) -> FopenFlags {
-        let flags = self.open_flags(opened.open);
+        let mut flags = self.open_flags(opened.open);
+        if opened.append_only {
+            // No shared mapping, then (fuse_file_mmap, fs/fuse/file.c): its pages would be written to
+            // where they are.
+            flags -= FopenFlags::FOPEN_KEEP_CACHE;
+            flags |= FopenFlags::FOPEN_DIRECT_IO;
+        }
         match opened.way {
             Way::Cached => flags,
             // The kernel's pages are not used: nothing of them is to be kept.

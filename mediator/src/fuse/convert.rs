@@ -2,12 +2,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
+use fuser::{FileAttr, FileType, INodeNo, OpenFlags, TimeOrNow, WriteFlags};
 use rustix::io::Errno;
 
 use crate::ids::{FileKind, NodeId, Timestamp};
 use crate::mediate::{Shown, ShownEntry};
-use crate::op::SetTime;
+use crate::op::{SetTime, WriteAs};
 use crate::policy::Requester;
 
 pub(super) fn requester(request: &fuser::Request) -> Requester {
@@ -138,6 +138,18 @@ fn timestamp(time: SystemTime) -> Timestamp {
                 nsec: before.subsec_nanos(),
             }
         }
+    }
+}
+
+/// Where a WRITE's data goes, by the flags that the client's open file has now (`fuse_write_flags`,
+/// fs/fuse/file.c). Those of mapped pages come with none.
+pub(super) fn write_as(write: WriteFlags, file: OpenFlags) -> WriteAs {
+    if write.contains(WriteFlags::FUSE_WRITE_CACHE) {
+        WriteAs::Mapped
+    } else if file.0 & libc::O_APPEND != 0 {
+        WriteAs::Appended
+    } else {
+        WriteAs::Placed
     }
 }
 

@@ -11,7 +11,7 @@ use super::funnel::{Act, Case, Mediator, Stop, Trail};
 use crate::export::Pin;
 use crate::ids::Mode;
 use crate::op::{ChangesAsk, Word, Words, rows};
-use crate::policy::{ACCESS_ACL, DEFAULT_ACL, Refusal, is_acl};
+use crate::policy::{ACCESS_ACL, DEFAULT_ACL, Permit, Refusal, is_acl, mode_of_acl};
 
 /// The mode of a new inode as a client asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,30 +110,52 @@ impl Mediator {
         may.map_err(|refusal| self.refuse(trail.op, trail, case, refusal))
     }
 
-    /// Takes set-group-id from a file whose ACL was set by someone outside of its group
-    /// (`posix_acl_update_mode`, fs/posix_acl.c): the mediator's own kernel does not, since the
-    /// mediator may set that bit, and fuser does not hand on the client's kernel's word for it
-    /// (`FUSE_SETXATTR_ACL_KILL_SGID`). The requester's further groups are not known: a member by one
-    /// of those loses the bit too.
-    pub(super) fn drop_set_gid(&self, trail: &Trail, pin: &Pin, name: &[u8]) -> Act<()> {
+    /// The mode that an ACL gives a file, or leaves it if it is removed (`None`): a fact, as the mode
+    /// that a chmod asks is. Set-id and sticky bits stay. `None` for another attribute.
+    pub(super) fn acl_mode(
+        &self,
+        pin: &Pin,
+        (name, value): (&[u8], Option<&[u8]>),
+    ) -> Act<Option<Mode>> {
+        if !is_acl(name) {
+            return Ok(None);
+        }
+        let now = self.export.stat(pin)?.mode.bits();
+        let given = match value {
+            None => Some(now),
+            Some(value) => mode_of_acl(value).map(|bits| bits | now & !0o777),
+        };
+        Ok(given.map(Mode::new))
+    }
+
+    /// The permit to take set-group-id from a file whose ACL is set by someone outside of its group
+    /// (`posix_acl_update_mode`, fs/posix_acl.c), if it has it: the mediator's own kernel does not,
+    /// since the mediator may set that bit, and fuser does not hand on the client's kernel's word for
+    /// it (`FUSE_SETXATTR_ACL_KILL_SGID`). The requester's further groups are not known: a member by
+    /// one of those loses the bit too.
+    pub(super) fn set_gid_goes(
+        &self,
+        trail: &Trail,
+        pin: &Pin,
+        (name, given): (&[u8], Option<Mode>),
+    ) -> Act<Option<Permit<rows::Setattr>>> {
         if name != ACCESS_ACL || !self.serves_users() || trail.who.uid == 0 {
-            return Ok(());
+            return Ok(None);
         }
         let now = self.show(self.export.stat(pin)?);
         let mode = now.attr.mode.bits();
         if mode & Mode::SET_GID == 0 || now.owner.gid.0 == trail.who.gid {
-            return Ok(());
+            return Ok(None);
         }
+        let later = given.map_or(mode, Mode::bits);
         let ask = ChangesAsk {
-            mode: Some(Mode::new(mode & !Mode::SET_GID)),
+            mode: Some(Mode::new(later & !Mode::SET_GID)),
             ..ChangesAsk::NOTHING
         };
         let case = Case {
             words: Some(Words::of(Word::Mode)),
             ..Case::node(pin)
         };
-        let permit = self.decide::<rows::Setattr>(trail, &case, ask)?;
-        self.export.setattr(permit, pin, None)?;
-        Ok(())
+        self.decide::<rows::Setattr>(trail, &case, ask).map(Some)
     }
 }

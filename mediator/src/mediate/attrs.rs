@@ -2,11 +2,11 @@
 
 use rustix::io::Errno;
 
-use super::funnel::{Act, Case, Mediator, Shown};
+use super::funnel::{Act, Case, Mediator, Shown, Trail};
 use super::ledger::Used;
 use crate::export::{Pin, Statfs};
 use crate::ids::{HandleId, NodeId};
-use crate::op::{ChangesAsk, Op, SetTime, rows};
+use crate::op::{ChangesAsk, Op, SetTime, Word, Words, rows};
 use crate::policy::Requester;
 
 impl Mediator {
@@ -49,9 +49,7 @@ impl Mediator {
             let pin = self.pin_either(node, handle)?;
             let words = ask.words();
             if words.is_empty() {
-                // Nothing is asked that we change (e.g. ctime alone): an answer is all.
-                let permit = self.decide::<rows::Getattr>(trail, &Case::node(&pin), ())?;
-                return Ok(self.show(self.export.getattr(permit, &pin)?));
+                return self.touch(trail, &pin);
             }
             let case = Case {
                 words: Some(words),
@@ -67,6 +65,19 @@ impl Mediator {
                 Ok(self.show(self.export.setattr(permit, &pin, handle)?))
             })
         })
+    }
+
+    /// A SETATTR that sets nothing: a chown to nobody, which moves the time of change and takes set-id
+    /// bits (chown(2)), or the kernel's own word before a write that these bits go with it
+    /// (`file_remove_privs`, fs/inode.c). Allowed to whoever may do either.
+    fn touch(&self, trail: &Trail, pin: &Pin) -> Act<Shown> {
+        let case = |word| Case {
+            words: Some(Words::of(word)),
+            ..Case::node(pin)
+        };
+        let either = [case(Word::Write), case(Word::Owner)];
+        let permit = self.decide_either::<rows::Setattr>(trail, &either, ChangesAsk::NOTHING)?;
+        Ok(self.show(self.export.touch(permit, pin)?))
     }
 
     /// A symbolic link's target.
@@ -136,7 +147,6 @@ fn without_implied_time(mut ask: ChangesAsk) -> ChangesAsk {
 mod tests {
     use super::*;
     use crate::ids::{GuestGid, Mode, Timestamp};
-    use crate::op::{Word, Words};
 
     #[test]
     fn setattr_words_follow_from_what_is_asked() {

@@ -22,6 +22,8 @@ pub struct Opened {
     pub open: OpenAs,
     /// How its data goes.
     pub way: Way,
+    /// It may only be appended to: no mapping of it may be shared.
+    pub append_only: bool,
 }
 
 impl Mediator {
@@ -83,8 +85,14 @@ impl Mediator {
                 return Err(self.busy(trail, pin));
             }
             Wish::Judged
-        } else if self.is_watched() || self.audit.is_verbose() || self.export.is_submount(pin) {
+        } else if self.is_watched()
+            || self.audit.is_verbose()
             // The registrar takes files of the export's own mount alone.
+            || self.export.is_submount(pin)
+            // The backing file that the kernel opens would append for good: it is not told when the
+            // client takes the flag back (`backing_file_open`, fs/backing-file.c).
+            || open.append
+        {
             Wish::Watched
         } else if open.direct && !self.export.has_direct_io(pin)? {
             // The kernel would find out only after our answer, and make EIO of it.
@@ -92,7 +100,7 @@ impl Mediator {
                 return Err(Errno::INVAL.into());
             }
             Wish::Either
-        } else if self.is_worth_it(pin, open)? {
+        } else if self.is_worth_it(pin, open)? && !self.export.is_append_only_file(pin)? {
             Wish::Passthrough
         } else {
             Wish::Either
@@ -108,9 +116,18 @@ impl Mediator {
         (handle, open): (HandleId, OpenAs),
         wish: Option<Wish>,
     ) -> Act<Opened> {
-        let opened = |way| Opened { handle, open, way };
-        let Some(wish) = wish else {
-            return Ok(opened(Way::Cached));
+        let append_only = open.append && self.export.is_append_only(handle)?;
+        let opened = |way| Opened {
+            handle,
+            open,
+            way,
+            append_only,
+        };
+        let wish = match wish {
+            None => return Ok(opened(Way::Cached)),
+            // A mapping would be the backing file's.
+            Some(_) if append_only => Wish::Judged,
+            Some(wish) => wish,
         };
         let entering = (pin.node(), handle);
         let enter = |file: BorrowedFd<'_>| self.backings.enter(entering, wish, file, open.write);
@@ -129,10 +146,6 @@ impl Mediator {
         trail: &Trail,
         (handle, open): (HandleId, OpenAs),
     ) -> Act<Opened> {
-        if !self.backings.counts() {
-            let way = Way::Cached;
-            return Ok(Opened { handle, open, way });
-        }
         let pin = self.export.pin_handle(handle).map_err(Stop::from);
         let wished = pin.and_then(|pin| Ok((self.wish(trail, &pin, open)?, pin)));
         match wished {

@@ -21,7 +21,7 @@ use super::turns::{Turn, Turns};
 use super::watch::{Watch, Watchers};
 use crate::backing::{Backings, DataMode};
 use crate::export::{Attr, DescriptorUse, Entry, Export, Fault, Glance, Inode, Pin};
-use crate::ids::{FileKind, GuestGid, GuestOwner, GuestUid, HandleId, NodeId};
+use crate::ids::{FileKind, GuestGid, GuestOwner, GuestUid, HandleId, Mode, NodeId};
 use crate::name::Name;
 use crate::op::{Op, Words};
 use crate::policy::{Judged, Needs, Permit, Policy, Refusal, Requester, Standing};
@@ -133,6 +133,8 @@ pub(super) struct Case<'a> {
     /// The span's length is added to the file's size.
     pub(super) adds: bool,
     pub(super) xattr: Option<(&'a [u8], usize)>,
+    /// The permission bits that a POSIX ACL gives.
+    pub(super) acl_mode: Option<Mode>,
     pub(super) target: Option<&'a [u8]>,
     /// What was decided before about a name's file, by that name.
     pub(super) standing: Standing,
@@ -151,6 +153,7 @@ impl<'a> Case<'a> {
             span: None,
             adds: false,
             xattr: None,
+            acl_mode: None,
             target: None,
             standing: Standing::NONE,
         }
@@ -422,6 +425,19 @@ impl Mediator {
             self.audit.put(Record::Allowed(decided));
         }
         Ok(permit)
+    }
+
+    /// Asks the policy by the first of two cases if it allows that, else by the second.
+    pub(super) fn decide_either<O: Judged>(
+        &self,
+        trail: &Trail,
+        [first, second]: &[Case<'_>; 2],
+        ask: O::Ask,
+    ) -> Act<Permit<O>> {
+        let before = trail.decisions.borrow().len();
+        let allowed = self.verdict::<O>(trail, first, ask)?.is_ok();
+        trail.decisions.borrow_mut().truncate(before);
+        self.decide::<O>(trail, if allowed { first } else { second }, ask)
     }
 
     /// Asks the policy about what nobody has asked for yet. A refusal is nobody's answer: it is not

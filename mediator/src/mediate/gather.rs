@@ -28,6 +28,7 @@ impl Mediator {
         facts.length = case.span.map(|(_, length)| length);
         facts.adds = case.adds;
         facts.xattr = case.xattr;
+        facts.acl_mode = case.acl_mode;
         facts.target = case.target;
 
         let subject = case.subject;

@@ -7,7 +7,7 @@ use super::ledger::Used;
 use super::scratch::with_data;
 use crate::export::Attr;
 use crate::ids::HandleId;
-use crate::op::{Op, Operation, Word, Words, rows};
+use crate::op::{Op, Operation, Word, Words, WriteAs, rows};
 use crate::policy::{Permit, Requester};
 
 /// The most that one READ may ask for in bytes: what INIT negotiates (`max_pages`).
@@ -49,7 +49,7 @@ impl Mediator {
         })
     }
 
-    /// Writes at `offset` (at the end if the handle appends) and returns how many bytes went.
+    /// Writes at `offset`, or at the end, and returns how many bytes went.
     ///
     /// # Errors
     ///
@@ -58,13 +58,14 @@ impl Mediator {
         &self,
         who: Requester,
         handle: HandleId,
-        offset: u64,
+        (offset, how): (u64, WriteAs),
         data: &[u8],
     ) -> Result<usize, Errno> {
         self.run(Op::Write, who, |trail| {
             let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
             check_span(offset, length, Errno::FBIG)?;
-            let end = if trail.policy.borrow().limits_file_size() && self.export.appends(handle)? {
+            let limited = trail.policy.borrow().limits_file_size();
+            let end = if limited && self.appends(handle, how)? {
                 Some(self.end(handle)?)
             } else {
                 None
@@ -76,9 +77,14 @@ impl Mediator {
                 ..Case::handle(handle)
             };
             let permit = self.decide::<rows::Write>(trail, &case, ())?;
-            let used = self.added(&permit, handle, (offset, length))?;
+            let used = if !permit.areas().is_empty() && self.appends(handle, how)? {
+                Used::bytes(length)
+            } else {
+                self.added(&permit, handle, (offset, length))?
+            };
             self.grow((trail, &case), permit, used, |permit| {
-                Ok(self.export.write(permit, handle, offset, data)?)
+                let place = (offset, how);
+                Ok(self.export.write(permit, handle, place, data)?)
             })
         })
     }
@@ -189,6 +195,15 @@ impl Mediator {
         Ok(self.export.stat(&self.export.pin_handle(handle)?)?)
     }
 
+    /// Whether a write goes to the file's end.
+    fn appends(&self, handle: HandleId, how: WriteAs) -> Act<bool> {
+        match how {
+            WriteAs::Appended => Ok(true),
+            WriteAs::Placed => Ok(self.export.is_append_only(handle)?),
+            WriteAs::Mapped => Ok(false),
+        }
+    }
+
     /// By how much writing a span could make a file larger; looked at only where it counts.
     fn added<O: Operation>(
         &self,
@@ -198,9 +213,6 @@ impl Mediator {
     ) -> Act<Used> {
         if permit.areas().is_empty() {
             return Ok(Used::default());
-        }
-        if self.export.appends(handle)? {
-            return Ok(Used::bytes(length));
         }
         let end = offset.saturating_add(length);
         Ok(Used::bytes(end.saturating_sub(self.end(handle)?.size)))

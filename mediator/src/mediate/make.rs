@@ -91,8 +91,8 @@ impl Mediator {
             let entry = self.show_entry(entry);
             let opened = self.enter_new_file(trail, (handle, open));
             if opened.is_err() {
-                // The kernel never learns of the entry, so its lookup is given back.
-                self.export.forget(entry.node, 1);
+                // The kernel never learns of the file.
+                self.export.unmake(parent, name, entry.node);
             }
             Ok((entry, opened?))
         })

@@ -140,6 +140,7 @@ pub(super) fn open_as(flags: i32) -> Result<OpenAs, Errno> {
         exclusive: has(libc::O_EXCL),
         sync: has(libc::O_DSYNC),
         direct: has(libc::O_DIRECT),
+        no_atime: has(libc::O_NOATIME),
     })
 }
 

@@ -12,7 +12,7 @@ use super::DirectoryBy;
 use super::{Aside, AuditTo, Mediator, Selector, Verbosity, XattrReply};
 use crate::export::{Export, Settings, Submounts};
 use crate::ids::{GuestGid, GuestUid, Mode, NodeId};
-use crate::op::{ChangesAsk, Op, SetTime};
+use crate::op::{ChangesAsk, Op, SetTime, WriteAs};
 use crate::policy::tests::Nobody;
 use crate::policy::{Policy, Requester};
 
@@ -341,7 +341,7 @@ fn file_larger_than_its_limit_can_be_made_in_no_way() {
         (entry.node, handle)
     };
     let (node, handle) = create(b"a", 0);
-    let write = |offset, data: &[u8]| mediator.write(who, handle, offset, data);
+    let write = |offset, data: &[u8]| mediator.write(who, handle, (offset, WriteAs::Placed), data);
     assert_eq!(write(0, b"01234567"), Ok(8));
     assert_eq!(write(1, b"01234567"), Err(Errno::DQUOT));
     let resize = |size| {
@@ -363,7 +363,7 @@ fn file_larger_than_its_limit_can_be_made_in_no_way() {
     assert_eq!(copy(9), Err(Errno::DQUOT));
 
     let (_, appending) = create(b"b", libc::O_APPEND);
-    let append = |data: &[u8]| mediator.write(who, appending, 0, data);
+    let append = |data: &[u8]| mediator.write(who, appending, (0, WriteAs::Appended), data);
     assert_eq!(append(b"01234"), Ok(5));
     assert_eq!(append(b"5678"), Err(Errno::DQUOT));
     assert_eq!(append(b"567"), Ok(3));

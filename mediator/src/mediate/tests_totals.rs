@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::tests::World;
 
 use crate::ids::{HandleId, NodeId};
-use crate::op::ChangesAsk;
+use crate::op::{ChangesAsk, WriteAs};
 use crate::policy::tests::Nobody;
 
 /// Long enough for any walk here; a walk that never ends fails the test.
@@ -26,8 +26,12 @@ impl World {
     }
 
     fn write(&self, handle: HandleId, offset: u64, len: usize) -> Result<usize, Errno> {
-        self.mediator
-            .write(self.who, handle, offset, &vec![b'x'; len])
+        self.mediator.write(
+            self.who,
+            handle,
+            (offset, WriteAs::Placed),
+            &vec![b'x'; len],
+        )
     }
 
     fn resize(&self, node: NodeId, size: u64) -> Result<(), Errno> {

@@ -38,8 +38,10 @@ impl Mediator {
         self.run(Op::Setxattr, who, |trail| {
             let ask = XattrName::new(name).ok_or(Errno::RANGE)?;
             let pin = self.export.pin(node)?;
+            let acl_mode = self.acl_mode(&pin, (name, Some(value)))?;
             let case = Case {
                 xattr: Some((name, value.len())),
+                acl_mode,
                 ..Case::node(&pin)
             };
             let permit = self.decide::<rows::Setxattr>(trail, &case, ask)?;
@@ -48,8 +50,13 @@ impl Mediator {
                 return Ok(self.export.setxattr(permit, &pin, value, flags)?);
             }
             let stored = self.acl_to_store(trail, &case, (&pin, name, value))?;
+            // Both are decided before either is done.
+            let set_gid_goes = self.set_gid_goes(trail, &pin, (name, acl_mode))?;
             self.export.setxattr(permit, &pin, &stored, flags)?;
-            self.drop_set_gid(trail, &pin, name)
+            if let Some(permit) = set_gid_goes {
+                self.export.setattr(permit, &pin, None)?;
+            }
+            Ok(())
         })
     }
 
@@ -116,13 +123,15 @@ impl Mediator {
             let ask = XattrName::new(name).ok_or(Errno::RANGE)?;
             let pin = self.export.pin(node)?;
             if name == CAPABILITY {
-                // The kernel's own before a write (file_remove_privs): the host's kernel asks for
-                // more to remove it than a client of ours has.
+                // The kernel's own before a write (file_remove_privs), which is not told from a
+                // user's: judged by the attribute, writes to such a file would fail. The host's
+                // kernel asks for more to remove it than a client of ours has.
                 let permit = self.decide::<rows::Write>(trail, &Case::node(&pin), ())?;
                 return Ok(self.export.drop_privileges(permit, &pin)?);
             }
             let case = Case {
                 xattr: Some((name, 0)),
+                acl_mode: self.acl_mode(&pin, (name, None))?,
                 ..Case::node(&pin)
             };
             let permit = self.decide::<rows::Removexattr>(trail, &case, ask)?;

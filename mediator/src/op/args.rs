@@ -125,6 +125,10 @@ pub struct OpenAs {
     pub sync: bool,
     /// `O_DIRECT`: the client bypasses its cache; the backing file is not opened that way.
     pub direct: bool,
+    /// `O_NOATIME`: reading moves no time. No rule asks about it, and nothing that leaves the process
+    /// tells it.
+    #[serde(skip)]
+    pub no_atime: bool,
 }
 
 impl OpenAs {
@@ -141,6 +145,18 @@ impl OpenAs {
         }
         words
     }
+}
+
+/// Where the data of one WRITE goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteAs {
+    /// To its offset.
+    Placed,
+    /// To the end of the file: the client's open file has `O_APPEND` now, whatever it was opened with.
+    Appended,
+    /// To its offset, being a mapping's: the kernel names any open file that may write
+    /// (`FUSE_WRITE_CACHE`).
+    Mapped,
 }
 
 /// Rename flags, as an allow list: WHITEOUT has no word here and cannot be asked.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use args::{
     AnyAsk, AnyGrant, Birth, BirthAsk, Changes, ChangesAsk, NotXattrName, OpenAs, OtherOperation,
-    RenameHow, SetTime, XattrChange, XattrName,
+    RenameHow, SetTime, WriteAs, XattrChange, XattrName,
 };
 
 /// A word of the policy's `do` lists.

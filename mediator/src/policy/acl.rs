@@ -21,8 +21,12 @@ pub const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 const VERSION: u32 = 2;
 const HEADER: usize = 4;
 const ENTRY: usize = 8;
+const USER_OBJ: u16 = 0x01;
 const USER: u16 = 0x02;
+const GROUP_OBJ: u16 = 0x04;
 const GROUP: u16 = 0x08;
+const MASK: u16 = 0x10;
+const OTHER: u16 = 0x20;
 
 /// Whether an extended attribute is a POSIX ACL.
 #[must_use]
@@ -66,6 +70,21 @@ fn write(entries: &[Entry]) -> Vec<u8> {
         value.extend(entry.id.to_le_bytes());
     }
     value
+}
+
+/// The permission bits that an ACL gives a file: the owner's, the mask's (without one, the group's),
+/// the others' (acl(5), CORRESPONDENCE). `None` if it is none, or has no entries: then it is removed,
+/// and the bits stay.
+#[must_use]
+pub fn mode_of_acl(value: &[u8]) -> Option<u32> {
+    let entries = parse(value)?;
+    let perm = |wanted: u16| {
+        let entry = entries.iter().find(|entry| entry.tag == wanted);
+        entry.map(|entry| u32::from(entry.perm) & 7)
+    };
+    let group = perm(MASK).or_else(|| perm(GROUP_OBJ));
+    let none = |bits: Option<u32>| bits.unwrap_or_default();
+    (!entries.is_empty()).then(|| none(perm(USER_OBJ)) << 6 | none(group) << 3 | none(perm(OTHER)))
 }
 
 impl Owners {
@@ -152,18 +171,20 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::{XattrChange, XattrName, rows};
-    use crate::policy::tests::{Nobody, decide};
+    use crate::ids::Mode;
+    use crate::op::{Op, XattrChange, XattrName, rows};
+    use crate::policy::Facts;
+    use crate::policy::tests::{CLIENT, Nobody, decide};
 
     /// `u::rw-`, users, `g::r--`, groups, mask, `o::---`.
     fn acl(users: &[u32], groups: &[u32]) -> Vec<u8> {
         let entry = |tag, perm, id| Entry { tag, perm, id };
         let none = u32::MAX;
-        let mut all = vec![entry(0x01, 6, none)];
+        let mut all = vec![entry(USER_OBJ, 6, none)];
         all.extend(users.iter().map(|id| entry(USER, 7, *id)));
-        all.push(entry(0x04, 4, none));
+        all.push(entry(GROUP_OBJ, 4, none));
         all.extend(groups.iter().map(|id| entry(GROUP, 5, *id)));
-        all.extend([entry(0x10, 7, none), entry(0x20, 0, none)]);
+        all.extend([entry(MASK, 7, none), entry(OTHER, 0, none)]);
         write(&all)
     }
 
@@ -233,6 +254,55 @@ mod tests {
             assert_eq!(got, Ok(ask), "to read one is none");
         }
         assert!(set(&no_modes, b"user.a").is_ok() && set(&cut, b"user.a").is_ok());
+    }
+
+    #[test]
+    fn permission_bits_of_an_acl_are_its_owner_s_mask_and_others() {
+        assert_eq!(mode_of_acl(&acl(&[5], &[6])), Some(0o670));
+        let entry = |tag, perm| Entry {
+            tag,
+            perm,
+            id: u32::MAX,
+        };
+        let plain = [entry(USER_OBJ, 6), entry(GROUP_OBJ, 4), entry(OTHER, 2)];
+        assert_eq!(mode_of_acl(&write(&plain)), Some(0o642));
+        assert_eq!(mode_of_acl(&write(&[])), None, "none: it is removed");
+        assert_eq!(mode_of_acl(b"x"), None);
+    }
+
+    #[test]
+    fn rule_on_a_new_mode_holds_for_the_one_that_an_acl_gives() {
+        let when = "when = { new_mode = { any = \"0002\" } }";
+        let refused = policy(&format!(
+            "[[rule]]\ndo = \"mode\"\naction = \"deny\"\n{when}"
+        ));
+        let allowed = Policy::parse(
+            "t",
+            &format!("default = \"deny\"\n[[rule]]\ndo = \"xattr\"\naction = \"allow\"\n[[rule]]\ndo = \"mode\"\naction = \"allow\"\n{when}"),
+            &Nobody,
+        )
+        .unwrap();
+        let ask = |name| XattrName::new(name).unwrap();
+        let set = |policy: &Policy, name, bits: Option<u32>| {
+            let facts = Facts {
+                xattr: Some((name, 28)),
+                acl_mode: bits.map(Mode::new),
+                names: &[b"/a"],
+                ..Facts::of(Op::Setxattr, CLIENT)
+            };
+            let set = policy.decide::<rows::Setxattr>(&facts, ask(name));
+            set.map(|_permit| ()).map_err(|refusal| refusal.errno)
+        };
+        for name in [ACCESS_ACL, DEFAULT_ACL] {
+            for (bits, open) in [(Some(0o666), true), (Some(0o664), false)] {
+                assert_eq!(set(&refused, name, bits).is_err(), open, "{bits:?}");
+                assert_eq!(set(&allowed, name, bits).is_ok(), open, "{bits:?}");
+            }
+            // Not known: closed.
+            assert_eq!(set(&refused, name, None), Err(Errno::PERM));
+            assert_eq!(set(&allowed, name, None), Err(Errno::PERM));
+        }
+        assert_eq!(set(&refused, b"user.a", None), Ok(()));
     }
 
     #[test]

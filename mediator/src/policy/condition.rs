@@ -119,6 +119,7 @@ impl From<Flags> for OpenAs {
             exclusive: has(Flags::EXCLUSIVE),
             sync: has(Flags::SYNC),
             direct: has(Flags::DIRECT),
+            no_atime: false,
         }
     }
 }
@@ -149,6 +150,23 @@ impl Condition {
     /// Whether the condition looks at names, which must be gathered first.
     pub(super) fn needs_path(&self) -> bool {
         matches!(self, Self::Name(_) | Self::Second(_))
+    }
+
+    /// Whether the condition looks at the permission bits that a request asks for.
+    pub(super) fn is_about_new_mode(&self) -> bool {
+        matches!(self, Self::Mode { asked: true, .. })
+    }
+
+    /// Whether the condition can hold for an open because it appends, or because it does not.
+    pub(super) fn turns_on_append(&self, appends: bool) -> bool {
+        let Self::Flags { any, all, none } = self else {
+            return false;
+        };
+        if appends {
+            any.meets(Flags::APPEND) || all.meets(Flags::APPEND)
+        } else {
+            none.meets(Flags::APPEND)
+        }
     }
 
     /// Whether the condition looks at nothing but names and the type, which a file keeps as long as

@@ -46,9 +46,12 @@ impl Policy {
         match self.data {
             DataJudgement::Never => false,
             DataJudgement::Always => true,
-            DataJudgement::ByName => DATA
-                .iter()
-                .any(|(op, word)| self.judges_each(*op, *word, names)),
+            DataJudgement::ByName => {
+                self.may_hold_to_append(names)
+                    || DATA
+                        .iter()
+                        .any(|(op, word)| self.judges_each(*op, *word, names))
+            }
         }
     }
 
@@ -64,11 +67,19 @@ impl Policy {
         let looks = |rule: &Rule| rule.log || !rule.when.is_empty() || !rule.plain_about_data();
         // What rules refuse is told each time where they are only observed.
         let told = self.observe && (!self.rules.is_empty() || !self.default_allow);
-        if limited || told || self.rules.iter().filter(speaks).any(looks) {
+        let appends = self.favours_append();
+        if limited || told || appends || self.rules.iter().filter(speaks).any(looks) {
             DataJudgement::ByName
         } else {
             DataJudgement::Never
         }
+    }
+
+    /// Whether an open of the file may have to append whatever the client does with its flags. By
+    /// what goes past, a mapping for one, it need not.
+    fn may_hold_to_append(&self, names: &[&[u8]]) -> bool {
+        let holds = |rule: &&Rule| names.iter().any(|name| rule.holds_by_name(name));
+        self.favours_append() && self.rules.iter().filter(holds).any(Rule::favours_append)
     }
 
     fn judges_each(&self, op: Op, word: Word, files: &[&[u8]]) -> bool {

@@ -16,8 +16,8 @@ use super::model::{
 use super::permit::{Permit, Refusal, Trace};
 use super::request::Request;
 use super::standing::Standing;
-use crate::ids::{FileKind, GuestOwner, HostOwner};
-use crate::op::{Op, RenameHow, Word, Words};
+use crate::ids::{FileKind, GuestOwner, HostOwner, Mode};
+use crate::op::{Op, OpenAs, RenameHow, Word, Words};
 use crate::weak;
 
 /// What the rules allow: how the deciding rules change what is asked.
@@ -40,6 +40,8 @@ pub struct Allowed {
     pub(super) observed: Option<Refusal>,
     /// What of it holds for other requests about the same file.
     pub(super) standing: Standing,
+    /// What is opened may only be appended to.
+    pub(super) append_only: bool,
 }
 
 /// The first rule that holds, or the default.
@@ -112,6 +114,8 @@ impl Policy {
         // Whoever allows it, it takes room.
         let allowed = Allowed {
             areas: self.areas_of(facts),
+            // What was allowed was an open that appends.
+            append_only: self.favours_append() && asked.open.is_some_and(|open| open.append),
             ..Allowed::default()
         };
         let grant = O::grant(self, &allowed, kind, ask)?;
@@ -189,7 +193,24 @@ impl Policy {
             self.observe_conditions(asked, &mut allowed);
         }
         allowed.standing = self.standing(&case, words, &allowed);
+        allowed.append_only = self.is_for_appending_alone(facts, asked);
         Ok(allowed)
+    }
+
+    /// Whether an open is allowed only because it says that it appends. A client takes that back at
+    /// any time (`F_SETFL` of fcntl(2)), and no request tells.
+    fn is_for_appending_alone(&self, facts: &Facts<'_>, asked: &Asked) -> bool {
+        let Some(open) = asked.open.filter(|open| open.append) else {
+            return false;
+        };
+        let otherwise = Asked {
+            open: Some(OpenAs {
+                append: false,
+                ..open
+            }),
+            ..*asked
+        };
+        self.favours_append() && self.judge(facts, &otherwise).is_err()
     }
 
     /// A refusal that follows from the rules alone: only noted where they are not enforced.
@@ -516,7 +537,11 @@ impl Case<'_, '_> {
             self.varies.set(true);
         }
         let has_target = !is_new_name(self.facts.op, false);
-        let could_be_known = condition.needs_path() || (has_target && condition.needs_attr());
+        // Permission bits are set, and were not worked out (a POSIX ACL's).
+        let sets_mode =
+            condition.is_about_new_mode() && self.asked.words.meets(Words::of(Word::Mode));
+        let could_be_known =
+            condition.needs_path() || (has_target && condition.needs_attr()) || sets_mode;
         let missing = rule.restricts() && could_be_known;
         self.holds(condition, path).unwrap_or(missing)
     }
@@ -534,7 +559,7 @@ impl Case<'_, '_> {
                 all,
                 none,
             } => {
-                let mode = if *asked { self.asked.mode } else { facts.mode };
+                let mode = if *asked { self.new_mode() } else { facts.mode };
                 let bits = mode?.bits();
                 Some((*any == 0 || bits & any != 0) && bits & all == *all && bits & none == 0)
             }
@@ -574,6 +599,11 @@ impl Case<'_, '_> {
                     .is_some_and(|second| globs.iter().any(|glob| glob.matches(second))),
             ),
         }
+    }
+
+    /// The permission bits that are asked for.
+    pub(super) fn new_mode(&self) -> Option<Mode> {
+        self.asked.mode.or(self.facts.acl_mode)
     }
 
     fn owner_holds(&self, whose: Whose, uids: &[u32], gids: &[u32]) -> Option<bool> {

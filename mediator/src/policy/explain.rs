@@ -385,7 +385,7 @@ fn fact(condition: &Condition, case: &Case<'_, '_>, name: Option<&[u8]>) -> (&'s
             "type",
             known(facts.kind.or(asked.kind).map(|kind| kind_name(kind))),
         ),
-        Condition::Mode { asked: true, .. } => ("new_mode", known(asked.mode)),
+        Condition::Mode { asked: true, .. } => ("new_mode", known(asked.mode.or(facts.acl_mode))),
         Condition::Mode { asked: false, .. } => ("mode", known(facts.mode)),
         Condition::Owner { whose, .. } => match whose {
             Whose::Now => (

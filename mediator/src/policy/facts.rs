@@ -70,6 +70,8 @@ pub struct Facts<'a> {
     pub adds: bool,
     /// Name and value size of an extended attribute.
     pub xattr: Option<(&'a [u8], usize)>,
+    /// The permission bits that a POSIX ACL gives, which the request sets or removes.
+    pub acl_mode: Option<Mode>,
     /// A new symbolic link's target.
     pub target: Option<&'a [u8]>,
     /// The target lies on another mount than the export's root.
@@ -99,6 +101,7 @@ impl<'a> Facts<'a> {
             length: None,
             adds: false,
             xattr: None,
+            acl_mode: None,
             target: None,
             submount: false,
             birth: false,

@@ -31,7 +31,7 @@ pub(crate) mod text;
 mod witness;
 mod xattrs;
 
-pub use acl::{ACCESS_ACL, DEFAULT_ACL, is_acl};
+pub use acl::{ACCESS_ACL, DEFAULT_ACL, is_acl, mode_of_acl};
 pub use areas::{Area, Areas, Totals};
 pub use data::DataJudgement;
 pub use explain::{

@@ -159,6 +159,12 @@ impl Rule {
         self.holds_at(path) && self.when.iter().all(named)
     }
 
+    /// Whether the rule may let an open through only because it appends.
+    pub(super) fn favours_append(&self) -> bool {
+        let appends = !self.restricts();
+        self.when.iter().any(|one| one.turns_on_append(appends))
+    }
+
     /// Whether the rule can only take away.
     pub(super) fn restricts(&self) -> bool {
         matches!(self.action, Action::Deny(_) | Action::Hide)
@@ -506,6 +512,11 @@ impl Policy {
     pub fn limits_file_size(&self) -> bool {
         let limits = |rule: &Rule| matches!(rule.action, Action::Allow(modify) if modify.file_size.is_some());
         self.file_size.is_some() || self.rules.iter().any(limits)
+    }
+
+    /// Whether any open may be let through only because it appends.
+    pub(super) fn favours_append(&self) -> bool {
+        !self.observe && self.rules.iter().any(Rule::favours_append)
     }
 
     /// The paths that a file with several links must be sought by, and if it is there, be judged

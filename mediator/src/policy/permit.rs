@@ -25,6 +25,7 @@ pub(super) struct Trace {
     observed: Option<Refusal>,
     areas: Areas,
     standing: Standing,
+    append_only: bool,
 }
 
 impl Trace {
@@ -36,6 +37,7 @@ impl Trace {
             observed: allowed.observed,
             areas: allowed.areas,
             standing: allowed.standing,
+            append_only: allowed.append_only,
         }
     }
 }
@@ -44,6 +46,16 @@ impl<O: Operation> Permit<O> {
     /// The one place that makes a permit; the module's privacy is the wall.
     pub(super) fn new(grant: O::Grant, trace: Trace) -> Self {
         Self { grant, trace }
+    }
+
+    /// As [`Permit::for_test`], of an open that must append.
+    #[cfg(test)]
+    pub(crate) fn for_test_append_only(grant: O::Grant) -> Self {
+        let trace = Trace {
+            append_only: true,
+            ..Trace::default()
+        };
+        Self::new(grant, trace)
     }
 
     /// A permit for the unit tests of the floors above, which have no policy to ask.
@@ -88,6 +100,13 @@ impl<O: Operation> Permit<O> {
     #[must_use]
     pub fn standing(&self) -> Standing {
         self.trace.standing
+    }
+
+    /// An open is allowed because it appends: it may do nothing else to what is there, whatever
+    /// becomes of the flag (`F_SETFL` of fcntl(2)).
+    #[must_use]
+    pub fn append_only(&self) -> bool {
+        self.trace.append_only
     }
 
     /// What would have been refused if the policy's rules were enforced (`mode = "observe"`).

@@ -50,6 +50,10 @@ pub struct Request {
     /// Name and value size of an extended attribute.
     #[serde(with = "text::sized")]
     pub xattr: Option<(Vec<u8>, usize)>,
+    /// The permission bits that a POSIX ACL gives. Unknown in what left the process: what denies by
+    /// them holds there.
+    #[serde(skip)]
+    pub acl_mode: Option<Mode>,
     /// A new symbolic link's target.
     #[serde(with = "text::some")]
     pub target: Option<Vec<u8>>,
@@ -97,6 +101,7 @@ impl Request {
             length: facts.length,
             adds: facts.adds,
             xattr: facts.xattr.map(|(name, size)| (name.to_vec(), size)),
+            acl_mode: facts.acl_mode,
             target: facts.target.map(<[u8]>::to_vec),
             submount: facts.submount,
             birth: facts.birth,
@@ -141,6 +146,7 @@ impl Request {
                 .xattr
                 .as_ref()
                 .map(|(name, size)| (name.as_slice(), *size)),
+            acl_mode: self.acl_mode,
             target: self.target.as_deref(),
             submount: self.submount,
             birth: self.birth,

@@ -40,6 +40,7 @@ const S_IFSOCK: u64 = 0o140_000;
 const F_DUPFD_CLOEXEC: u64 = 1030;
 const FIONBIO: u64 = 0x5421;
 const PR_SET_NAME: u64 = 15;
+const RWF_APPEND: u64 = 0x10;
 const MSG_NOSIGNAL: u64 = 0x4000;
 const SOL_SOCKET: u64 = 1;
 const SO_RCVTIMEO: u64 = 20;
@@ -82,6 +83,11 @@ const OWN: &[Rule] = &[
     always(libc::SYS_fstatfs, "STATFS"),
     always(libc::SYS_pread64, "READ"),
     always(libc::SYS_pwrite64, "WRITE"),
+    only(
+        libc::SYS_pwritev2,
+        &[arg(5, Value::Is(RWF_APPEND))],
+        "WRITE of a client that appends: files are not opened so",
+    ),
     always(libc::SYS_lseek, "LSEEK; a directory's cookies"),
     always(libc::SYS_getdents64, "READDIR"),
     always(libc::SYS_fsync, "FSYNC, FSYNCDIR"),

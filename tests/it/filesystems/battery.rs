@@ -56,7 +56,7 @@ fn make_unless_there(at: &Path) -> io::Result<()> {
 type Step = fn(&Path, &mut String) -> io::Result<()>;
 
 /// Each in a directory of its own.
-const STEPS: [(&str, Step); 14] = [
+const STEPS: [(&str, Step); 16] = [
     ("owners", owners),
     ("directories", directories),
     ("links", links),
@@ -66,6 +66,8 @@ const STEPS: [(&str, Step); 14] = [
     ("large", data::large),
     ("holes", data::holes),
     ("data", data::data),
+    ("append", data::append),
+    ("status", status),
     ("names", names),
     ("listing", listing),
     ("nameless", data::nameless),
@@ -327,6 +329,38 @@ fn times(at: &Path, told: &mut String) -> io::Result<()> {
     Ok(())
 }
 
+/// What moves the time of change and nothing else, or no time at all.
+fn status(at: &Path, told: &mut String) -> io::Result<()> {
+    let path = at.join("file");
+    create(&path)?.write_all(b"text")?;
+    let spec = |tv_sec| Timespec { tv_sec, tv_nsec: 5 };
+    let times = Timestamps {
+        last_access: spec(1000),
+        last_modification: spec(2000),
+    };
+    for (name, flags) in [("noatime", OFlags::NOATIME), ("plain", OFlags::empty())] {
+        rustix::fs::utimensat(CWD, &path, &times, AtFlags::empty())?;
+        let file = rustix::fs::open(&path, OFlags::RDONLY | flags, Mode::empty())?;
+        let mut text = String::new();
+        File::from(file).read_to_string(&mut text)?;
+        tell!(
+            told,
+            "{name} {text} kept {}",
+            fs::metadata(&path)?.atime() == 1000
+        );
+    }
+    chown(&path, Some(0), Some(0))?;
+    mode(&path, 0o6755)?;
+    for place in [&path, at] {
+        let time = || fs::metadata(place).map(|meta| (meta.ctime(), meta.ctime_nsec()));
+        let before = time()?;
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        chown(place, None, None)?;
+        tell!(told, "{} moved {}", stat(place)?, time()? > before);
+    }
+    Ok(())
+}
+
 fn names(at: &Path, told: &mut String) -> io::Result<()> {
     let of_bytes = |bytes: &[u8]| at.join(std::ffi::OsStr::from_bytes(bytes));
     for (name, bytes) in [
@@ -358,19 +392,30 @@ fn listing(at: &Path, told: &mut String) -> io::Result<()> {
     for number in 0..1200 {
         create(&at.join(format!("{number:04}")))?;
     }
+    for number in 0..100 {
+        fs::create_dir(at.join(format!("d{number}")))?;
+        symlink("nowhere", at.join(format!("l{number}")))?;
+    }
     let mut numbers = std::collections::BTreeSet::new();
-    let mut wrong = 0;
+    let (mut wrong, mut types) = (0, 0);
     for entry in fs::read_dir(at)? {
         let entry = entry?;
         let listed = entry.ino();
-        wrong += usize::from(listed != entry.metadata()?.ino());
+        // As the directory tells it, where it does.
+        let kind = entry.file_type()?;
+        let meta = entry.metadata()?;
+        wrong += usize::from(listed != meta.ino());
+        types += usize::from(kind != meta.file_type());
         numbers.insert(listed);
     }
     tell!(
         told,
-        "{} of their own, {wrong} unlike stat's",
+        "{} of their own, {wrong} unlike stat's, {types} of another type",
         numbers.len()
     );
+    for number in 0..100 {
+        fs::remove_dir(at.join(format!("d{number}")))?;
+    }
     // Removed while it is listed.
     let mut removed = 0;
     for entry in fs::read_dir(at)? {

@@ -52,6 +52,11 @@ fn ext4(export: &Export) {
     image(export, &["mkfs.ext4", "-q"]);
 }
 
+/// Its directories do not tell types.
+fn ext4_without_types(export: &Export) {
+    image(export, &["mkfs.ext4", "-q", "-O", "^filetype"]);
+}
+
 fn xfs(export: &Export) {
     image(export, &["mkfs.xfs", "-q"]);
 }
@@ -226,7 +231,12 @@ fn alike(raw: &[String], view: &[String]) {
 
 /// Both runs, on a file system that `mount` puts on the export.
 fn compare(mount: fn(&Export)) {
-    elsewhere(|| {
+    compare_with(mount, &[], true);
+}
+
+/// The same of a view with options; `goes_past`: whether files' data then may go past the mediator.
+fn compare_with(mount: fn(&Export), options: &'static [&str], goes_past: bool) {
+    elsewhere(move || {
         let export = Export::new();
         mount(&export);
         fs::set_permissions(export.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -236,19 +246,55 @@ fn compare(mount: fn(&Export)) {
             with_acls(&at(name));
         }
         let raw = on_the_directory(&export, &at("raw"));
-        let (view, past) = in_the_view(&export, &Start::new(&export), &at("view"));
+        let start = Start::new(&export);
+        let start = options.iter().fold(start, |start, it| start.option(*it));
+        let (view, past) = in_the_view(&export, &start, &at("view"));
         alike(&raw, &view);
         assert!(!raw.iter().any(|line| line.contains("stopped")), "{raw:#?}");
         let (raw, view) = (tree(&at("raw")), tree(&at("view")));
         let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
         alike(&lines(&raw), &lines(&view));
-        assert!(past > 0.0, "no file's data went past the mediator");
+        assert_eq!(
+            past > 0.0,
+            goes_past,
+            "{past} files' data went past the mediator"
+        );
     });
 }
 
 #[test]
 fn ext4_through_a_view_is_as_ext4() {
     compare(ext4);
+}
+
+#[test]
+fn ext4_is_the_same_whichever_way_its_data_goes() {
+    compare_with(ext4, &["--data=mediated"], false);
+    compare_with(ext4, &["--data=passthrough"], true);
+}
+
+#[test]
+fn ext4_without_types_in_its_directories_is_as_that() {
+    compare_with(ext4_without_types, &["--cache=none"], true);
+    elsewhere(|| {
+        let export = Export::new();
+        ext4_without_types(&export);
+        for number in 0..600 {
+            let directory = export.path().join(format!("d{number}"));
+            fs::create_dir(&directory).unwrap();
+            fs::write(directory.join("file"), "").unwrap();
+        }
+        // find(1) goes by the types that a listing tells.
+        for cache in ["--cache=auto", "--cache=none", "--cache=exclusive"] {
+            let start = Start::new(&export).option(cache);
+            let found = script(
+                &export,
+                &start,
+                "find . -type f | wc -l; du -s . >/dev/null; find . -type f | wc -l",
+            );
+            assert_eq!(found, "600\n600", "{cache}");
+        }
+    });
 }
 
 #[test]

@@ -134,6 +134,14 @@ pub(super) const TESTS: super::Table = &[
             "flags_of_a_create_are_judged_too_and_other_operations_have_none",
         ],
     ),
+    (
+        "C12",
+        &[
+            "open_is_held_to_append_where_it_is_allowed_for_that_alone",
+            "open_that_is_allowed_to_append_does_nothing_else",
+            "log_is_appended_to_alone_whatever_becomes_of_the_flag",
+        ],
+    ),
     ("C5", &["rename_is_judged_by_how_it_is_done"]),
     (
         "C6",
@@ -281,7 +289,11 @@ pub(super) const TESTS: super::Table = &[
     ("X5", &["mistake_is_told_with_its_place"]),
     (
         "X6",
-        &["acl_needs_the_right_to_set_modes_and_no_rule_that_changes_them"],
+        &[
+            "acl_needs_the_right_to_set_modes_and_no_rule_that_changes_them",
+            "rule_on_a_new_mode_holds_for_the_one_that_an_acl_gives",
+            "rule_on_a_new_mode_is_not_dodged_by_an_acl",
+        ],
     ),
     (
         "X7",
@@ -295,6 +307,7 @@ pub(super) const TESTS: super::Table = &[
         "X8",
         &["policy_stays_in_charge_of_acls_and_is_never_milder_than_one"],
     ),
+    ("X9", &["removal_of_file_capabilities_is_taken_for_a_write"]),
     (
         "L1",
         &[

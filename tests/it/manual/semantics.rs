@@ -64,6 +64,7 @@ pub(super) const TESTS: super::Table = &[
         &[
             "newborn_belongs_to_the_requester_or_to_what_guest_root_becomes",
             "creation_that_cannot_be_finished_leaves_nothing",
+            "creation_without_a_descriptor_to_spare_leaves_no_file",
         ],
     ),
     ("O8", &["readonly_view_refuses_changes_with_erofs"]),
@@ -109,6 +110,8 @@ pub(super) const TESTS: super::Table = &[
             "file_that_the_host_replaced_is_stale_and_never_another",
             "hard_links_agree_at_once_whichever_name_is_changed",
             "twenty_thousand_files_are_walked_and_read_whole",
+            "links_are_removed_without_end_though_their_files_stay_known",
+            "tree_of_further_links_is_removed_whole",
         ],
     ),
     (
@@ -201,10 +204,17 @@ pub(super) const TESTS: super::Table = &[
             "guest times/dir_moved_by_rename",
             "guest chown/times_kept",
             "change_times_move_with_names_links_owners_and_modes",
+            "ext4_through_a_view_is_as_ext4",
             "guest chmod/times_kept",
         ],
     ),
-    ("T4", &["access_times_follow_the_mount_of_the_export"]),
+    (
+        "T4",
+        &[
+            "access_times_follow_the_mount_of_the_export",
+            "ext4_through_a_view_is_as_ext4",
+        ],
+    ),
     (
         "W1",
         &[
@@ -216,6 +226,8 @@ pub(super) const TESTS: super::Table = &[
         "W2",
         &[
             "append_writes_at_the_end_whatever_the_offset",
+            "ext4_through_a_view_is_as_ext4",
+            "ext4_is_the_same_whichever_way_its_data_goes",
             "guest write/append_two_files",
         ],
     ),
@@ -259,6 +271,7 @@ pub(super) const TESTS: super::Table = &[
         "S1",
         &[
             "set_id_bits_and_file_capabilities_go_with_a_write_on_either_way",
+            "removal_of_file_capabilities_is_taken_for_a_write",
             "guest chmod/cleared_by_write_",
             "guest chmod/cleared_by_truncate_",
         ],
@@ -325,6 +338,7 @@ pub(super) const TESTS: super::Table = &[
         &[
             "change_by_the_host_is_seen_within_a_second_where_the_kernel_remembers",
             "change_by_the_host_is_seen_at_once_where_nothing_is_remembered",
+            "change_in_place_that_keeps_the_times_is_not_seen_by_who_has_read_it",
         ],
     ),
     (
@@ -358,6 +372,9 @@ pub(super) const TESTS: super::Table = &[
         &[
             "thousands_of_files_under_a_small_budget_are_all_served",
             "handles_spend_the_budget_and_never_all_of_it",
+            "removed_files_that_are_still_known_leave_room_for_others",
+            "removed_file_that_was_open_is_counted_once_and_stays_usable",
+            "removed_files_that_are_held_stop_nobody_else",
         ],
     ),
     (
@@ -385,8 +402,11 @@ pub(super) const TESTS: super::Table = &[
             "limit_of_a_clients_file_size_is_its_own",
             "failed_write_to_the_disk_is_told_by_fsync",
             "failed_read_of_the_disk_is_told",
+            "read_that_fails_in_the_middle_of_a_file_is_no_end_of_it",
         ],
     ),
+    ("L6", &["what_no_view_does_is_told"]),
+    ("L7", &["sync_of_a_view_asks_nothing_of_the_host"]),
     (
         "E1",
         &[
@@ -395,6 +415,7 @@ pub(super) const TESTS: super::Table = &[
             "btrfs_through_a_view_is_as_btrfs",
             "tmpfs_through_a_view_is_as_tmpfs",
             "overlayfs_through_a_view_is_as_overlayfs",
+            "ext4_without_types_in_its_directories_is_as_that",
         ],
     ),
     (

@@ -30,7 +30,7 @@ fn fifo_swapped_in_is_never_opened() {
     let permit = Permit::for_test(birth(FileKind::Regular, 0o600));
     assert_eq!(
         errno(w.export.create(permit, &root, &name("f"))),
-        Errno::NXIO
+        Errno::EXIST
     );
     let size = Some(0);
     let changes = Changes { size, ..NO_CHANGES };

@@ -141,3 +141,112 @@ fn released_handle_is_closed() {
     w.export.release(handle);
     assert_ne!(link(), Some(mine));
 }
+
+#[test]
+fn creation_without_a_descriptor_to_spare_leaves_no_file() {
+    let w = World::with(BUDGET, Submounts::Refuse);
+    let root = w.root();
+    w.touch(&root, "f");
+    let pin = w.walk("f");
+    while w.open(&pin, READ_WRITE).is_ok() {}
+    let before = w.export.known_nodes();
+    for _again in 0..2 {
+        let permit = Permit::for_test(birth(FileKind::Regular, 0o600));
+        let made = w.export.create(permit, &root, &name("new"));
+        assert_eq!(errno(made), Errno::NFILE);
+        assert!(!w.path("new").exists());
+    }
+    assert_eq!(w.export.known_nodes(), before);
+}
+
+/// Without an open handle their descriptors are all that leads to them.
+#[test]
+fn removed_files_that_are_still_known_leave_room_for_others() {
+    let w = World::with(BUDGET, Submounts::Refuse);
+    let root = w.root();
+    let mut known = Vec::new();
+    let refused = loop {
+        let file = format!("f{}", known.len());
+        let entry = w.touch(&root, &file);
+        match w.unlink(&root, &file) {
+            Ok(()) => known.push(entry.node),
+            Err(fault) => break fault,
+        }
+        assert!(known.len() < BUDGET, "there is an end");
+    };
+    assert_eq!(refused.errno, Errno::NFILE);
+    let last = format!("f{}", known.len());
+    assert!(w.path(&last).exists());
+    assert!(known.len() >= BUDGET / 4, "{}", known.len());
+    // Nor by a rename over it; what the kernel does not know goes as ever.
+    w.touch(&root, "over");
+    let over = w.rename((&root, "over"), (&root, &last), RenameHow::Replace);
+    assert_eq!(errno(over), Errno::NFILE);
+    std::fs::write(w.path("unknown"), "").unwrap();
+    w.unlink(&root, "unknown").unwrap();
+    let used = w.export.descriptors();
+    assert!(used.held <= used.budget, "{used:?}");
+    assert!(!w.list(&root).is_empty());
+    let (_, handle) = w.create(&root, "more", 0o600);
+    w.export.release(handle);
+    for node in &known {
+        let pin = w.export.pin(*node).unwrap();
+        assert_eq!(w.export.stat(&pin).unwrap().nlink, 0);
+    }
+    known.iter().for_each(|node| w.export.forget(*node, 1));
+    w.unlink(&root, &last).unwrap();
+}
+
+#[test]
+fn removed_file_that_was_open_is_counted_once_and_stays_usable() {
+    let w = World::with(BUDGET, Submounts::Refuse);
+    let root = w.root();
+    let mut open = Vec::new();
+    for i in 0..30 {
+        let file = format!("f{i}");
+        open.push(w.create(&root, &file, 0o600));
+        w.unlink(&root, &file).unwrap();
+    }
+    give_up_all(&w);
+    let used = w.export.descriptors();
+    assert!(used.held <= used.budget, "{used:?}");
+    for (entry, handle) in open {
+        w.export.release(handle);
+        for i in 0..BUDGET {
+            w.lookup(&root, &format!("filler{i}")).unwrap();
+            w.lookup(&root, &format!("link{i}")).unwrap();
+        }
+        let pin = w.export.pin(entry.node).unwrap();
+        assert_eq!(w.export.stat(&pin).unwrap().nlink, 0);
+        w.export.forget(entry.node, 1);
+    }
+}
+
+/// They have links left, of which the kernel knows none.
+#[test]
+fn links_are_removed_without_end_though_their_files_stay_known() {
+    let w = World::with(BUDGET, Submounts::Refuse);
+    let root = w.root();
+    std::fs::create_dir(w.path("other")).unwrap();
+    let mut nodes = Vec::new();
+    for i in 0..10 * BUDGET {
+        let file = format!("l{i}");
+        std::fs::write(w.path(&file), file.as_bytes()).unwrap();
+        std::fs::hard_link(w.path(&file), w.path(&format!("other/{i}"))).unwrap();
+        nodes.push(w.lookup(&root, &file).unwrap().node);
+        w.unlink(&root, &file).unwrap();
+        let used = w.export.descriptors();
+        assert!(used.held <= used.budget, "{used:?}");
+    }
+    // Found by its other name it is the same.
+    let other = w.walk("other");
+    for (i, node) in nodes.into_iter().enumerate() {
+        let entry = w.lookup(&other, &i.to_string()).unwrap();
+        assert_eq!(entry.node, node);
+        let pin = w.export.pin(node).unwrap();
+        assert_eq!(
+            w.export.stat(&pin).unwrap().size,
+            format!("l{i}").len() as u64
+        );
+    }
+}

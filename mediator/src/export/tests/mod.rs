@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::{Attr, DirEntry, Entry, Export, Fault, Handed, Pin, Settings, Submounts};
 use crate::ids::{FileKind, HandleId, HostGid, HostOwner, HostUid, Mode, NodeId};
 use crate::name::Name;
-use crate::op::{Birth, Changes, OpenAs, Operation, RenameHow, SetTime, rows};
+use crate::op::{Birth, Changes, OpenAs, Operation, RenameHow, SetTime, WriteAs, rows};
 use crate::policy::Permit;
 
 /// An export on a new directory, removed when it is dropped.
@@ -53,6 +53,7 @@ const READ_WRITE: OpenAs = OpenAs {
     exclusive: false,
     sync: false,
     direct: false,
+    no_atime: false,
 };
 
 const NO_CHANGES: Changes = Changes {
@@ -140,7 +141,16 @@ impl World {
     }
 
     fn write(&self, handle: HandleId, offset: u64, data: &[u8]) -> Result<usize, Fault> {
-        self.export.write(allow(), handle, offset, data)
+        self.write_as(handle, (offset, WriteAs::Placed), data)
+    }
+
+    fn write_as(
+        &self,
+        handle: HandleId,
+        place: (u64, WriteAs),
+        data: &[u8],
+    ) -> Result<usize, Fault> {
+        self.export.write(allow(), handle, place, data)
     }
 
     fn read(&self, handle: HandleId, offset: u64, len: usize) -> Result<Vec<u8>, Fault> {

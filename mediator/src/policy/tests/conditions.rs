@@ -28,6 +28,7 @@ fn open(flags: &str) -> OpenAs {
         exclusive: has("exclusive"),
         sync: has("sync"),
         direct: has("direct"),
+        no_atime: false,
     }
 }
 
@@ -47,6 +48,65 @@ fn opened(policy: &Policy, flags: &str) -> Result<OpenAs, Errno> {
         .decide::<rows::Open>(&facts, open(flags))
         .map(|it| it.grant())
         .map_err(|no| no.errno)
+}
+
+/// Whether an open with these flags is allowed, and may do nothing but append.
+fn append_only(policy: &Policy, flags: &str) -> Option<bool> {
+    let names = [b"/a".as_slice()];
+    let facts = Facts {
+        names: &names,
+        words: open(flags).words(),
+        ..Facts::of(Op::Open, CLIENT)
+    };
+    let permit = policy.decide::<rows::Open>(&facts, open(flags));
+    permit.ok().map(|permit| permit.append_only())
+}
+
+#[test]
+fn open_is_held_to_append_where_it_is_allowed_for_that_alone() {
+    let deny = denying("flags = { any = \"write\", none = \"append\" }");
+    let allow = policy(
+        "default = \"deny\"\n[[rule]]\npath = \"/a\"\ndo = [\"read\", \"write\"]\naction = \"allow\"\n\
+         when = { flags = { all = \"append\" } }\n",
+    );
+    for policy in [&deny, &allow] {
+        assert_eq!(append_only(policy, "write append"), Some(true));
+        assert_eq!(append_only(policy, "read write append"), Some(true));
+        assert_eq!(append_only(policy, "write"), None);
+        // So that a mapping cannot go past: also for whoever only reads.
+        assert!(policy.judges_data_of(&[b"/a"]));
+    }
+    assert_eq!(append_only(&deny, "read"), Some(false));
+    // Another rule lets it through too, the file is another's, or appending is what is refused.
+    for (text, judged) in [
+        (
+            "default = \"allow\"\n[[rule]]\naction = \"allow\"\nwhen = { flags = \"append\" }\n",
+            true,
+        ),
+        (
+            "default = \"allow\"\n[[rule]]\npath = \"/b\"\naction = \"deny\"\nwhen = { flags = { none = \"append\" } }\n",
+            false,
+        ),
+        (
+            "default = \"allow\"\n[[rule]]\naction = \"deny\"\nwhen = { flags = { all = [\"sync\", \"append\"] } }\n",
+            false,
+        ),
+        (
+            "default = \"allow\"\nmode = \"observe\"\n[[rule]]\naction = \"deny\"\nwhen = { flags = { none = \"append\" } }\n",
+            false,
+        ),
+    ] {
+        let other = policy(text);
+        assert_eq!(append_only(&other, "write append"), Some(false), "{text}");
+        assert_eq!(other.judges_data_of(&[b"/a"]), judged, "{text}");
+    }
+    // Whoever allows it by hand saw that it appends.
+    let facts = Facts {
+        words: Words::of(Word::Write),
+        ..Facts::of(Op::Open, CLIENT)
+    };
+    let by_hand = deny.decide_by_hand::<rows::Open>(&facts, open("write append"));
+    assert!(by_hand.unwrap().append_only());
 }
 
 #[test]

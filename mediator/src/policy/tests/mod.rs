@@ -37,7 +37,7 @@ fn policy(text: &str) -> Policy {
     Policy::parse("test", text, &Nobody).unwrap_or_else(|mistakes| panic!("{mistakes}"))
 }
 
-const CLIENT: Requester = Requester {
+pub(in crate::policy) const CLIENT: Requester = Requester {
     uid: 64055,
     gid: 64056,
     pid: 0,

@@ -6,7 +6,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
 use super::{create, outcome};
 
@@ -137,4 +137,72 @@ pub(super) fn room(at: &Path, told: &mut String) -> io::Result<()> {
         stat.f_bavail > 0
     );
     Ok(())
+}
+
+/// A small file, and one that is large enough to go past the mediator.
+pub(super) fn append(at: &Path, told: &mut String) -> io::Result<()> {
+    for size in [8192, 200_000] {
+        let path = at.join(size.to_string());
+        create(&path)?.write_all(&vec![b'a'; size])?;
+        chown(&path, Some(0), Some(0))?;
+        let open = || File::options().read(true).append(true).open(&path);
+        let tell = |told: &mut String, what: &str| -> io::Result<()> {
+            let data = fs::read(&path)?;
+            let places = data.iter().enumerate().filter(|(_, byte)| **byte != b'a');
+            let others: Vec<_> = places.map(|(at, byte)| (at, *byte as char)).collect();
+            tell!(told, "{what}: {} octets, {others:?}", data.len());
+            Ok(())
+        };
+        let file = open()?;
+        map_and_write(&file, 5, b"M")?;
+        tell(told, "mapped")?;
+        // pwrite(2), BUGS: at the end.
+        file.write_all_at(b"E", 0)?;
+        tell(told, "written")?;
+        let flags = rustix::fs::fcntl_getfl(&file)?;
+        rustix::fs::fcntl_setfl(&file, flags - OFlags::APPEND)?;
+        file.write_all_at(b"P", 1)?;
+        tell(told, "not appending any more")?;
+        rustix::fs::fcntl_setfl(&file, flags | OFlags::APPEND)?;
+        file.write_all_at(b"F", 0)?;
+        tell(told, "again")?;
+        let plain = File::options().read(true).write(true).open(&path)?;
+        file.write_all_at(b"G", 0)?;
+        plain.write_all_at(b"Q", 2)?;
+        let flags = rustix::fs::fcntl_getfl(&plain)?;
+        rustix::fs::fcntl_setfl(&plain, flags | OFlags::APPEND)?;
+        plain.write_all_at(b"H", 0)?;
+        tell(told, "two open files")?;
+        drop((file, plain));
+        let _past = File::options().read(true).write(true).open(&path)?;
+        let file = open()?;
+        file.write_all_at(b"I", 0)?;
+        let flags = rustix::fs::fcntl_getfl(&file)?;
+        rustix::fs::fcntl_setfl(&file, flags - OFlags::APPEND)?;
+        file.write_all_at(b"R", 3)?;
+        map_and_write(&file, 6, b"N")?;
+        tell(told, "opened behind another")?;
+    }
+    Ok(())
+}
+
+#[allow(unsafe_code, reason = "a mapping is memory that others change")]
+fn map_and_write(file: &File, at: usize, data: &[u8]) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let (len, rights) = (4096, libc::PROT_READ | libc::PROT_WRITE);
+    assert!(at + data.len() <= len);
+    let (flags, fd) = (libc::MAP_SHARED, file.as_raw_fd());
+    // SAFETY: a new mapping, of no more than the file has; nothing else knows its address, it is
+    // written inside its bounds and unmapped before the address is forgotten.
+    unsafe {
+        let map = libc::mmap(std::ptr::null_mut(), len, rights, flags, fd, 0);
+        if map == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        std::ptr::copy_nonoverlapping(data.as_ptr(), map.cast::<u8>().add(at), data.len());
+        let synced = libc::msync(map, len, libc::MS_SYNC);
+        let error = io::Error::last_os_error();
+        libc::munmap(map, len);
+        if synced == 0 { Ok(()) } else { Err(error) }
+    }
 }

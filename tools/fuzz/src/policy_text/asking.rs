@@ -83,4 +83,5 @@ pub(super) const READ: OpenAs = OpenAs {
     exclusive: false,
     sync: false,
     direct: false,
+    no_atime: false,
 };
