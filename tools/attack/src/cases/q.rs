@@ -103,6 +103,14 @@ pub(crate) const CASES: &[Case] = &[
         run: flood::floods,
     },
     Case {
+        row: 21,
+        id: "nameless",
+        seat: Seat::Q,
+        what: "removed files, held by O_PATH, that take the server's last descriptors",
+        stopped_by: "a bound on files that are known, have no name and are not open: the next is not removed",
+        run: flood::nameless,
+    },
+    Case {
         row: 22,
         id: "held",
         seat: Seat::Q,

@@ -1,11 +1,16 @@
 //! Floods of one view, and another that must stay usable.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::case::{Arrangement, Attempt};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::case::{Arrangement, Attempt, Verdict};
 use crate::driver::actor::{Where, act, begin};
 use crate::driver::start::{LIMIT, Start};
 use crate::driver::weaker::Server;
@@ -128,4 +133,80 @@ fn blocked(arrangement: Arrangement) -> Result<Attempt, String> {
         "64 threads that open what became a FIFO",
         verdict(worst.is_err(), what),
     ))
+}
+
+/// The hard limit of descriptors; and more than that of files.
+const DESCRIPTORS: u32 = 512;
+const FILES: u32 = 900;
+
+/// What was held, and whether others were served meanwhile.
+#[derive(Debug, Serialize, Deserialize)]
+struct Held {
+    removed: u32,
+    refused: Option<i32>,
+    others: Option<String>,
+}
+
+/// Makes files, holds each by a descriptor that opens nothing, and removes it.
+fn hold(root: &Path) -> Held {
+    let mut held = Vec::new();
+    let one = |number: u32| -> std::io::Result<OwnedFd> {
+        let path = root.join(format!("held-{number}"));
+        fs::write(&path, "x")?;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&path, flags, Mode::empty())?;
+        fs::remove_file(&path)?;
+        Ok(file)
+    };
+    let mut refused = None;
+    while refused.is_none() && held.len() < FILES as usize {
+        match one(u32::try_from(held.len()).unwrap_or(FILES)) {
+            Ok(file) => held.push(file),
+            Err(error) => refused = error.raw_os_error(),
+        }
+    }
+    let others = || -> std::io::Result<()> {
+        let missing = fs::metadata(root.join("missing")).err();
+        if missing.is_none_or(|error| error.kind() != std::io::ErrorKind::NotFound) {
+            return Err(std::io::Error::other("a name that is not there"));
+        }
+        fs::read_dir(root)?.try_for_each(|entry| entry.map(drop))?;
+        fs::write(root.join("other"), "x")?;
+        fs::read(root.join("other")).map(drop)
+    };
+    Held {
+        removed: u32::try_from(held.len()).unwrap_or(FILES),
+        refused,
+        others: others().err().map(|error| error.to_string()),
+    }
+}
+
+/// Row 21.
+pub(super) fn nameless(lab: &Lab) -> Outcome {
+    let way = format!("files removed and held, with {DESCRIPTORS} descriptors");
+    let low_level = Arrangement::Other("libfuse's passthrough_ll, as root");
+    let place = Place::new().or_tell("a place")?;
+    let weak = Server::passthrough_ll(&place.export(), DESCRIPTORS)
+        .and_then(|server| {
+            act(Where::Host, virtfs_p9::Ids::ROOT, LIMIT, || {
+                hold(server.path())
+            })
+        })
+        .map_or_else(Verdict::Untried, |held| {
+            verdict(held.others.is_some(), format!("{held:?}"))
+        });
+    let place = Place::new().or_tell("a place")?;
+    let nofile = format!("--nofile={DESCRIPTORS}:{DESCRIPTORS}");
+    let view = Start::product(lab, place.export())
+        .under(&["prlimit", &nofile])
+        .open()?;
+    let held = act(Where::Client(&view), CLIENT, LIMIT, || hold(&view.export))?;
+    let refused = held.refused == Some(Errno::NFILE.raw_os_error());
+    let fine = refused && held.others.is_none() && view.lives();
+    let what = format!("{held:?}");
+    let told = fine.then(|| format!("a limit, which is no refusal by rules: {what}"));
+    Ok(vec![
+        weaker(low_level, way.clone(), weak),
+        product(way, verdict(!fine, what), told),
+    ])
 }
