@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{
     DirEntryExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown, lchown,
