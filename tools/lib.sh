@@ -106,10 +106,11 @@ build() { # PROFILE PROGRAM...
 make_guest() { tools/guest/build; }
 
 # install_crates CRATE@VERSION...: others' programs, into target/tools/bin. Theirs is little to do, so
-# it is building them that has to be quick; what compresses is worth the compiler's time.
+# it is building them that has to be quick; what compresses, and fsx, which compares all that it reads
+# byte by byte, are worth the compiler's time.
 install_crates() {
   local name options=(--profile dev --config profile.dev.debug=false)
-  for name in zstd-sys lzma-sys xz2; do options+=(--config "profile.dev.package.$name.opt-level=3"); done
+  for name in zstd-sys lzma-sys xz2 fsx; do options+=(--config "profile.dev.package.$name.opt-level=3"); done
   CARGO_INCREMENTAL=0 cargo install --quiet --locked "${options[@]}" \
     --root "$target/tools" --target-dir "$target/tools/build" "$@"
 }

@@ -84,7 +84,7 @@ impl Undo {
         Ok(())
     }
 
-    /// Removes a domain's record, and the directory with the last one.
+    /// Removes a domain's record, and the directories with the last one.
     ///
     /// # Errors
     ///
@@ -96,7 +96,9 @@ impl Undo {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(&path, &error)),
         }
-        let _others_may_be_there = std::fs::remove_dir(DIRECTORY);
+        for directory in Path::new(DIRECTORY).ancestors().take(2) {
+            let _others_may_be_there = std::fs::remove_dir(directory);
+        }
         Ok(())
     }
 }
