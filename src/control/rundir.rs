@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -18,8 +18,12 @@ use crate::report::Found;
 
 /// Where views are found.
 pub(crate) const RUN: &str = "/run/virtfs-mediator";
-/// What a view's directory may hold: all that is ever removed from it.
-const FILES: [&str; 4] = ["control", "ns", "state.json", "state.json.new"];
+/// What a view's directory may hold: all that is ever removed from it. The record last, so that what is
+/// left by somebody who is killed meanwhile tells whose it was.
+const FILES: [&str; 4] = ["control", "ns", "state.json.new", "state.json"];
+/// How long a directory without a record, at whose socket nobody listens, may be somebody's who has just
+/// made it.
+const YOUNG: Duration = Duration::from_secs(1);
 
 /// What is recorded of a running view. Process ids as the host numbers them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -160,17 +164,19 @@ pub(crate) fn claim(run: &OwnedFd, name: &str) -> Result<OwnedFd> {
             "",
         )
     };
-    // The second try follows the removal of what a dead one left.
-    for last in [false, true] {
+    // Waits for who has just made it, and who may have been killed right then.
+    let end = Instant::now() + 2 * YOUNG;
+    loop {
         match fs::DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => break,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if last || is_live(name) {
-                    return Err(taken());
-                }
-                remove_all(run, &[name.to_owned()]);
-            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(error)),
+        }
+        match owner(name) {
+            Owner::Lives => return Err(taken()),
+            Owner::Dead => remove_all(run, &[name.to_owned()]),
+            Owner::Unknown if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+            Owner::Unknown => return Err(taken()),
         }
     }
     let socket = path.join("control");
@@ -252,18 +258,52 @@ pub(crate) fn load(name: &str) -> Result<State> {
         })
 }
 
+/// Whose a view's directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// A view that runs or is being started.
+    Lives,
+    /// Nobody's any more, or there is none.
+    Dead,
+    /// Made a moment ago: perhaps by a start that goes on in a moment.
+    Unknown,
+}
+
+fn owner(name: &str) -> Owner {
+    if load(name).is_ok() {
+        return Owner::Lives;
+    }
+    let directory = Path::new(RUN).join(name);
+    if directory.join("state.json").exists() {
+        return Owner::Dead;
+    }
+    // Without a record it is being started, and whoever starts it listens, or will in a moment; or it
+    // was being removed by somebody who was killed.
+    if listens(&directory.join("control")) {
+        return Owner::Lives;
+    }
+    let made = fs::metadata(&directory).and_then(|meta| meta.modified());
+    match made.map(|made| made.elapsed()) {
+        Ok(Ok(age)) if age < YOUNG => Owner::Unknown,
+        Ok(_) | Err(_) => Owner::Dead,
+    }
+}
+
+/// Whether any process has the socket open to be connected to.
+fn listens(socket: &Path) -> bool {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket as open};
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let connected = open(AddressFamily::Unix, SockType::Stream, flags, None).and_then(|fd| {
+        let address = UnixAddr::new(socket)?;
+        connect(fd.as_raw_fd(), &address)
+    });
+    // EAGAIN: others wait before us (unix(7)).
+    matches!(connected, Ok(()) | Err(Errno::EAGAIN))
+}
+
 /// Whether a view of that name runs or is being started.
 pub(crate) fn is_live(name: &str) -> bool {
-    match load(name) {
-        Ok(_) => true,
-        // Without a record: being started, by someone who holds the directory since a moment ago.
-        Err(_) => fs::metadata(Path::new(RUN).join(name))
-            .and_then(|meta| meta.modified())
-            .is_ok_and(|made| {
-                !Path::new(RUN).join(name).join("state.json").exists()
-                    && made.elapsed().is_ok_and(|age| age.as_secs() < 30)
-            }),
-    }
+    owner(name) != Owner::Dead
 }
 
 /// All running views; removes what dead ones left.

@@ -336,3 +336,30 @@ fn what_a_killed_keeper_left_is_removed_by_the_next_command() {
     assert!(listed(&name).is_none());
     assert!(!std::path::Path::new(&directory).exists());
 }
+
+#[test]
+fn what_is_left_of_a_view_without_its_record_is_no_view() {
+    use std::os::unix::net::UnixListener;
+    let export = Export::new();
+    let take = |start: &Start| {
+        let mut running = start.shell_ready("echo ready; exec sleep 1000");
+        running.signal(Signal::SIGTERM);
+        running.end();
+        assert_nothing_left(start.name());
+    };
+    // A keeper that was killed behind its last file, and a launcher before it had a record.
+    let start = Start::new(&export);
+    let directory = format!("{RUN}/{}", start.name());
+    fs::create_dir_all(&directory).unwrap();
+    take(&start);
+    fs::create_dir_all(&directory).unwrap();
+    drop(UnixListener::bind(format!("{directory}/control")).unwrap());
+    take(&start);
+    // Whoever is being started listens.
+    fs::create_dir_all(&directory).unwrap();
+    let listening = UnixListener::bind(format!("{directory}/control")).unwrap();
+    let output = start.command(["true"]).output().unwrap();
+    assert!(stderr(&output).contains("is already running"), "{output:?}");
+    drop(listening);
+    take(&start);
+}
