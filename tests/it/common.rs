@@ -26,8 +26,9 @@ pub(crate) const CLIENT_GID: u32 = 61_235;
 pub(crate) const RUN: &str = "/run/virtfs-mediator";
 /// How long anything may take that is not timed by the test itself. Generous: machines are shared.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
-/// How long an end may take. A second is promised; the rest is for a loaded machine.
-pub(crate) const END_LIMIT: Duration = Duration::from_secs(3);
+/// How long an end may take. A second is promised; the rest is for a loaded machine, on which one of three
+/// seconds was too little.
+pub(crate) const END_LIMIT: Duration = Duration::from_secs(15);
 
 /// The program under test.
 pub(crate) fn program() -> &'static str {
