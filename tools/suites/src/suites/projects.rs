@@ -23,7 +23,7 @@ pub(crate) fn run(seat: &Seat<'_>, extent: Extent) -> Result<Vec<Case>> {
          test \"$(../installed/usr/local/bin/hello)\" = 'Hello, world!'"
     );
     let rust = "mkdir crate\ntar -xf \"$1\" -C crate --strip-components=1 --no-same-owner\ncd crate\n\
-                export CARGO_HOME=\"$PWD/home\"\nPATH=$2/bin:$PATH\n\
+                export CARGO_HOME=\"$PWD/home\" CARGO_TARGET_DIR=\"$PWD/target\"\nPATH=$2/bin:$PATH\n\
                 cargo test -q --offline --no-fail-fast\ncargo build -q --offline --release --examples\n\
                 test -n \"$(ls target/release/examples)\"";
     let hello = scripted(seat, SUITE, "hello", &c, &[&hello], 900)?;
