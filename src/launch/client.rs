@@ -14,6 +14,7 @@ use crate::error::{Class, Error, Result};
 use crate::identity::Ids;
 use crate::launch::walls;
 use crate::plan::ClientCommand;
+use crate::plan::client::is_qemu;
 use crate::{service, sys};
 
 /// Becomes the client and executes its command; returns only on failure.
@@ -95,7 +96,7 @@ fn exec(argv: &[OsString]) -> Error {
     let (class, cure) = if errno == Errno::ENOENT || !is_anywhere(Path::new(&argv[0])) {
         (
             Class::ClientNotFound,
-            if shown.starts_with("qemu") {
+            if argv.first().is_some_and(|program| is_qemu(program)) {
                 "install it (Debian: apt-get install qemu-system-x86), or give its path"
             } else {
                 "install it, or give its path"

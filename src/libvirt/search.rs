@@ -87,6 +87,17 @@ pub(crate) fn closed_to_the_service_cure(first: &Path) -> String {
     )
 }
 
+/// What it means for a domain (`whose`) that others than root may rename what is in a directory above an
+/// export of its.
+pub(crate) fn movable_says(above: &Path, export: &Path, whose: &str) -> String {
+    format!(
+        "others than root may rename what is in {}, above {}: among their own directories, they choose \
+         what {whose} shares at its next start",
+        above.display(),
+        export.display()
+    )
+}
+
 /// As whom `become_them` makes this process.
 fn closed(paths: &[PathBuf], become_them: impl FnOnce() -> Result<()>) -> Result<Vec<PathBuf>> {
     let mut directories: Vec<PathBuf> = paths

@@ -1,6 +1,6 @@
 //! Who is to use the views, and what it brings along that could lead past them.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -131,14 +131,16 @@ pub(crate) fn refuse_inherited_directories(handed_on: &[RawFd]) -> Result<()> {
     }
 }
 
+/// Whether a program is QEMU by its name.
+pub(crate) fn is_qemu(program: &OsStr) -> bool {
+    let name = Path::new(program).file_name();
+    name.is_some_and(|name| name.as_bytes().starts_with(b"qemu"))
+}
+
 /// QEMU would write the number that its own pid namespace gives it, which means another process,
 /// or none, to whoever reads it on the host.
 pub(super) fn refuse_pidfile_of_qemu(argv: &[OsString]) -> Result<()> {
-    let is_qemu = argv.first().is_some_and(|program| {
-        Path::new(program)
-            .file_name()
-            .is_some_and(|name| name.as_bytes().starts_with(b"qemu"))
-    });
+    let is_qemu = argv.first().is_some_and(|program| is_qemu(program));
     let named = argv
         .iter()
         .skip(1)

@@ -204,12 +204,7 @@ fn way_in_the_hands_of_others(findings: &mut Findings, file: &DomainFile) {
         ),
         Some((export, above)) => findings.tell(
             Problem::ExportMovable,
-            format!(
-                "{name}: others than root may rename what is in {}, above {}: among their own directories, \
-                 they choose what it shares at its next start",
-                above.display(),
-                export.display()
-            ),
+            format!("{name}: {}", search::movable_says(&above, export, "it")),
             "share a directory below directories of root's alone, if they are not to",
         ),
     }

@@ -187,14 +187,7 @@ fn note_ways(views: &[View], notes: &mut Vec<String>) -> Result<()> {
     let movable = exports
         .iter()
         .filter_map(|export| Some((export, plan::others_may_rename(export)?)));
-    notes.extend(movable.map(|(export, above)| {
-        format!(
-            "others than root may rename what is in {}, above {}: among their own directories, they choose \
-             what the domain shares at its next start",
-            above.display(),
-            export.display()
-        )
-    }));
+    notes.extend(movable.map(|(export, above)| search::movable_says(&above, export, "the domain")));
     Ok(())
 }
 
