@@ -46,6 +46,17 @@ impl Named {
     }
 }
 
+/// Makes the table of descriptors as large as the budget, once.
+///
+/// Where threads share it, the kernel waits for an RCU grace period whenever it doubles the table
+/// (`expand_fdtable` in fs/file.c): ten milliseconds and more, in the middle of a client's request. It
+/// never shrinks. 8 octets a descriptor: half a mebibyte for the whole budget.
+pub(super) fn make_room(any: &OwnedFd, budget: u64) {
+    let last = i32::try_from(budget.saturating_sub(1)).unwrap_or(i32::MAX);
+    // Without that much memory it grows when it must.
+    let _closed_again = rustix::io::fcntl_dupfd_cloexec(any, last);
+}
+
 /// Nothing is open but `named` and the three standard descriptors, and each is what it should be.
 ///
 /// `proc_fd` is the process's own `/proc/self/fd`.

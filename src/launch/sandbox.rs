@@ -140,6 +140,7 @@ fn raise_walls(start: &Start<'_>, ask: &OwnedFd, answer: &OwnedFd) -> Result<Rai
         found,
     };
     start.reporter.send(&report, None);
+    descriptors::make_room(&proc_fd, files);
     // Last, since the steps above make calls that it refuses; and before the first thread, so that
     // every thread has it.
     if has(Wall::Seccomp) {
