@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::attr::{Identity, Seen};
 use super::fault::Call;
-use super::{Child, Entry, Export, Fault, Pin};
+use super::{Entry, Export, Fault, Pin};
 use crate::ids::FileKind;
 use crate::name::Name;
 use crate::op::{RenameHow, rows};
@@ -18,7 +18,8 @@ use crate::sys;
 /// The inode that a name led to before a call changed the name.
 struct Before {
     identity: Identity,
-    fd: Arc<OwnedFd>,
+    /// `None` for one that the kernel does not know: nobody can come back to it.
+    fd: Option<Arc<OwnedFd>>,
     nlink: u32,
     is_directory: bool,
 }
@@ -89,12 +90,33 @@ impl Export {
     }
 
     fn remove(&self, parent: &Pin, name: &Name, flags: AtFlags) -> Result<(), Fault> {
-        // Opened before: afterwards no name leads to it.
-        let before = Before::of(self.child(parent, name)?);
+        let before = self.before(parent, name)?;
         self.may_be_lost(&before).call("unlinkat")?;
         rustix::fs::unlinkat(parent.fd(), name.as_c_str(), flags).call("unlinkat")?;
         self.lost(parent, name, &before);
         Ok(())
+    }
+
+    /// What a name leads to, with a descriptor if its inode is known: afterwards no name may lead to
+    /// it. One that is open anyway keeps its inode's number, so that it is this very inode's.
+    fn before(&self, parent: &Pin, name: &Name) -> Result<Before, Fault> {
+        let glance = self.glance(parent, name)?;
+        let (identity, attr) = (glance.seen.identity, glance.seen.attr);
+        let known = self.with(|table| {
+            let slot = table.nodes.find(&identity);
+            slot.map(|slot| table.descriptor(slot))
+        });
+        let fd = match known {
+            None => None,
+            Some(Some(fd)) => Some(fd),
+            Some(None) => Some(Arc::new(self.child_again(parent, name, &glance)?.fd)),
+        };
+        Ok(Before {
+            identity,
+            fd,
+            nlink: attr.nlink,
+            is_directory: attr.kind == FileKind::Directory,
+        })
     }
 
     /// ENFILE if the kernel knows a file that would have no name, and too many such are known.
@@ -111,8 +133,9 @@ impl Export {
             return 0;
         }
         // Another may have gone at the same time.
-        let now = sys::stat(before.fd.as_fd());
-        now.map_or(before.nlink - 1, |st| st.stx_nlink)
+        let now = before.fd.as_ref().map(|fd| sys::stat(fd.as_fd()));
+        now.and_then(Result::ok)
+            .map_or(before.nlink - 1, |st| st.stx_nlink)
     }
 
     /// The table learns that an inode lost a name. Its descriptor is kept: it may be the last way.
@@ -124,7 +147,9 @@ impl Export {
                 table.nodes.drop_name(slot, parent, name.as_bytes());
             }
             table.nodes.set_linked(slot, left);
-            table.hold(slot, before.fd.clone());
+            if let Some(fd) = &before.fd {
+                table.hold(slot, fd.clone());
+            }
             // A removed directory is not kept from being freed.
             let node = table.nodes.id(slot);
             table.close_streams(node);
@@ -149,8 +174,8 @@ impl Export {
     ) -> Result<(), Fault> {
         let how = permit.grant();
         let source = self.glance(from.0, from.1)?.seen.identity;
-        let target = match self.child(to.0, to.1) {
-            Ok(child) => Some(Before::of(child)),
+        let target = match self.before(to.0, to.1) {
+            Ok(before) => Some(before),
             Err(fault) if fault.errno == Errno::NOENT => None,
             Err(fault) => return Err(fault),
         };
@@ -192,16 +217,5 @@ impl Export {
                 table.nodes.move_name(slot, old, new);
             }
         });
-    }
-}
-
-impl Before {
-    fn of(child: Child) -> Self {
-        Self {
-            identity: child.seen.identity,
-            fd: Arc::new(child.fd),
-            nlink: child.seen.attr.nlink,
-            is_directory: child.seen.attr.kind == FileKind::Directory,
-        }
     }
 }

@@ -25,7 +25,8 @@ pub struct Pin {
     standing: Standing,
     /// When it was pinned, on the clock of changed names.
     at: u64,
-    size: Option<u64>,
+    /// What was seen of it while it was pinned.
+    seen: Option<Attr>,
 }
 
 impl Pin {
@@ -37,7 +38,7 @@ impl Pin {
             kind: nodes.kind(slot),
             standing: nodes.standing(slot),
             at: nodes.now(),
-            size: None,
+            seen: None,
         }
     }
 
@@ -59,10 +60,10 @@ impl Pin {
         self.standing
     }
 
-    /// Its size in bytes, if it had to be looked at to be pinned.
+    /// Its attributes, if it had to be looked at to be pinned. What was changed since is not in them.
     #[must_use]
-    pub fn size(&self) -> Option<u64> {
-        self.size
+    pub fn seen(&self) -> Option<&Attr> {
+        self.seen.as_ref()
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -151,12 +152,11 @@ impl Export {
             Ok(pin) => return Ok(pin),
             Err(names) => names,
         };
-        let (fd, size) = self.reopen(node, names)?;
+        let (fd, attr) = self.reopen(node, names)?;
         self.with(|table| {
             let slot = table.slot(node).call("pin")?;
-            let size = Some(size);
             Ok(Pin {
-                size,
+                seen: attr,
                 ..Pin::of(table, slot, fd)
             })
         })
@@ -174,6 +174,17 @@ impl Export {
             let fd = handle.fd.clone();
             Ok(Pin::of(table, slot, fd))
         })
+    }
+
+    /// The node behind the handle that a file was made with, which was looked at then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Export::pin_handle`].
+    pub fn pin_new_file(&self, handle: HandleId, made: &Attr) -> Result<Pin, Fault> {
+        let pin = self.pin_handle(handle)?;
+        let seen = Some(Self::shown(pin.node, *made));
+        Ok(Pin { seen, ..pin })
     }
 
     /// Which file a node is.
@@ -222,8 +233,9 @@ impl Export {
         Ok(handle.append_only)
     }
 
-    /// The descriptor, and the size of what it names.
-    fn reopen(&self, node: NodeId, names: usize) -> Result<(Arc<OwnedFd>, u64), Fault> {
+    /// The descriptor, and the attributes of what it names; none of the directory that a way of no
+    /// steps starts in.
+    fn reopen(&self, node: NodeId, names: usize) -> Result<(Arc<OwnedFd>, Option<Attr>), Fault> {
         for which in 0..names {
             let route = self.with(|table| {
                 let slot = table.slot(node).ok()?;
@@ -240,22 +252,22 @@ impl Export {
     }
 
     /// One component at a time; each must be the inode that it was.
-    fn walk(&self, route: &Route) -> Result<(Arc<OwnedFd>, u64), Fault> {
-        let (mut at, mut size) = (route.start.clone(), 0);
+    fn walk(&self, route: &Route) -> Result<(Arc<OwnedFd>, Option<Attr>), Fault> {
+        let (mut at, mut attr) = (route.start.clone(), None);
         for step in &route.steps {
             let fd = sys::open_path(at.as_fd(), &step.name).call("openat")?;
             let seen = Seen::new(&sys::stat(fd.as_fd()).call("statx")?).call("statx")?;
             if seen.identity != step.identity {
                 return Err((Errno::STALE, "reopen").into());
             }
-            (at, size) = (Arc::new(fd), seen.attr.size);
+            (at, attr) = (Arc::new(fd), Some(Self::shown(step.node, seen.attr)));
             self.with(|table| {
                 if let Ok(slot) = table.slot(step.node) {
                     table.hold(slot, at.clone());
                 }
             });
         }
-        Ok((at, size))
+        Ok((at, attr))
     }
 
     /// What a name in a directory is right now.
@@ -451,7 +463,12 @@ impl Export {
         Ok(entry)
     }
 
-    fn child_again(&self, parent: &Pin, name: &Name, glance: &Glance) -> Result<Child, Fault> {
+    pub(super) fn child_again(
+        &self,
+        parent: &Pin,
+        name: &Name,
+        glance: &Glance,
+    ) -> Result<Child, Fault> {
         let child = self.child(parent, name)?;
         if child.seen.identity == glance.seen.identity {
             Ok(child)

@@ -41,7 +41,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::ids::{FileKind, NodeId};
-use crate::sys;
+use crate::sys::{self, ProcName};
 
 pub use attr::{Attr, Inode, Statfs};
 pub use count::{Counted, Tree, Walk};
@@ -77,6 +77,9 @@ pub struct Covered {
     pub name: Vec<u8>,
 }
 
+/// Descriptors besides those of nodes and handles, at most.
+const FEW: usize = 64;
+
 /// What an export is made of.
 #[derive(Debug)]
 pub struct Settings {
@@ -98,6 +101,8 @@ pub struct Export {
     table: Mutex<Table>,
     root: Arc<OwnedFd>,
     proc_fd: OwnedFd,
+    /// Where numbers of descriptors begin that no node's or handle's has.
+    free_numbers: i32,
     mount: u64,
     submounts: Submounts,
     exact_names: AtomicBool,
@@ -141,6 +146,7 @@ impl Export {
             )),
             root,
             proc_fd: settings.proc_fd,
+            free_numbers: i32::try_from(settings.max_descriptors + FEW).unwrap_or(i32::MAX),
             mount: seen.identity.mount,
             submounts: settings.submounts,
             exact_names: AtomicBool::new(settings.exact_names),
@@ -197,6 +203,11 @@ impl Export {
 
     fn proc_fd(&self) -> BorrowedFd<'_> {
         self.proc_fd.as_fd()
+    }
+
+    /// The name of a node's descriptor in [`Export::proc_fd`], the working directory.
+    fn proc_name(&self, pin: &Pin) -> ProcName {
+        ProcName::of(pin.fd(), self.free_numbers)
     }
 
     /// Attributes of an inode as the view shows them under `node`.

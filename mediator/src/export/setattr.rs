@@ -8,7 +8,7 @@ use super::{Attr, Export, Fault, Pin, Statfs};
 use crate::ids::{FileKind, HandleId, Mode};
 use crate::op::{Changes, SetTime, Word, Words, rows};
 use crate::policy::Permit;
-use crate::sys::{self, FdName};
+use crate::sys;
 
 impl Export {
     /// Attributes of a node.
@@ -17,7 +17,10 @@ impl Export {
     ///
     /// What statx(2) says.
     pub fn getattr(&self, _permit: Permit<rows::Getattr>, pin: &Pin) -> Result<Attr, Fault> {
-        self.stat(pin)
+        match pin.seen() {
+            Some(attr) => Ok(*attr),
+            None => self.stat(pin),
+        }
     }
 
     /// Takes set-id bits and file capabilities away, as a write does: by a change of owner that
@@ -108,14 +111,18 @@ impl Export {
         rustix::fs::ftruncate(fd, size).call("ftruncate")
     }
 
-    /// Sets the mode by the descriptor's name: fchmodat(2) has no flag for `O_PATH` descriptors
-    /// before Linux 6.6, and chmod of the name in `/proc/self/fd` acts on the very inode.
+    /// Sets the mode of a file that nobody has open by the descriptor's name: fchmodat(2) has no flag
+    /// for `O_PATH` descriptors before Linux 6.6, and chmod of the name in `/proc/self/fd` acts on the
+    /// very inode.
     pub(super) fn chmod(&self, pin: &Pin, mode: Mode) -> Result<(), Fault> {
         if pin.kind == FileKind::Symlink {
             return Err((Errno::OPNOTSUPP, "fchmodat").into());
         }
-        let name = FdName::new(pin.fd());
         let mode = RawMode::from_bits_truncate(mode.bits());
+        if let Some(open) = self.open_of(pin) {
+            return rustix::fs::fchmod(open.fd(), mode).call("fchmod");
+        }
+        let name = self.proc_name(pin);
         rustix::fs::chmodat(self.proc_fd(), name.as_c_str(), mode, AtFlags::empty())
             .call("fchmodat")
     }

@@ -314,6 +314,11 @@ impl Table {
         other.cloned()
     }
 
+    /// An open file of a node, or an open directory.
+    pub(super) fn open_of(&self, node: NodeId) -> Option<Arc<Handle>> {
+        self.open.get(&self.nodes.slot(node)?)?.first().cloned()
+    }
+
     /// A released handle is returned to be closed without the lock.
     pub(super) fn release(&mut self, id: HandleId) -> Option<Arc<Handle>> {
         let handle = self.handles.remove(id)?;

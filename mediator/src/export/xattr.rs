@@ -1,6 +1,7 @@
 //! Extended attributes, by the descriptor's number in the working directory: the path-based calls
 //! follow the magic link to the very inode (a symbolic link's too), and the descriptor-based ones
-//! refuse `O_PATH`. Which names a client may see or set is the policy's.
+//! refuse `O_PATH`. A value is read from a file that is open through its own descriptor, since the
+//! kernel asks for one before each first write. Which names a client may see or set is the policy's.
 
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
@@ -9,7 +10,6 @@ use super::fault::Call;
 use super::{Export, Fault, Pin};
 use crate::op::{XattrChange, XattrName, rows};
 use crate::policy::Permit;
-use crate::sys::FdName;
 
 /// `XATTR_SIZE_MAX` and `XATTR_LIST_MAX` (linux/limits.h), in bytes.
 const MAX: usize = 64 * 1024;
@@ -40,7 +40,7 @@ impl Export {
         let XattrChange::Act(name) = permit.grant() else {
             return Ok(());
         };
-        let path = FdName::new(pin.fd());
+        let path = self.proc_name(pin);
         let set = || rustix::fs::setxattr(path.as_c_str(), name.as_c_str(), value, flags);
         self.with_room(set).call("setxattr")
     }
@@ -51,8 +51,15 @@ impl Export {
     ///
     /// ENODATA if there is none; ENOTSUP from the file system.
     pub fn getxattr(&self, permit: Permit<rows::Getxattr>, pin: &Pin) -> Result<Vec<u8>, Fault> {
-        let (path, name) = (FdName::new(pin.fd()), permit.grant());
-        fetch(|buf| rustix::fs::getxattr(path.as_c_str(), name.as_c_str(), buf)).call("getxattr")
+        self.value(pin, &permit.grant()).call("getxattr")
+    }
+
+    fn value(&self, pin: &Pin, name: &XattrName) -> Result<Vec<u8>, Errno> {
+        if let Some(open) = self.open_of(pin) {
+            return fetch(|buf| rustix::fs::fgetxattr(open.fd(), name.as_c_str(), buf));
+        }
+        let path = self.proc_name(pin);
+        fetch(|buf| rustix::fs::getxattr(path.as_c_str(), name.as_c_str(), buf))
     }
 
     /// A POSIX ACL as it is stored: a fact, as attributes are, which a request's mode may follow
@@ -63,8 +70,7 @@ impl Export {
     /// What getxattr(2) says besides.
     pub fn acl(&self, pin: &Pin, name: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
         let name = XattrName::new(name).ok_or((Errno::RANGE, "getxattr"))?;
-        let path = FdName::new(pin.fd());
-        match fetch(|buf| rustix::fs::getxattr(path.as_c_str(), name.as_c_str(), buf)) {
+        match self.value(pin, &name) {
             Ok(value) => Ok(Some(value)),
             Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
             Err(errno) => Err((errno, "getxattr").into()),
@@ -77,7 +83,7 @@ impl Export {
     ///
     /// ENOTSUP from the file system; E2BIG beyond 64 KiB.
     pub fn listxattr(&self, _permit: Permit<rows::Listxattr>, pin: &Pin) -> Result<Vec<u8>, Fault> {
-        let path = FdName::new(pin.fd());
+        let path = self.proc_name(pin);
         fetch(|buf| rustix::fs::listxattr(path.as_c_str(), buf)).call("listxattr")
     }
 
@@ -90,7 +96,7 @@ impl Export {
         let XattrChange::Act(name) = permit.grant() else {
             return Ok(());
         };
-        let path = FdName::new(pin.fd());
+        let path = self.proc_name(pin);
         rustix::fs::removexattr(path.as_c_str(), name.as_c_str()).call("removexattr")
     }
 }

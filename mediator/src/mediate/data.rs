@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::funnel::{Act, Case, Mediator, Stop, Trail};
 use super::scratch::with_paths;
 use crate::backing::{Backings, DataMode, DataUse, WORTH_IT, Way, Wish};
-use crate::export::Pin;
+use crate::export::{Attr, Pin};
 use crate::ids::{HandleId, NodeId};
 use crate::op::OpenAs;
 use crate::policy::{DataJudgement, Refusal};
@@ -144,9 +144,10 @@ impl Mediator {
     pub(super) fn enter_new_file(
         &self,
         trail: &Trail,
+        made: &Attr,
         (handle, open): (HandleId, OpenAs),
     ) -> Act<Opened> {
-        let pin = self.export.pin_handle(handle).map_err(Stop::from);
+        let pin = self.export.pin_new_file(handle, made).map_err(Stop::from);
         let wished = pin.and_then(|pin| Ok((self.wish(trail, &pin, open)?, pin)));
         match wished {
             Ok((wish, pin)) => self.enter_file(trail, &pin, (handle, open), wish),
@@ -171,8 +172,8 @@ impl Mediator {
             DataMode::Passthrough => Ok(true),
             DataMode::Auto if open.truncate => Ok(false),
             DataMode::Auto => {
-                let size = match pin.size() {
-                    Some(size) => size,
+                let size = match pin.seen() {
+                    Some(attr) => attr.size,
                     None => self.export.stat(pin)?.size,
                 };
                 Ok(size >= WORTH_IT)

@@ -89,7 +89,7 @@ impl Mediator {
         self.grow((trail, &case), permit, Used::NAME, |permit| {
             let (entry, handle) = self.export.create(permit, parent, name)?;
             let entry = self.show_entry(entry);
-            let opened = self.enter_new_file(trail, (handle, open));
+            let opened = self.enter_new_file(trail, &entry.shown.attr, (handle, open));
             if opened.is_err() {
                 // The kernel never learns of the file.
                 self.export.unmake(parent, name, entry.node);

@@ -5,7 +5,7 @@
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, Statx, StatxFlags};
 use rustix::io::{Errno, Result};
@@ -37,6 +37,30 @@ impl FdName {
     pub(crate) fn as_c_str(&self) -> &CStr {
         // The array is one longer than the longest number, so that a terminator always follows.
         CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
+    }
+}
+
+/// A name in `/proc/self/fd` that is looked up soon: a copy's, with one of the numbers from `least`
+/// on, which are free as a rule; the descriptor's own where no copy can be had.
+///
+/// procfs makes an inode and a directory entry for each number that is looked up, and keeps them
+/// until the descriptor is closed: that costs more than the copy, and a kibibyte, for each node.
+pub(crate) struct ProcName {
+    name: FdName,
+    _copy: Option<OwnedFd>,
+}
+
+impl ProcName {
+    pub(crate) fn of(fd: BorrowedFd<'_>, least: i32) -> Self {
+        let copy = rustix::io::fcntl_dupfd_cloexec(fd, least).ok();
+        Self {
+            name: FdName::new(copy.as_ref().map_or(fd, AsFd::as_fd)),
+            _copy: copy,
+        }
+    }
+
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        self.name.as_c_str()
     }
 }
 
@@ -153,7 +177,6 @@ pub(crate) fn give_memory_back() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     #[test]
     fn fd_name_is_the_number() {

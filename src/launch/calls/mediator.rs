@@ -5,10 +5,11 @@ use super::{
     Value, always, arg, only,
 };
 
-/// The calls of [`MEDIATOR`] that take a mode, and which argument that is: openat(2), fchmodat(2),
-/// mkdirat(2), mknodat(2).
-const MODES: [(libc::c_long, u8); 4] = [
+/// The calls of [`MEDIATOR`] that take a mode, and which argument that is: openat(2), fchmod(2),
+/// fchmodat(2), mkdirat(2), mknodat(2).
+const MODES: [(libc::c_long, u8); 5] = [
     (libc::SYS_openat, 3),
+    (libc::SYS_fchmod, 1),
     (libc::SYS_fchmodat, 2),
     (libc::SYS_mkdirat, 2),
     (libc::SYS_mknodat, 2),
@@ -95,6 +96,10 @@ const OWN: &[Rule] = &[
     always(libc::SYS_ftruncate, "SETATTR of the size"),
     always(libc::SYS_fallocate, "FALLOCATE"),
     always(libc::SYS_copy_file_range, "COPY_FILE_RANGE"),
+    always(
+        libc::SYS_fchmod,
+        "SETATTR of the mode of a file that is open",
+    ),
     always(libc::SYS_fchmodat, "SETATTR of the mode, by /proc/self/fd"),
     always(libc::SYS_fchownat, "SETATTR of the owner, by descriptor"),
     always(libc::SYS_utimensat, "SETATTR of times, by descriptor"),
@@ -115,6 +120,7 @@ const OWN: &[Rule] = &[
     always(libc::SYS_linkat, "LINK; a name for a new file"),
     always(libc::SYS_unlinkat, "UNLINK, RMDIR"),
     always(libc::SYS_renameat2, "RENAME2"),
+    always(libc::SYS_fgetxattr, "GETXATTR of a file that is open"),
     always(libc::SYS_getxattr, "GETXATTR, by /proc/self/fd"),
     always(libc::SYS_listxattr, "LISTXATTR, by /proc/self/fd"),
     always(libc::SYS_setxattr, "SETXATTR, by /proc/self/fd"),
