@@ -151,9 +151,9 @@ pub(crate) enum Contender {
     /// The directory itself; through QEMU: QEMU as root on it.
     Native,
     View(View),
-    /// Mounts only.
+    /// Through QEMU: QEMU as root on it.
     Bindfs,
-    /// libfuse's example `passthrough_hp`, mounts only.
+    /// libfuse's example `passthrough_hp`; through QEMU as bindfs.
     PassthroughHp,
     /// 9p only: QEMU and virtfs-proxy-helper, both as root.
     Proxy,
@@ -182,7 +182,7 @@ impl Contender {
         let found = match self {
             Self::Native | Self::View(_) => true,
             Self::Bindfs => in_path("bindfs"),
-            Self::PassthroughHp => crate::seat::passthrough_hp().is_some(),
+            Self::PassthroughHp => crate::server::passthrough_hp().is_some(),
             Self::Proxy => Path::new("/usr/lib/qemu/virtfs-proxy-helper").exists(),
         };
         match self {
@@ -257,7 +257,11 @@ pub(crate) fn on_mounts(programs: &[Arc<Program>]) -> Vec<Contender> {
 pub(crate) fn through_qemu(programs: &[Arc<Program>]) -> Vec<Contender> {
     let mut all = vec![Contender::Native];
     all.extend(views(programs));
-    all.push(Contender::Proxy);
+    all.extend([
+        Contender::Proxy,
+        Contender::Bindfs,
+        Contender::PassthroughHp,
+    ]);
     all
 }
 
@@ -338,7 +342,7 @@ mod tests {
                 "passthrough_hp"
             ]
         );
-        assert_eq!(names(through_qemu(&[program(true)])).len(), 11);
+        assert_eq!(names(through_qemu(&[program(true)])).len(), 13);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::contender::{Choice, Contender, Program, View, present};
 use crate::error::{Error, Result};
 use crate::figures::{self, Extent, Figures, Section};
 use crate::place::Place;
-use crate::results::Results;
+use crate::results::{Results, Unit};
 use crate::{mounts, p9, tell};
 
 /// Set by SIGINT, SIGTERM or SIGHUP.
@@ -186,19 +186,28 @@ fn p9_round(
     let mut seats = Vec::new();
     for contender in &plan.through_qemu {
         interrupt.check()?;
-        seats.push(p9::Seat::take(contender, place)?);
+        seats.push((contender, p9::Seat::take(contender, place)?));
     }
     for (number, &workload) in plan.p9.iter().enumerate() {
         for index in rotated(&(0..seats.len()).collect::<Vec<_>>(), round + number) {
             interrupt.check()?;
-            let seat = &mut seats[*index];
-            let rates = seat.perform(workload, plan.size);
-            for (title, unit, rate) in rates.map_err(|error| interrupted(error, interrupt))? {
-                results.add((p9::GROUP, &title, unit), seat.contender(), rate);
+            let (contender, seat) = &mut seats[*index];
+            let rates = match seat.perform(workload, plan.size) {
+                Err(Error::P9 { source, .. }) if contender.may_refuse() => {
+                    for title in workload.titles() {
+                        let row = (p9::GROUP, title.as_str(), Unit::Operations);
+                        results.fail(row, &contender.to_string(), &source.to_string());
+                    }
+                    continue;
+                }
+                other => other.map_err(|error| interrupted(error, interrupt))?,
+            };
+            for (title, unit, rate) in rates {
+                results.add((p9::GROUP, &title, unit), &contender.to_string(), rate);
             }
         }
     }
-    seats.into_iter().try_for_each(p9::Seat::leave)
+    seats.into_iter().try_for_each(|(_, seat)| seat.leave())
 }
 
 /// Ctrl-C reaches servers and workers too; what they then say is only its echo.

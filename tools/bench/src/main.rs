@@ -13,6 +13,7 @@ mod record;
 mod report;
 mod results;
 mod seat;
+mod server;
 mod stats;
 mod targets;
 mod task;

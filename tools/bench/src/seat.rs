@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::contender::{Contender, View};
 use crate::error::{Error, Result, at, step};
 use crate::place::Place;
+use crate::server::Server;
 use crate::task::{Answer, Sample, Task};
 use crate::worker;
 
@@ -23,7 +23,7 @@ pub(crate) const CLIENT: virtfs_p9::Ids = virtfs_p9::Ids {
 };
 
 /// How long a server may take to start or to end.
-const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// A fresh mount and its worker. Both end when this is dropped.
 pub(crate) struct Seat {
@@ -53,8 +53,7 @@ impl Seat {
         let (server, directory) = match contender {
             Contender::Native | Contender::View(_) => (None, place.export()),
             Contender::Bindfs | Contender::PassthroughHp => {
-                let words = server_words(contender, place)?;
-                let server = Server::start(contender, &words, place, &log)?;
+                let server = Server::start(contender, place, place.mount_point(), &log)?;
                 (Some(server), place.mount_point())
             }
             Contender::Proxy => {
@@ -185,93 +184,8 @@ fn view_command(view: &View, place: &Place, options: &[String]) -> (Command, Str
     (command, name)
 }
 
-/// Ends with this process, whatever happens to it.
-fn server_words(contender: &Contender, place: &Place) -> Result<Vec<OsString>> {
-    let mut words: Vec<OsString> = ["setpriv", "--pdeathsig", "TERM"].map(Into::into).into();
-    match contender {
-        Contender::Bindfs => words.extend(["bindfs".into(), "-f".into()]),
-        Contender::PassthroughHp => {
-            let program = passthrough_hp().ok_or_else(|| {
-                Error::Usage("passthrough_hp is not built: tools/bench/run builds it".to_owned())
-            })?;
-            words.extend([program.into(), "--foreground".into()]);
-        }
-        Contender::Native | Contender::View(_) | Contender::Proxy => {}
-    }
-    words.extend([place.export().into(), place.mount_point().into()]);
-    Ok(words)
-}
-
-/// Where `tools/bench/run` has put libfuse's example, if it could be built.
-pub(crate) fn passthrough_hp() -> Option<PathBuf> {
-    let path = std::env::var_os("VIRTFS_BENCH_PASSTHROUGH_HP").map(PathBuf::from)?;
-    path.exists().then_some(path)
-}
-
-/// Another FUSE file system than ours.
-struct Server {
-    process: Child,
-    mount_point: PathBuf,
-}
-
-impl Server {
-    fn start(contender: &Contender, words: &[OsString], place: &Place, log: &File) -> Result<Self> {
-        let mount_point = place.mount_point();
-        let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
-        let before = device(&mount_point).map_err(at("looking at", &mount_point))?;
-        let copy = || log.try_clone().map_err(step("sharing a log"));
-        let process = Command::new(&words[0])
-            .args(&words[1..])
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(copy()?)
-            .stderr(copy()?)
-            .spawn()
-            .map_err(step(format!("starting {contender}")))?;
-        let mut server = Self {
-            process,
-            mount_point,
-        };
-        let start = Instant::now();
-        // Nothing tells that it is mounted but the mount.
-        while device(&server.mount_point).is_ok_and(|now| now == before) {
-            let ended = wait(&mut server.process, Duration::from_millis(2));
-            if ended || start.elapsed() > LIMIT {
-                return Err(Error::Contender {
-                    contender: contender.to_string(),
-                    what: format!("did not mount\n{}", tail(&place.log())),
-                });
-            }
-        }
-        Ok(server)
-    }
-
-    fn stop(mut self) -> Result<()> {
-        self.end()
-    }
-
-    fn end(&mut self) -> Result<()> {
-        use nix::mount::{MntFlags, umount2};
-        let unmounted = umount2(&self.mount_point, MntFlags::MNT_DETACH);
-        if !wait(&mut self.process, LIMIT) {
-            let _gone = self.process.kill();
-            let _status = self.process.wait();
-        }
-        unmounted.map_err(at("unmounting", &self.mount_point))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // After `stop` there is nothing left to be done, and nothing mounted any more.
-        if self.process.try_wait().is_ok_and(|status| status.is_none()) {
-            let _told_elsewhere = self.end();
-        }
-    }
-}
-
 /// Whether a child ends in time.
-fn wait(child: &mut Child, limit: Duration) -> bool {
+pub(crate) fn wait(child: &mut Child, limit: Duration) -> bool {
     let start = Instant::now();
     loop {
         match child.try_wait() {

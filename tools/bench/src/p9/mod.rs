@@ -4,7 +4,7 @@ mod chains;
 mod work;
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use virtfs_p9::{Export, Ids, Launch, Machine, ProxyHelper, Qemu, Session};
@@ -15,6 +15,7 @@ use crate::mounts::{Size, make_open, small_files};
 use crate::place::{Place, set_mode};
 use crate::results::{Group, Unit};
 use crate::seat::{CLIENT, run_words};
+use crate::server::Server;
 
 pub(crate) use work::Kind;
 
@@ -86,6 +87,7 @@ pub(crate) struct Seat {
     view: Option<String>,
     // After the machine: dropped when QEMU is gone.
     _helper: Option<ProxyHelper>,
+    mirror: Option<Server>,
 }
 
 impl Seat {
@@ -97,7 +99,7 @@ impl Seat {
         };
         let export = place.export();
         let mut launch = Launch::new();
-        let (mut helper, mut view) = (None, None);
+        let (mut helper, mut view, mut mirror) = (None, None, None);
         let share = match contender {
             Contender::Proxy => {
                 let started = ProxyHelper::start(&export, Ids::ROOT).map_err(failed)?;
@@ -105,10 +107,15 @@ impl Seat {
                 helper = Some(started);
                 share
             }
-            Contender::Native
-            | Contender::View(_)
-            | Contender::Bindfs
-            | Contender::PassthroughHp => Export::local("share", export.clone()),
+            Contender::Bindfs | Contender::PassthroughHp => {
+                // All are there at the same time.
+                let at_point = place.root().join(home(contender));
+                fs::create_dir_all(&at_point).map_err(at("making", &at_point))?;
+                let log = File::create(place.log()).map_err(at("making", &place.log()))?;
+                mirror = Some(Server::start(contender, place, at_point.clone(), &log)?);
+                Export::local("share", at_point)
+            }
+            Contender::Native | Contender::View(_) => Export::local("share", export.clone()),
         };
         if let Contender::View(mode) = contender {
             let (words, name): (Vec<OsString>, _) = run_words(mode, &export, &[]);
@@ -129,12 +136,8 @@ impl Seat {
             machine,
             view,
             _helper: helper,
+            mirror,
         })
-    }
-
-    /// Whose it is.
-    pub(crate) fn contender(&self) -> &str {
-        &self.contender
     }
 
     /// The view's name, of ours.
@@ -174,13 +177,14 @@ impl Seat {
         })
     }
 
-    /// Ends QEMU and waits for it.
+    /// Ends QEMU and what it works on, and waits for both.
     pub(crate) fn leave(self) -> Result<()> {
         let ended = self.machine.stop();
-        ended.map(drop).map_err(|source| Error::P9 {
+        ended.map_err(|source| Error::P9 {
             contender: self.contender,
             source,
-        })
+        })?;
+        self.mirror.map_or(Ok(()), Server::stop)
     }
 }
 

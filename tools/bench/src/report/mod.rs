@@ -22,6 +22,7 @@ fn called(group: Group, contender: &str) -> String {
     match (group, contender) {
         (Group::P9, REFERENCE) => "QEMU as root".to_owned(),
         (Group::P9, "proxy") => "proxy helper".to_owned(),
+        (Group::P9, "bindfs" | "passthrough_hp") => format!("QEMU as root on {contender}"),
         _ => contender.to_owned(),
     }
 }
