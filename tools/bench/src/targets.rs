@@ -136,19 +136,23 @@ pub(crate) const TARGETS: &[Target] = &[
     },
     Target {
         title: "1,000 rules, refusals on record",
-        wanted: "under 3 % more of the mediator's CPU time a request",
+        wanted: "under 3 % more of the mediator's instructions a request",
         judge: |record, view| {
             let program = program_of(view);
-            let cpu = |rules: &str| {
-                let title = format!("stat, {rules}: the mediator's CPU time");
-                record.figures.best(Section::Rules, &title, program)
+            let more = |what: &str| {
+                let cost = |rules: &str| {
+                    let title = format!("stat, {rules}: the mediator's {what}");
+                    record.figures.best(Section::Rules, &title, program)
+                };
+                let (with, without) = (cost("1,000 rules, refusals on record"), cost("0 rules"));
+                let ratio = with.zip(without).map(|(with, without)| with / without);
+                ratio.map(|ratio| ((ratio - 1.0) * 100.0, what.to_owned()))
             };
-            let with = cpu("1,000 rules, refusals on record");
-            with.zip(cpu("0 rules"))
-                .map_or(Outcome::NotMeasured, |(with, without)| {
-                    let more = (with / without - 1.0) * 100.0;
-                    Outcome::of(more < 3.0, format!("{more:+.1} %"))
-                })
+            // Not every machine counts them.
+            let more = more("instructions").or_else(|| more("CPU time"));
+            more.map_or(Outcome::NotMeasured, |(more, what)| {
+                Outcome::of(more < 3.0, format!("{more:+.1} % {what}"))
+            })
         },
     },
     Target {

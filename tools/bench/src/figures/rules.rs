@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
-use super::status::{Process, Status};
+use super::status::{Instructions, Process, Status};
 use super::{Round, Section, TURNS, microseconds, seat, task, thousands, without_cache};
 use crate::contender::{Contender, View};
 use crate::error::{Result, at};
@@ -48,6 +48,7 @@ struct Ruled {
     title: String,
     seat: Seat,
     mediator: Process,
+    instructions: Option<Instructions>,
 }
 
 pub(super) fn measure(view: &View, round: &mut Round<'_>) -> Result<()> {
@@ -100,7 +101,12 @@ impl Ruled {
             title,
             seat,
             mediator,
+            instructions: mediator.instructions(),
         })
+    }
+
+    fn counted(&mut self) -> Option<f64> {
+        self.instructions.as_mut()?.so_far()
     }
 
     fn ask(&mut self, of: &str, round: &mut Round<'_>) -> Result<()> {
@@ -120,9 +126,10 @@ impl Ruled {
         ];
         for (what, work) in works {
             let task = task(&self.seat, "few", work, 1, round.extent.floor_ms);
-            let before = self.mediator.cpu()?;
+            let before = (self.mediator.cpu()?, self.counted());
             let samples = self.seat.perform(&task)?;
-            let cpu = self.mediator.cpu()? - before;
+            let cpu = self.mediator.cpu()? - before.0;
+            let instructions = self.counted().zip(before.1);
             let amount: f64 = samples.iter().map(|sample| sample.amount).sum();
             let title = format!("{what}, {}", self.title);
             let mut add = |title: &str, value| {
@@ -131,8 +138,13 @@ impl Ruled {
             if let Some(sample) = samples.last() {
                 add(&title, microseconds(sample));
             }
-            let title = format!("{title}: the mediator's CPU time");
-            add(&title, cpu * 1e6 / amount);
+            let own = format!("{title}: the mediator's CPU time");
+            add(&own, cpu * 1e6 / amount);
+            if let Some((after, before)) = instructions.filter(|(after, before)| after > before) {
+                let title = format!("{title}: the mediator's instructions");
+                let value = ((after - before) / amount, "");
+                round.figures.add(Section::Rules, &title, of, value);
+            }
         }
         Ok(())
     }

@@ -7,6 +7,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use perf_event::events::Hardware;
+use perf_event::{Builder, Counter};
 use serde_json::Value;
 
 use crate::contender::Program;
@@ -63,6 +65,18 @@ impl Status {
     }
 }
 
+/// Counters of a process' threads.
+pub(super) struct Instructions(Vec<Counter>);
+
+impl Instructions {
+    /// How many there were since counting began.
+    pub(super) fn so_far(&mut self) -> Option<f64> {
+        let each = self.0.iter_mut().map(|counter| counter.read().ok());
+        // Exact to some 10^15.
+        each.sum::<Option<u64>>().map(|sum| sum as f64)
+    }
+}
+
 /// A process, by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Process(u64);
@@ -85,6 +99,25 @@ impl Process {
                 .and_then(|word| word.parse().ok())
         })?;
         Ok(nanoseconds / 1e9)
+    }
+
+    /// Counts the instructions of its threads, the kernel's for them among them; `None` where the
+    /// machine, or who it belongs to, has no counter for that.
+    pub(super) fn instructions(self) -> Option<Instructions> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.0)).ok()?;
+        let counters = threads.map(|thread| {
+            let thread = thread.ok()?.file_name().to_str()?.parse().ok()?;
+            let mut counter = Builder::new(Hardware::INSTRUCTIONS)
+                .observe_pid(thread)
+                .include_kernel()
+                .build()
+                .ok()?;
+            counter.enable().ok()?;
+            Some(counter)
+        });
+        let mut counted = Instructions(counters.collect::<Option<_>>()?);
+        // A virtual machine may have the event and never count it.
+        counted.so_far().is_some().then_some(counted)
     }
 
     /// How often its threads gave up a CPU: each time they had been woken before.
