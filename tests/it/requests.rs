@@ -184,6 +184,25 @@ fn walk_open_read_and_clunk_cost_no_opendir_and_no_flush() {
     assert!(spent.contains_key("open"), "{spent:?}");
 }
 
+/// Each doubling would hold up a request for an RCU grace period (`expand_fdtable`, fs/file.c).
+#[test]
+fn table_of_descriptors_has_its_size_before_the_first_request() {
+    let export = Export::new();
+    let running = Start::new(&export).shell_ready("echo ready; exec sleep 1000");
+    let mediator = running.family().mediator();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", mediator.pid)).unwrap();
+    let open = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .and_then(|line| line.split_whitespace().next())
+        .unwrap();
+    let (open, size): (u64, u64) = (
+        open.parse().unwrap(),
+        mediator.field("FDSize").unwrap().parse().unwrap(),
+    );
+    assert!(size >= open, "{size} of {open}");
+}
+
 /// With 128 KiB, with which the kernel begins, they would be 64.
 #[test]
 fn sequential_read_of_mediated_data_goes_in_pieces_of_half_a_mebibyte() {
