@@ -11,7 +11,7 @@ use crate::figures::Extent;
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Cli {
-    /// Fewer rounds, fewer files: a few minutes.
+    /// Fewer rounds, fewer files, fewer modes: ten minutes.
     #[arg(long)]
     pub(crate) quick: bool,
     /// A million known files too.
