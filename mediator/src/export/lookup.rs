@@ -25,7 +25,7 @@ pub struct Pin {
     standing: Standing,
     /// When it was pinned, on the clock of changed names.
     at: u64,
-    /// What was seen of it while it was pinned.
+    /// As the view shows it, if it was looked at to be pinned. What was changed since is not in it.
     seen: Option<Attr>,
 }
 
@@ -58,12 +58,6 @@ impl Pin {
     #[must_use]
     pub fn standing(&self) -> Standing {
         self.standing
-    }
-
-    /// Its attributes, if it had to be looked at to be pinned. What was changed since is not in them.
-    #[must_use]
-    pub fn seen(&self) -> Option<&Attr> {
-        self.seen.as_ref()
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -182,9 +176,11 @@ impl Export {
     ///
     /// As [`Export::pin_handle`].
     pub fn pin_new_file(&self, handle: HandleId, made: &Attr) -> Result<Pin, Fault> {
-        let pin = self.pin_handle(handle)?;
-        let seen = Some(Self::shown(pin.node, *made));
-        Ok(Pin { seen, ..pin })
+        let seen = Some(*made);
+        Ok(Pin {
+            seen,
+            ..self.pin_handle(handle)?
+        })
     }
 
     /// Which file a node is.
@@ -350,6 +346,16 @@ impl Export {
     pub fn stat(&self, pin: &Pin) -> Result<Attr, Fault> {
         let seen = Seen::new(&sys::stat(pin.fd()).call("statx")?).call("statx")?;
         Ok(Self::shown(pin.node, seen.attr))
+    }
+
+    /// The same of one that was looked at to be pinned, as it was then: for a request that has not
+    /// changed it.
+    ///
+    /// # Errors
+    ///
+    /// What statx(2) says.
+    pub fn stat_once(&self, pin: &Pin) -> Result<Attr, Fault> {
+        pin.seen.map_or_else(|| self.stat(pin), Ok)
     }
 
     /// Whether the file system lets the file be read and written past the page cache (`O_DIRECT`).

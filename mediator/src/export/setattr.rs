@@ -17,10 +17,7 @@ impl Export {
     ///
     /// What statx(2) says.
     pub fn getattr(&self, _permit: Permit<rows::Getattr>, pin: &Pin) -> Result<Attr, Fault> {
-        match pin.seen() {
-            Some(attr) => Ok(*attr),
-            None => self.stat(pin),
-        }
+        self.stat_once(pin)
     }
 
     /// Takes set-id bits and file capabilities away, as a write does: by a change of owner that

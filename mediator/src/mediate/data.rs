@@ -171,13 +171,7 @@ impl Mediator {
         match self.backings.mode() {
             DataMode::Passthrough => Ok(true),
             DataMode::Auto if open.truncate => Ok(false),
-            DataMode::Auto => {
-                let size = match pin.seen() {
-                    Some(attr) => attr.size,
-                    None => self.export.stat(pin)?.size,
-                };
-                Ok(size >= WORTH_IT)
-            }
+            DataMode::Auto => Ok(self.export.stat_once(pin)?.size >= WORTH_IT),
             DataMode::Mediated => Ok(false),
         }
     }

@@ -140,6 +140,7 @@ impl Ruled {
             }
             let own = format!("{title}: the mediator's CPU time");
             add(&own, cpu * 1e6 / amount);
+            // A virtual machine may have the event and never count it.
             if let Some((after, before)) = instructions.filter(|(after, before)| after > before) {
                 let title = format!("{title}: the mediator's instructions");
                 let value = ((after - before) / amount, "");

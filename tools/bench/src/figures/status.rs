@@ -115,9 +115,7 @@ impl Process {
             counter.enable().ok()?;
             Some(counter)
         });
-        let mut counted = Instructions(counters.collect::<Option<_>>()?);
-        // A virtual machine may have the event and never count it.
-        counted.so_far().is_some().then_some(counted)
+        counters.collect::<Option<_>>().map(Instructions)
     }
 
     /// How often its threads gave up a CPU: each time they had been woken before.
